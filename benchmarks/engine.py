@@ -34,7 +34,7 @@ import rig
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
 from headrace_worker.engine.base.precision import Precision, quantize_to_int8
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 from prefix_cache import VOCABULARY, weights
 
 PRECISIONS = (
@@ -101,9 +101,9 @@ class Bench:
         }
         self._linears = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
         self._weights = [layer.weight for layer in self._linears]
-        self.engine: Engine = build(
-            self.model, WorkerSettings.model_validate(values), EngineContext()
-        )
+        self.engine: Engine = EngineBuilder(
+            self.model, WorkerSettings.model_validate(values)
+        ).build()
 
     def fill(self, running: int, prompt_tokens: int) -> None:
         """Have so many sequences decode, each with so much context.

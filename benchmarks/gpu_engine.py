@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import rig
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 256
 SHAPES: dict[str, dict[str, object]] = {
@@ -97,7 +97,7 @@ def engine(model: LlamaForCausalLM, mode: str, batch: int) -> Engine:
             "kv_store": "pages",
         }
     )
-    return build(model, settings, EngineContext(async_scheduling=mode == "async"))
+    return EngineBuilder(model, settings, async_scheduling=mode == "async").build()
 
 
 def measure(engine: Engine, sampling: str, batch: int, *, round: int) -> tuple[float, float, int]:

@@ -27,7 +27,7 @@ import rig
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 from headrace_worker.engine.lora.adapter_files import CONFIG, WEIGHTS
 from prefix_cache import VOCABULARY, weights
 
@@ -103,14 +103,14 @@ def engines(folder: Path) -> tuple[SlotEngine, SlotEngine, list[str]]:
             "prefix_cache": False,
         }
     )
-    plain = build(weights(), settings, EngineContext())
+    plain = EngineBuilder(weights(), settings).build()
     model = weights()
     bounds = {"adapters_dir": folder, "max_adapters": ADAPTERS, "max_adapter_rank": RANK}
-    adapted = build(model, settings.model_copy(update=bounds), EngineContext())
+    adapted = EngineBuilder(model, settings.model_copy(update=bounds)).build()
     digests = []
     for number in range(ADAPTERS):
-        fitted = adapted.load_adapter(write_adapter(folder / str(number), model, number))
-        adapted.add_adapter(fitted)
+        fitted = adapted.adapters.load(write_adapter(folder / str(number), model, number))
+        adapted.adapters.add(fitted)
         digests.append(fitted.digest)
     return plain, adapted, digests
 

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import rig
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 
 CONVERSATIONS, TURNS = 6, 5
 SYSTEM_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 128, 48, 48
@@ -71,7 +71,7 @@ def engine(model: LlamaForCausalLM, *, prefix_cache: bool, slots: int) -> Engine
     settings = WorkerSettings.model_validate(
         {"max_slots": slots, "context_tokens": 1024, "prefix_cache": prefix_cache}
     )
-    return build(model, settings, EngineContext())
+    return EngineBuilder(model, settings).build()
 
 
 def conversations(engine: Engine, *, prefix_cache: bool, round: int) -> Iterator[FirstToken]:

@@ -14,6 +14,7 @@ from helpers.fresh_mesh import fresh_mesh
 from helpers.streams import Seen, chat
 from helpers.strikes import Strike
 from helpers.tiny_models import random_model
+from helpers.tokenizer_folders import write_tokenizer
 
 ORIGINAL, CONTEXT, TOKENS = 64, 1024, 900
 SLOTS, STREAMS = 2, 3
@@ -24,7 +25,7 @@ BEGUN = 200
 def longrope_model(folder: Path) -> str:
     """A random Llama whose frequencies transformers would change after `ORIGINAL` tokens."""
     tokenizer = scripted_tokenizer_files()
-    tokenizer.write_to(folder)
+    write_tokenizer(tokenizer, folder)
     random_model(
         "llama",
         vocab_size=Tokenizer.from_str(tokenizer.tokenizer_json.decode()).get_vocab_size(),

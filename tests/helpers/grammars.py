@@ -20,7 +20,7 @@ from headrace_worker.engine.base.interface import (
 from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.grammar.backends import compiler_for
-from headrace_worker.engine.loading.builder import EngineContext, build_packed
+from headrace_worker.engine.loading.builder import EngineBuilder
 from helpers.tiny_models import random_model
 
 VALLEY = Path("services/worker/headrace_worker/default_model")
@@ -68,8 +68,8 @@ def held_engine(backend: str = "xgrammar", **settings: int) -> SlotEngine:
     """A random model of valley's vocabulary: what it says is sense by its grammar alone."""
     size = {"max_slots": 16, "context_tokens": 256, "prefill_chunk_tokens": 8}
     chosen = WorkerSettings.model_validate(size | settings)
-    origin = EngineContext((END,), "random", compiler_for(backend, tokenizer_files(), 2048))
-    return build_packed(_model(), chosen, origin)  # type: ignore[arg-type]
+    compiler = compiler_for(backend, tokenizer_files(), 2048)
+    return EngineBuilder(_model(), chosen, (END,), "random", compiler).packed()  # type: ignore[arg-type]
 
 
 def bound(

@@ -20,12 +20,13 @@ from headrace_worker.engine.backends.scripted_text import (
 from headrace_worker.engine.base.loaded_model import LoadedModel
 from helpers.gguf_files import write_gguf
 from helpers.tiny_models import random_model
+from helpers.tokenizer_folders import write_tokenizer
 from helpers.worker_settings import worker_settings
 
 
 def scripted_tokenizer(folder: Path) -> str:
     """The scripted engine's tokenizer in a folder."""
-    scripted_tokenizer_files().write_to(folder)
+    write_tokenizer(scripted_tokenizer_files(), folder)
     return str(folder)
 
 

@@ -14,7 +14,7 @@ from headrace_worker.engine.base.prepacked_linear import prepack_linear_layers
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
-from headrace_worker.engine.loading.builder import EngineContext, build_packed, build_stepwise
+from headrace_worker.engine.loading.builder import EngineBuilder
 
 VOCABULARY = 300
 EOS = 7
@@ -83,20 +83,26 @@ def packed(model: PreTrainedModel, **settings: Any) -> SlotEngine:
     As when a model is loaded, its weights are laid out for it.
     """
     prepack_linear_layers(model)
-    return build_packed(model, *_small(**settings))
+    return _builder(model, **settings).packed()
 
 
 def stepwise(model: PreTrainedModel, **settings: Any) -> SlotEngine:
     """The same with one cache per sequence, and weights that a model's own code may read."""
-    return build_stepwise(model, *_small(**settings))
+    return _builder(model, **settings).stepwise()
 
 
-def _small(
-    *, cache_bytes: int | None = None, async_scheduling: bool | None = None, **settings: Any
-) -> tuple[WorkerSettings, EngineContext]:
+def _builder(
+    model: PreTrainedModel,
+    *,
+    cache_bytes: int | None = None,
+    async_scheduling: bool | None = None,
+    **settings: Any,
+) -> EngineBuilder:
     size = {"max_slots": 4, "context_tokens": 128, "prefill_chunk_tokens": 8}
-    context = EngineContext((EOS,), cache_bytes=cache_bytes, async_scheduling=async_scheduling)
-    return WorkerSettings.model_validate(size | settings), context
+    small = WorkerSettings.model_validate(size | settings)
+    return EngineBuilder(
+        model, small, (EOS,), cache_bytes=cache_bytes, async_scheduling=async_scheduling
+    )
 
 
 def generated(model: PreTrainedModel, prompt_ids: tuple[int, ...], max_tokens: int) -> list[int]:

@@ -42,8 +42,8 @@ from headrace_worker.engine.backends.scripted import (
     kill_this_process,
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
-from headrace_worker.engine.base.interface import Engine, PrefixEngine, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
+from headrace_worker.engine.base.loaded_model import CachedBlocks, LoadedModel, ModelLoadFailed
 from headrace_worker.serving.reloader import Load
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
@@ -238,7 +238,12 @@ class WorkerHere:
 
     @property
     def is_idle(self) -> bool:
-        return self.app.held_sequences == 0
+        return all(serving.worker.idle for serving in self.app.reloader.servers)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if a slot, a link or a timer belongs to no request."""
+        for serving in self.app.reloader.servers:
+            serving.worker.check_integrity()
 
     async def exit_status(self) -> int:
         """What the process would exit with, once it has drained."""
@@ -256,7 +261,7 @@ async def worker_here(
     engine: Engine | None = None,
     *,
     load: Load = _no_load,
-    prefixes: PrefixEngine | None = None,
+    cached_blocks: CachedBlocks | None = None,
     **settings: object,
 ) -> AsyncIterator[WorkerHere]:
     """The whole app on this event loop, with an engine of the test's choice; drained at the end.
@@ -265,7 +270,8 @@ async def worker_here(
     """
     chosen = WorkerSettings.model_validate(_settings(nats_url, {"drain_s": 0} | settings))
     engine = engine or scripted()
-    loaded = LoadedModel(engine, scripted_tokenizer_files(), {}, parameters=0, prefixes=prefixes)
+    files = scripted_tokenizer_files()
+    loaded = LoadedModel(engine, files, {}, parameters=0, cached_blocks=cached_blocks)
     bus = await connect(nats_url, name="worker")
     app = WorkerApp(chosen, bus, loaded, reread=lambda: chosen, load=load)
     worker = WorkerHere(app, asyncio.create_task(app.run()))
@@ -275,7 +281,7 @@ async def worker_here(
         status = await worker.stop()
         await bus.close()
         gc.unfreeze()  # a reload froze this process's objects, those of the tests among them
-    app.check_integrity()
+    worker.check_integrity()
     engine.check_integrity()
     assert status == 1 or engine.statistics().running == 0
 

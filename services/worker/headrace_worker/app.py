@@ -94,16 +94,6 @@ class WorkerApp:
         self.reloader.servers.append(first)
         return group.create_task(self.reloader.run(make))
 
-    @property
-    def held_sequences(self) -> int:
-        """Sequences that run, or have ended and are not acknowledged."""
-        return sum(len(serving.worker.assignments) for serving in self.reloader.servers)
-
-    def check_integrity(self) -> None:
-        """Raise AssertionError if a slot, a link or a timer belongs to no request."""
-        for serving in self.reloader.servers:
-            serving.worker.check_integrity()
-
     async def _end(self, serving: ModelServer) -> None:
         await serving.drain(within_s=self._settings.drain_s)
         await serving.leave()

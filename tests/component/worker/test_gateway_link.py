@@ -1,4 +1,4 @@
-"""One link to one gateway, over a real stream: what is said, in which slot, and when again."""
+"""One link to one gateway, over a real stream: what is sent, in which slot, and when again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOP = FinishReason.FINISH_REASON_STOP
 
 
 class OwnerActor:
-    """Holds sequences and does as it is told when the gateway answers."""
+    """Holds sequences and notes how the gateway answers."""
 
     def __init__(self) -> None:
         self.held: list[HeldSequence] = []
@@ -33,7 +33,6 @@ class OwnerActor:
             choice=0,
             attempt=1,
             gateway_id="gw",
-            delivery_address="",
             first_index=0,
             output_ids=output_ids or [],
             accepted_s=0.0,
@@ -69,7 +68,7 @@ async def linked(
         await asyncio.wait([running])
 
 
-def say(link: GatewayLink, held: HeldSequence, token_id: int) -> None:
+def send(link: GatewayLink, held: HeldSequence, token_id: int) -> None:
     held.output_ids.append(token_id)
     link.tokens([(held, token_id)])
 
@@ -80,12 +79,12 @@ async def test_what_came_before_the_stream_was_up_is_sent_once_it_is(gw: Gateway
         held = owner.hold("a")
         link.open(held)
         for token_id in (7, 8, 9):
-            say(link, held, token_id)
+            send(link, held, token_id)
         await eventually(lambda: gw.said("a").token_ids == [7, 8, 9])
         assert gw.said("a").openings == 1
 
 
-async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_old(
+async def test_a_slot_is_not_bound_anew_in_the_message_that_still_names_the_old(
     gw: GatewayActor,
 ) -> None:
     owner = OwnerActor()
@@ -96,15 +95,15 @@ async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_
         def on_cancelled(held: HeldSequence) -> None:
             # Between the two cancellations a step's output comes, and after them a new sequence.
             if held is first:
-                say(link, second, 5)
+                send(link, second, 5)
             if held is second:
                 link.open(owner.hold("new"))
 
         owner.on_cancelled = on_cancelled
         gw.cancel_together("a", "b")
-        say(link, third, 6)
+        send(link, third, 6)
         await eventually(lambda: gw.said("new").openings == 1)
-        say(link, owner.held[-1], 7)
+        send(link, owner.held[-1], 7)
         await eventually(lambda: gw.said("new").token_ids == [7])
         assert gw.said("new").tokens == {0: 7}
 
@@ -172,11 +171,11 @@ async def test_while_there_is_no_stream_nothing_is_sent_twice_later(gw: GatewayA
     async with linked(gw, owner) as link:
         held = owner.hold("a")
         await eventually(lambda: gw.bound_slots == [0])
-        say(link, held, 4)
+        send(link, held, 4)
         await eventually(lambda: gw.said("a").token_ids == [4])
         gw.break_streams()
         await eventually(lambda: gw.open_streams == 0)
-        say(link, held, 5)
+        send(link, held, 5)
         held.finish_reason = STOP
         link.end(held)
         await eventually(lambda: owner.acknowledged_ids == ["a"])
@@ -193,31 +192,31 @@ def some_logprobs(tokens: int, *, width: int) -> Logprobs:
 async def test_logprobs_come_beside_their_tokens_and_again_on_the_next_stream(
     gw: GatewayActor,
 ) -> None:
-    owner, told = OwnerActor(), some_logprobs(7, width=3)
+    owner, logprobs = OwnerActor(), some_logprobs(7, width=3)
     async with linked(gw, owner) as link:
         await eventually(lambda: gw.open_streams == 1)
-        silent, held = owner.hold("silent"), owner.hold("told")
+        silent, held = owner.hold("silent"), owner.hold("wanted")
         held.logprobs, held.prompt_logprobs = Logprobs(), Logprobs()
         for each in (silent, held):
             link.open(each)
         for begin in (0, 4):
-            piece = told.cut(begin, begin + 4)
+            piece = logprobs.cut(begin, begin + 4)
             link.prompt(held, piece)
             held.prompt_logprobs.extend(piece)
         for at in range(7):
             for each in (silent, held):
                 each.output_ids.append(at)
-            held.logprobs.extend(told.cut(at, at + 1))
+            held.logprobs.extend(logprobs.cut(at, at + 1))
             link.tokens([(silent, at), (held, at)])
         for streams in (1, 2):
             await eventually(lambda streams=streams: gw.streams == streams)
-            await eventually(lambda: len(gw.said("told").logprobs) == 7)
-            assert gw.said("told").prompt_logprobs == told
-            assert [gw.said("told").logprobs[at] for at in range(7)] == [
-                told.cut(at, at + 1) for at in range(7)
+            await eventually(lambda: len(gw.said("wanted").logprobs) == 7)
+            assert gw.said("wanted").prompt_logprobs == logprobs
+            assert [gw.said("wanted").logprobs[at] for at in range(7)] == [
+                logprobs.cut(at, at + 1) for at in range(7)
             ]
             assert gw.said("silent").logprobs == {}
-            gw.said("told").logprobs.clear()
+            gw.said("wanted").logprobs.clear()
             gw.break_streams()
 
 
@@ -241,12 +240,12 @@ async def test_what_was_cached_of_a_prompt_is_sent_before_its_output_on_every_st
         held, never = owner.hold("a"), owner.hold("b")
         await eventually(lambda: len(gw.bound_slots) == 2)
         link.cached(held, 48)
-        say(link, held, 7)
-        say(link, never, 7)
+        send(link, held, 7)
+        send(link, never, 7)
         await eventually(lambda: gw.said("a").token_ids == gw.said("b").token_ids == [7])
         assert (gw.said("a").cached_prompts, gw.said("b").cached_prompts) == ([48], [])
         gw.break_streams()
         await eventually(lambda: gw.said("b").openings == 2)
-        say(link, held, 8)
+        send(link, held, 8)
         await eventually(lambda: gw.said("a").token_ids == [7, 8])
         assert (gw.said("a").cached_prompts, gw.said("b").cached_prompts) == ([48, 48], [])

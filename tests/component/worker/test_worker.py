@@ -33,7 +33,7 @@ async def test_tokens_come_by_index_and_each_choice_has_one_end(
             assert (ending.output_tokens, ending.HasField("error")) == (20, False)
 
 
-async def test_the_report_after_an_end_has_the_slot_free_and_says_which_dispatch_it_counts(
+async def test_the_report_after_an_end_has_the_slot_free_and_names_the_dispatch_it_counts(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url, report_interval_s=1.5):
@@ -116,7 +116,7 @@ async def test_a_newer_attempt_replaces_the_older_and_goes_on_after_its_progress
         assert said.first_index == 5
         assert made + said.token_ids == undisturbed(first)
         assert said.endings[0].output_tokens == 400
-        assert not gw.said("a").has_ended, "the older attempt is not spoken of"
+        assert not gw.said("a").has_ended, "nothing is sent of the older attempt"
 
 
 async def test_an_older_attempt_does_not_replace_a_newer(

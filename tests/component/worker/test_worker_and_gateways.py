@@ -1,4 +1,4 @@
-"""A worker and its gateways: what is said again, and when a gateway is given up."""
+"""A worker and its gateways: what is sent again, and when a gateway is given up."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ async def test_requests_of_a_gateway_out_of_reach_are_parked_until_the_leader_an
         assert (point.request_id, point.attempt) == ("a", 3)
         assert point.cause == ParkCause.PARK_CAUSE_ORPHANED
         (progress,) = point.progress
-        heard = gw.said("a", attempt=3).token_ids
-        assert list(progress.output_ids)[: len(heard)] == heard
+        received = gw.said("a", attempt=3).token_ids
+        assert list(progress.output_ids)[: len(received)] == received
         assert progress.finish_reason == FinishReason.FINISH_REASON_UNSPECIFIED
         await eventually(lambda: "a" not in scheduler.running)
         await eventually(lambda: other.said("b").has_ended)
         assert other.said("b").token_ids == undisturbed(undisturbed_one)
-        worker.app.check_integrity()
+        worker.check_integrity()
 
 
 async def test_an_ended_request_whose_gateway_never_comes_back_is_not_kept_for_ever(

@@ -37,7 +37,7 @@ async def test_a_cancelled_slot_is_free_within_a_step_and_nothing_more_is_sent_o
         await eventually(lambda: gw.said("b").has_ended)
         assert gw.bound_slots == []
         assert not gw.said("a").has_ended
-        worker.app.check_integrity()
+        worker.check_integrity()
 
 
 async def test_slots_of_a_stream_are_bound_again_and_never_mixed_up(
@@ -55,7 +55,7 @@ async def test_slots_of_a_stream_are_bound_again_and_never_mixed_up(
             assert said.token_ids == undisturbed(stays)
             assert not gw.said(left.request_id).has_ended
         assert gw.highest_slot < 8
-        worker.app.check_integrity()
+        worker.check_integrity()
 
 
 async def test_one_choice_can_be_cancelled_while_the_others_go_on(

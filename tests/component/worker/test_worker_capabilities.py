@@ -18,7 +18,7 @@ from helpers.written_source import ScriptedBackend, remote_engine
 WHOLE = (TokenChunk((20, 21), Ended.STOP),)
 
 
-async def test_an_engine_that_cannot_resume_says_so_and_gets_no_partial_answers(
+async def test_an_engine_that_cannot_resume_reports_so_and_gets_no_partial_answers(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     begun = [ChoiceProgress(choice=0, output_ids=[20, 21, 22])]
@@ -44,7 +44,7 @@ async def test_an_engine_that_cannot_resume_says_so_and_gets_no_partial_answers(
                 await eventually(partial(getattr, said, "has_ended"))
 
 
-async def test_a_worker_whose_engine_refuses_offers_no_slots_until_it_is_well(
+async def test_a_worker_whose_engine_refuses_offers_no_slots_until_it_recovers(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     source = ScriptedBackend(WHOLE, unavailable_reason="its upstream is left alone")

@@ -45,7 +45,7 @@ async def test_a_sequence_that_the_engine_cannot_compute_is_parked_and_its_neigh
         await eventually(lambda: gw.said("b").has_ended)
         assert gw.said("b").token_ids == undisturbed(neighbour)
         await eventually(lambda: scheduler.free_slots == 8)
-        worker.app.check_integrity()
+        worker.check_integrity()
 
 
 async def test_a_sequence_that_fails_late_is_parked_with_all_it_has(
@@ -74,7 +74,7 @@ async def test_a_worker_whose_engine_dies_parks_all_it_has_and_exits_with_1(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     def die() -> None:
-        raise RuntimeError("told to die")
+        raise RuntimeError("made to fail")
 
     async with worker_here(
         nats_url,
@@ -97,7 +97,7 @@ async def test_an_engine_that_dies_while_the_worker_drains_ends_the_drain(
 
     def die() -> None:
         assert draining.wait(10)
-        raise RuntimeError("told to die")
+        raise RuntimeError("made to fail")
 
     async with worker_here(
         nats_url,

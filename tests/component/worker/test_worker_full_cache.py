@@ -26,7 +26,7 @@ def crowded() -> SlotEngine:
     return packed(random_model("llama"), kv_store="pages", cache_tokens=12 * 16)
 
 
-def asked(request_id: str, gw: GatewayActor, **fields: object) -> RequestRecord:
+def request_for(request_id: str, gw: GatewayActor, **fields: object) -> RequestRecord:
     values: dict[str, object] = {"weights_digest": "", "sampling": GREEDY, **fields}
     return record(request_id, gw, **values)  # type: ignore[arg-type]  # what it passes on
 
@@ -45,8 +45,8 @@ async def test_the_least_urgent_is_parked_and_goes_on_as_if_nothing_had_been(
 ) -> None:
     async with worker_here(nats_url, crowded()) as worker:
         worker_id = await scheduler.first_worker()
-        urgent = asked("a", gw, priority=Priority.PRIORITY_INTERACTIVE)
-        bulk = asked("b", gw, priority=Priority.PRIORITY_BULK)
+        urgent = request_for("a", gw, priority=Priority.PRIORITY_INTERACTIVE)
+        bulk = request_for("b", gw, priority=Priority.PRIORITY_BULK)
         assert await scheduler.dispatch(worker_id, bulk, urgent) == []
         await eventually(lambda: bool(scheduler.parked))
         (point,) = scheduler.parked
@@ -56,7 +56,7 @@ async def test_the_least_urgent_is_parked_and_goes_on_as_if_nothing_had_been(
         assert made == undisturbed(bulk)[: len(made)]
         await eventually(lambda: gw.said("a").has_ended)
         assert gw.said("a").token_ids == undisturbed(urgent)
-        again = asked("b", gw, attempt=2, progress=point.progress)
+        again = request_for("b", gw, attempt=2, progress=point.progress)
         assert await scheduler.dispatch(worker_id, again) == []
         await eventually(lambda: gw.said("b", attempt=2).has_ended)
         assert made + gw.said("b", attempt=2).token_ids == undisturbed(bulk)
@@ -71,7 +71,7 @@ async def test_choices_of_one_request_wait_for_each_other_where_they_are(
         sampled = Sampling(
             max_tokens=110, temperature=1, top_p=1, repetition_penalty=1, ignore_eos=True
         )
-        request = asked("a", gw, n=3, sampling=sampled)
+        request = request_for("a", gw, n=3, sampling=sampled)
         assert await scheduler.dispatch(worker_id, request) == []
         await eventually(lambda: all(gw.said("a", choice).has_ended for choice in range(3)))
         for choice in range(3):
@@ -95,7 +95,7 @@ async def test_reports_contain_the_free_room(
     async with worker_here(nats_url, engine) as worker:
         worker_id = await scheduler.first_worker()
         assert scheduler.last.models[0].free_cache_tokens == 12 * 16
-        await scheduler.dispatch(worker_id, asked("a", gw, prompt_ids=[9] * 100))
+        await scheduler.dispatch(worker_id, request_for("a", gw, prompt_ids=[9] * 100))
         await eventually(lambda: scheduler.last.models[0].free_cache_tokens <= (12 - 7) * 16)
         may_decode.set()
         await eventually(lambda: worker.is_idle)

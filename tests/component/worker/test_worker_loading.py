@@ -1,4 +1,4 @@
-"""A worker that fetches its model: what it says meanwhile, and what it serves then."""
+"""A worker that fetches its model: what it reports meanwhile, and what it serves then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers.worker_actors import SchedulerActor, worker_process
 DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
 
 
-async def test_a_model_is_fetched_from_the_hub_at_its_revision_and_readyz_says_how_far_it_is(
+async def test_a_model_is_fetched_from_the_hub_at_its_revision_and_readyz_reports_the_progress(
     nats_url: str, scheduler: SchedulerActor, tmp_path: Path
 ) -> None:
     ports = tmp_path / "ports.json"

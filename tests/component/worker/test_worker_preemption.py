@@ -1,4 +1,4 @@
-"""A worker lets go of a request when its leader asks for the slot."""
+"""A worker parks a request when its leader preempts it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_what_is_parked_comes_back_with_its_output_and_goes_on_as_if_nothi
         assert await scheduler.dispatch(worker_id, again) == []
         await eventually(lambda: gw.said("a", attempt=2).has_ended, within_s=20)
         assert made + gw.said("a", attempt=2).token_ids == undisturbed(long)
-        worker.app.check_integrity()
+        worker.check_integrity()
 
 
 async def test_what_is_not_here_and_a_leader_of_the_past_move_nothing(

@@ -10,7 +10,7 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.builder import EngineContext, build_packed
+from headrace_worker.engine.loading.builder import EngineBuilder
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.tiny_models import random_model
@@ -23,7 +23,7 @@ PROMPT = list(range(100, 150))
 def engine(kv_store: str) -> SlotEngine:
     # Its model is its own: it runs on a thread of its own.
     settings = worker_settings(max_slots=1, context_tokens=128, kv_store=kv_store)
-    return build_packed(random_model("llama"), settings, EngineContext((), DIGEST))
+    return EngineBuilder(random_model("llama"), settings, (), DIGEST).packed()
 
 
 class Listener:
@@ -48,7 +48,7 @@ async def test_what_was_computed_is_reported_until_it_is_dropped(
     listener = Listener()
     await bus.subscribe(subjects.PREFIX_REPORTS, listener.hear)
     own = engine(kv_store)
-    async with worker_here(nats_url, own, prefixes=own):
+    async with worker_here(nats_url, own, cached_blocks=own.cached_blocks):
         worker_id = await scheduler.first_worker()
         first = record("a", gw, prompt_ids=PROMPT)
         assert len(prefix_block_names(first)) == 3
@@ -74,7 +74,7 @@ async def test_nothing_is_reported_where_that_is_switched_off(
     heard: list[bytes] = []
     await bus.subscribe(subjects.PREFIX_REPORTS, heard.append)
     own = engine("strips")
-    async with worker_here(nats_url, own, prefixes=own, prefix_report_blocks=0):
+    async with worker_here(nats_url, own, cached_blocks=own.cached_blocks, prefix_report_blocks=0):
         worker_id = await scheduler.first_worker()
         assert await scheduler.dispatch(worker_id, record("a", gw, prompt_ids=PROMPT)) == []
         await eventually(lambda: gw.said("a").has_ended)

@@ -1,4 +1,4 @@
-"""A worker that is told to load anew: what it served goes on, and nothing is lost on the way."""
+"""A worker that reloads its model: what it served goes on, and nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_process_reloads_its_settings_file_at_sighup_and_logs_what_it_ca
 ) -> None:
     config, log = tmp_path / "worker.toml", tmp_path / "worker.log"
 
-    def said(event: str) -> list[dict[str, str]]:
+    def logged(event: str) -> list[dict[str, str]]:
         lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
         return [line for line in map(json.loads, lines) if line["event"] == event]
 
@@ -176,12 +176,12 @@ async def test_a_process_reloads_its_settings_file_at_sighup_and_logs_what_it_ca
         first = scheduler.last.worker_id
         config.write_text('model_source = "/no/such/model"\n')
         worker.send(signal.SIGHUP)
-        await eventually(lambda: len(said("model.load_failed")) == 1, within_s=20)
-        assert "there is no such folder" in said("model.load_failed")[0]["why"]
+        await eventually(lambda: len(logged("model.load_failed")) == 1, within_s=20)
+        assert "there is no such folder" in logged("model.load_failed")[0]["why"]
         config.write_text('dtype = "bfloat16"\nname = "another"\n')
         worker.send(signal.SIGHUP)
-        await eventually(lambda: len(said("model.load_failed")) == 2, within_s=20)
-        assert said("model.load_failed")[1]["why"] == "name changes with a restart only"
+        await eventually(lambda: len(logged("model.load_failed")) == 2, within_s=20)
+        assert logged("model.load_failed")[1]["why"] == "name changes with a restart only"
         assert scheduler.last.worker_id == first
         config.write_text('dtype = "bfloat16"\n')
         worker.send(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, the limits of containers heeded."""
+"""What this process may use of its machine: cores and memory, within the limits of containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _V2 = "0"
 @dataclass(frozen=True, slots=True)
 class Machine:
     cores: float
-    """That do arithmetic side by side: what affinity and quota leave, hyperthreads not counted."""
+    """Physical cores that affinity and quota leave; hyperthreads do not count."""
     memory_bytes: int
     """That this process may use at most, however much of it is used."""
     free_bytes: int
@@ -25,7 +25,7 @@ class Machine:
 
 
 def this_machine(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> Machine:
-    """Look now; memory changes."""
+    """Return the present limits; memory changes."""
     limits = Limits(cgroups, own_cgroups)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     logical, physical = psutil.cpu_count() or 1, psutil.cpu_count(logical=False)
@@ -39,7 +39,7 @@ def this_machine(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> Ma
 
 
 class Limits:
-    """Of the control groups that a process is in, of either version; infinite where none is set.
+    """Limits of the control groups that a process is in, of either version; infinite where unset.
 
     Groups lie within each other and the narrowest binds. Within a container the path that
     the kernel names may be the host's: then the folders above it are those of the container.
@@ -73,7 +73,7 @@ class Limits:
         return min(left, default=float("inf"))
 
     def _memory(self) -> Iterator[tuple[float, float]]:
-        """Allowed and used, of every group that has a limit."""
+        """Yield what is allowed and used, of every group that has a limit."""
         for folder in self._folders("memory"):
             for limit, used in (_V2_MEMORY, _V1_MEMORY):
                 (allowed,), (taken,) = (_numbers(folder / name, 1) for name in (limit, used))
@@ -81,7 +81,7 @@ class Limits:
                     yield allowed, max(0.0, taken - _idle_file_bytes(folder / "memory.stat"))
 
     def _folders(self, controller: str) -> Iterator[Path]:
-        """From this process's own group outwards."""
+        """Yield the folders from this process's own group outwards."""
         for number, controllers, path in self._paths:
             if number == _V2:
                 root = self._root
@@ -99,7 +99,7 @@ _V2_MEMORY = ("memory.max", "memory.current")
 
 
 def _numbers(file: Path, count: int) -> list[float]:
-    """The numbers of a line; -1 for each that is not there, "max" among them."""
+    """Return the numbers of a line; -1 for each that is not there, "max" among them."""
     words = file.read_text("utf-8").split()[:count] if file.is_file() else []
     numbers = [float(word) if word.lstrip("-").isdigit() else -1.0 for word in words]
     return numbers + [-1.0] * (count - len(numbers))

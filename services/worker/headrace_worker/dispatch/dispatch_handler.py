@@ -18,7 +18,8 @@ from headrace.internal.v1.dispatch_pb2 import (
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_worker.dispatch.step_watchdog import StepWatchdog
-from headrace_worker.runtime.metrics import WorkerMetrics
+from headrace_worker.runtime.metrics import REFUSED
+from headrace_worker.runtime.records import unfinished
 from headrace_worker.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,8 @@ Refusal = tuple[DispatchRefusalCause.ValueType, str]
 class DispatchHandler:
     """Answers at once; never waits for the engine."""
 
-    def __init__(
-        self, worker: Worker, card: ModelCard, metrics: WorkerMetrics, watchdog: StepWatchdog
-    ) -> None:
-        self._worker, self._card, self._metrics = worker, card, metrics
-        self._watchdog = watchdog
+    def __init__(self, worker: Worker, card: ModelCard, watchdog: StepWatchdog) -> None:
+        self._worker, self._card, self._watchdog = worker, card, watchdog
         self.draining = False
         self.epoch = 0
         """Newest leadership that has dispatched here."""
@@ -46,8 +44,10 @@ class DispatchHandler:
         request = DispatchRequest.FromString(payload)
         response = DispatchResponse()
         if request.epoch < self.epoch:
-            stale = f"epoch {request.epoch} is older than {self.epoch}"
-            self._refuse_all(request, response, stale)
+            cause = DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_STALE_LEADER
+            stale = cause, f"epoch {request.epoch} is older than {self.epoch}"
+            for record in request.requests:
+                self._refuse(response, record.request_id, stale)
             return response.SerializeToString()
         all_left_s = request.seconds_left or [None] * len(request.requests)
         for record, left_s in zip(request.requests, all_left_s, strict=True):
@@ -88,7 +88,7 @@ class DispatchHandler:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, why_not_resumable
         if refusing := self._watchdog.unavailable_reason:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
-        needed, free = assignments.slots_wanted(record), assignments.slots_for(record)
+        needed, free = len(unfinished(record)), assignments.slots_for(record)
         if needed > free:
             return (
                 DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL,
@@ -96,17 +96,10 @@ class DispatchHandler:
             )
         return None
 
-    def _refuse_all(
-        self, request: DispatchRequest, response: DispatchResponse, message: str
-    ) -> None:
-        cause = DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_STALE_LEADER
-        for record in request.requests:
-            self._refuse(response, record.request_id, (cause, message))
-
     def _refuse(self, response: DispatchResponse, request_id: str, refusal: Refusal) -> None:
         cause, message = refusal
         name = DispatchRefusalCause.Name(cause).removeprefix("DISPATCH_REFUSAL_CAUSE_").lower()
-        self._metrics.refused(name)
+        REFUSED.labels(self._card.model, name).inc()
         log.warning("dispatch.refused", extra={"request_id": request_id, "why": message})
         response.refusals.append(
             DispatchRefusal(request_id=request_id, cause=cause, message=message)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from headrace.bus import Messages, subjects
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.prefixes import short_hash
-from headrace_worker.engine.base.interface import PrefixEngine
-from headrace_worker.runtime.pump import Pump
+from headrace_worker.engine.base.loaded_model import CachedBlocks
+from headrace_worker.runtime.worker import Worker
 
 MIN_INTERVAL_S = 0.25
 """Shortest time between two reports. Too small: work for engine, bus and leader under load. Too
@@ -56,22 +56,16 @@ class PrefixReporter:
     """Publishes what an engine holds, while that changes."""
 
     def __init__(
-        self,
-        bus: Messages,
-        worker_id: str,
-        model: str,
-        engine: PrefixEngine,
-        pump: Pump,
-        blocks: ReportedBlocks,
+        self, bus: Messages, worker: Worker, model: str, cached_blocks: CachedBlocks, *, limit: int
     ) -> None:
-        self._bus, self._worker_id, self._model = bus, worker_id, model
-        self._engine, self._pump, self._blocks = engine, pump, blocks
+        self._bus, self._worker, self._model = bus, worker, model
+        self._cached_blocks, self._blocks = cached_blocks, ReportedBlocks(limit)
 
     async def run(self, now_s: Callable[[], float]) -> None:
         """Report until cancelled."""
         seen, full_s = -1, float("-inf")
         while True:
-            steps, full = self._pump.statistics().steps, now_s() - full_s >= FULL_INTERVAL_S
+            steps, full = self._worker.pump.statistics().steps, now_s() - full_s >= FULL_INTERVAL_S
             if steps != seen or full:
                 seen = steps
                 await self._report(full=full)
@@ -80,10 +74,10 @@ class PrefixReporter:
             await asyncio.sleep(MIN_INTERVAL_S)
 
     async def _report(self, *, full: bool) -> None:
-        delta = self._blocks.update(await self._pump.do(self._engine.cached_blocks))
+        delta = self._blocks.update(await self._worker.pump.do(self._cached_blocks))
         if not (full or delta.held or delta.dropped):
             return
-        report = PrefixReport(worker_id=self._worker_id, model=self._model, full=full)
+        report = PrefixReport(worker_id=self._worker.worker_id, model=self._model, full=full)
         report.held.extend(self._blocks.names if full else delta.held)
         report.dropped.extend(() if full else delta.dropped)
         await self._bus.publish(subjects.PREFIX_REPORTS, report.SerializeToString())

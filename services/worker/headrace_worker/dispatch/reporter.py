@@ -8,11 +8,11 @@ from headrace.bus import Messages, subjects
 from headrace.bus.outbox import Outbox
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, ServedModel, WorkerReport
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.dispatch.dispatch_handler import DispatchHandler
 from headrace_worker.dispatch.report_delta import ChangeTracker
 from headrace_worker.dispatch.step_watchdog import StepWatchdog
 from headrace_worker.engine.base.interface import EngineStatistics
-from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
 
 RELEASE_GATHER_S = 0.002
@@ -33,19 +33,17 @@ class Reporter:
         worker: Worker,
         dispatch_handler: DispatchHandler,
         card: ModelCard,
-        metrics: WorkerMetrics,
         watchdog: StepWatchdog,
-        *,
-        name: str,
-        interval_s: float,
+        settings: WorkerSettings,
     ) -> None:
         self._bus, self._worker, self._dispatch_handler = bus, worker, dispatch_handler
-        self._card, self._metrics, self._watchdog = card, metrics, watchdog
-        self._name, self._interval_s = name, interval_s
+        self._card, self._watchdog = card, watchdog
+        self._name, self._interval_s = settings.name, settings.report_interval_s
         self._number = 0
         self._change_tracker = ChangeTracker()
-        self._full_s = -interval_s
+        self._full_s = -self._interval_s
         self._released = asyncio.Event()
+        # They are sent to the leader, however long that takes.
         self.resume_points = Outbox[ResumePoint](
             "resume points",
             self._send_resume_points,
@@ -60,11 +58,6 @@ class Reporter:
     def on_release(self) -> None:
         """Send the next report as soon as possible: a slot has become free."""
         self._released.set()
-
-    def park(self, points: list[ResumePoint]) -> None:
-        """Send these to the leader, however long that takes."""
-        for point in points:
-            self.resume_points.add(point)
 
     async def report(self, *, leaving: bool = False) -> None:
         """Publish a report: at each interval with all that runs, in between with what changed.
@@ -85,23 +78,25 @@ class Reporter:
         await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
 
     def _fill_model(self, served: ServedModel) -> None:
-        assignments, statistics = self._worker.assignments, self._worker.pump.statistics()
-        self._metrics.statistics(statistics)
+        assignments, metrics = self._worker.assignments, self._worker.metrics
+        statistics = self._worker.pump.statistics()
+        metrics.statistics(statistics)
         self._measure(statistics)
         served.card.CopyFrom(self._card)
-        self._metrics.adapters(assignments.running_adapters())
+        metrics.adapters(assignments.running_adapters())
         served.total_slots = self._worker.facts.max_slots
         served.free_slots = 0 if self._watchdog.unavailable_reason else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
         served.dispatch_epoch = self._dispatch_handler.epoch
         served.dispatch_number = self._dispatch_handler.number
         served.output_tokens_per_s = self._rate
-        if token_s := self._metrics.token_s:
+        if token_s := metrics.token_s:
             served.token_time.FromNanoseconds(int(token_s * 1e9))
 
     def _fill_running(self, report: WorkerReport) -> None:
         running = dict(self._worker.assignments.running())
-        full = report.draining or report.leaving or self._is_due()
+        is_due = self._reported_s - self._full_s >= self._interval_s
+        full = report.draining or report.leaving or is_due
         delta = self._change_tracker.delta(report.number, running, full=full)
         report.since = delta.since
         if not delta.since:
@@ -112,10 +107,6 @@ class Reporter:
         for request_id, attempt in delta.running.items():
             served.running.add(request_id=request_id, attempt=attempt)
         served.ended.extend(delta.ended)
-
-    def _is_due(self) -> bool:
-        """Return whether the last full report is an interval old."""
-        return self._reported_s - self._full_s >= self._interval_s
 
     def _measure(self, now: EngineStatistics) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -21,7 +21,7 @@ class EngineStalled(Exception):
 
 
 class StepWatchdog:
-    """Says why a worker accepts nothing now, and ends a stall that lasts.
+    """Reports why a worker accepts nothing now, and ends a stall that lasts.
 
     Args:
         after_s: an engine is stalled once it has been in one step this long. It may yet return.

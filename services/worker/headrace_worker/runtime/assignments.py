@@ -36,7 +36,6 @@ class HeldSequence:
     choice: int
     attempt: int
     gateway_id: str
-    delivery_address: str
     first_index: int
     """Number of output tokens of earlier attempts; the gateway has them."""
     output_ids: list[int]
@@ -68,8 +67,11 @@ class Assignment:
     """By choice."""
     done: list[ChoiceProgress] = field(default_factory=list)
     """Ended choices that are not held any more, while others run."""
-    running: int = 0
-    """Number of held choices that have not ended."""
+
+    @property
+    def running(self) -> int:
+        """Number of held choices that have not ended."""
+        return sum(held.finish_reason is None for held in self.held.values())
 
 
 class Assignments:
@@ -80,22 +82,15 @@ class Assignments:
         self._requests: dict[str, Assignment] = {}
         self._sequences: dict[int, HeldSequence] = {}
         self._next_id = 0
-        self._running = 0
+        self.running_sequences = 0
 
     @property
     def free_slots(self) -> int:
-        return self._facts.max_slots - self._running
-
-    @property
-    def running_sequences(self) -> int:
-        return self._running
+        return self._facts.max_slots - self.running_sequences
 
     def attempt_of(self, request_id: str) -> int | None:
         found = self._requests.get(request_id)
         return found.record.attempt if found else None
-
-    def slots_wanted(self, record: RequestRecord) -> int:
-        return len(unfinished(record))
 
     def slots_for(self, record: RequestRecord) -> int:
         """Return the slots it may have: the free ones and those of its older attempt."""
@@ -164,7 +159,6 @@ class Assignments:
             choice=choice,
             attempt=record.attempt,
             gateway_id=record.gateway_id,
-            delivery_address=record.delivery_address,
             first_index=len(output_ids),
             output_ids=output_ids,
             accepted_s=now_s,
@@ -178,8 +172,7 @@ class Assignments:
             cached_prompt=_cached_before(record, choice),
         )
         self._next_id += 1
-        self._running += 1
-        assignment.running += 1
+        self.running_sequences += 1
         assignment.held[choice] = held
         self._sequences[held.sequence_id] = held
         return held
@@ -214,11 +207,6 @@ class Assignments:
     def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return [h for h in self._sequences.values() if h.gateway_id == gateway_id]
 
-    def keep_vector(self, sequence_id: int, vector: bytes) -> None:
-        """Record the vector of an input; one that is not held any more is fine."""
-        if (held := self.running_sequence(sequence_id)) is not None:
-            held.vector = vector
-
     def end(
         self,
         held: HeldSequence,
@@ -229,24 +217,20 @@ class Assignments:
         if held.finish_reason is None:
             held.finish_reason = reason
             held.error = error
-            self._vacate(held)
+            self.running_sequences -= 1
 
     def forget(self, held: HeldSequence) -> None:
         """Drop a sequence that is acknowledged, cancelled or parked."""
         if self._sequences.pop(held.sequence_id, None) is None:
             return
         if held.finish_reason is None:
-            self._vacate(held)
+            self.running_sequences -= 1
         assignment = self._requests[held.request_id]
         del assignment.held[held.choice]
         if not assignment.held:
             del self._requests[held.request_id]
         elif held.finish_reason is not None:
             assignment.done.append(_progress(held))
-
-    def _vacate(self, held: HeldSequence) -> None:
-        self._running -= 1
-        self._requests[held.request_id].running -= 1
 
     def running(self) -> list[tuple[str, int]]:
         """Return the requests that occupy slots, and which attempt of each."""
@@ -291,13 +275,10 @@ class Assignments:
             h for a in self._requests.values() for h in a.held.values()
         )
         assert {h.sequence_id for h in by_request} == set(self._sequences)
-        for assignment in self._requests.values():
-            assert assignment.held
-            unended = [h for h in assignment.held.values() if h.finish_reason is None]
-            assert len(unended) == assignment.running
+        assert all(assignment.held for assignment in self._requests.values())
         running = sum(h.finish_reason is None for h in self._sequences.values())
-        assert running == self._running, f"{running} run, {self._running} counted"
-        assert 0 <= self._running <= self._facts.max_slots
+        assert running == self.running_sequences, f"{running} run, {self.running_sequences} counted"
+        assert 0 <= self.running_sequences <= self._facts.max_slots
 
 
 def _progress(held: HeldSequence) -> ChoiceProgress:

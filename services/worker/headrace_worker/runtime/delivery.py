@@ -4,8 +4,9 @@ What a stream must carry follows from the sequences held for its gateway, so not
 while it is down: when it is up again, everything unacknowledged is sent from its beginning, and
 the gateway drops the repeats.
 
-Messages name a sequence by a small number, its delivery slot. An opening binds the slot; it is
-bound again only after the gateway has answered for it and all that names it is written:
+Messages name a sequence by a small number, `slot` on the wire, which is not its slot in the engine.
+An opening binds the number; it is bound again only after the gateway has answered for it and all
+that names it is written:
 
     open(A)        openings: slot 0 = request a, choice 0, attempt 1
     open(B)        openings: slot 1 = request b, choice 0, attempt 4
@@ -28,11 +29,7 @@ from typing import Protocol
 
 import grpc
 
-from headrace.internal.v1.delivery_pb2 import (
-    DeliverRequest,
-    DeliverResponse,
-    Ending,
-)
+from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
 from headrace.rpc.channels import MESH_PINGS, aio_channel
@@ -84,14 +81,14 @@ class GatewayLink:
         self._address, self._worker_id, self._owner = address, worker_id, owner
         self._grace_s = grace_s
         self._bound: dict[int, HeldSequence | None] = {}
-        """Sequence by bound slot of this stream; None if it was dropped and the gateway's answer
+        """Sequence by bound number of this stream; None if it was dropped and the gateway's answer
         is awaited."""
-        self._slots: dict[int, int] = {}
+        self._numbers: dict[int, int] = {}
         """Slot by sequence id."""
-        self._free_slots: list[int] = []
+        self._free_numbers: list[int] = []
         self._answered: list[int] = []
         """Slots that are free once `_pending`, which may still name them, is written."""
-        self._next_slot = 0
+        self._next_number = 0
         self._full: list[DeliverRequest] = []
         """Messages to write before `_pending`."""
         self._pending = DeliverRequest()
@@ -106,35 +103,34 @@ class GatewayLink:
         """Open a sequence and send its output from `first_index` on."""
         if not self._up:
             return
-        self._flush_if_full()
-        slot = self._take_slot()
-        self._bound[slot] = held
-        self._slots[held.sequence_id] = slot
+        self._schedule_write()
+        number = self._take_number()
+        self._bound[number] = held
+        self._numbers[held.sequence_id] = number
         self._pending.openings.add(
-            slot=slot, request_id=held.request_id, choice=held.choice, attempt=held.attempt
+            slot=number, request_id=held.request_id, choice=held.choice, attempt=held.attempt
         )
         if held.cached_prompt is not None:
-            self._pending.cached_prompts.add(slot=slot, tokens=held.cached_prompt)
+            self._pending.cached_prompts.add(slot=number, tokens=held.cached_prompt)
         if held.prompt_logprobs:
-            self._resend_prompt(slot, held.prompt_logprobs)
-        self._resend_output(slot, held)
+            self._resend_prompt(number, held.prompt_logprobs)
+        self._resend_output(number, held)
         if held.finish_reason is not None:
-            self._add_ending(slot, held)
-        self._wake.set()
+            self._add_ending(number, held)
 
-    def _resend_prompt(self, slot: int, logprobs: Logprobs) -> None:
+    def _resend_prompt(self, number: int, logprobs: Logprobs) -> None:
         portion = _portion(logprobs)
         for first in range(0, len(logprobs), portion):
-            self._flush_if_full()
-            add_prompt(self._pending, slot, first, logprobs.cut(first, first + portion))
+            self._schedule_write()
+            add_prompt(self._pending, number, first, logprobs.cut(first, first + portion))
 
-    def _resend_output(self, slot: int, held: HeldSequence) -> None:
+    def _resend_output(self, number: int, held: HeldSequence) -> None:
         logprobs = held.logprobs or Logprobs()
         portion = _portion(logprobs)
         for first in range(held.first_index, len(held.output_ids), portion):
-            self._flush_if_full()
+            self._schedule_write()
             ids, row = held.output_ids[first : first + portion], len(self._pending.slots)
-            self._pending.slots.extend([slot] * len(ids))
+            self._pending.slots.extend([number] * len(ids))
             self._pending.indices.extend(range(first, first + len(ids)))
             self._pending.token_ids.extend(ids)
             begin = first - held.first_index
@@ -142,65 +138,62 @@ class GatewayLink:
 
     def prompt(self, held: HeldSequence, run: Logprobs) -> None:
         """Send log probabilities of the prompt that follow on `held.prompt_logprobs`."""
-        slot = self._slots.get(held.sequence_id)
-        if slot is not None and held.prompt_logprobs is not None:
-            self._flush_if_full()
-            add_prompt(self._pending, slot, len(held.prompt_logprobs), run)
-            self._wake.set()
+        number = self._numbers.get(held.sequence_id)
+        if number is not None and held.prompt_logprobs is not None:
+            self._schedule_write()
+            add_prompt(self._pending, number, len(held.prompt_logprobs), run)
 
     def cached(self, held: HeldSequence, tokens: int) -> None:
         """Send how much of its prompt was in the cache; it has a first token now."""
         held.cached_prompt = tokens
-        slot = self._slots.get(held.sequence_id)
-        if slot is not None:
-            self._flush_if_full()
-            self._pending.cached_prompts.add(slot=slot, tokens=tokens)
+        number = self._numbers.get(held.sequence_id)
+        if number is not None:
+            self._schedule_write()
+            self._pending.cached_prompts.add(slot=number, tokens=tokens)
 
     def tokens(self, news: Iterable[tuple[HeldSequence, int]]) -> None:
         """Send one new token each, the last of `output_ids`, and its log probabilities."""
         if not self._up:
             return
-        slot_of = self._slots
-        slots: list[int] = []
+        number_of = self._numbers
+        numbers: list[int] = []
         indices: list[int] = []
         token_ids: list[int] = []
         with_logprobs: list[tuple[int, Logprobs]] = []
         for held, token_id in news:
             if held.logprobs is not None:
-                with_logprobs.append((len(slots), held.logprobs))
+                with_logprobs.append((len(numbers), held.logprobs))
             # Why []: every running sequence is opened when the stream is, or when it begins.
-            slots.append(slot_of[held.sequence_id])
+            numbers.append(number_of[held.sequence_id])
             indices.append(len(held.output_ids) - 1)
             token_ids.append(token_id)
-        self._flush_if_full()
+        self._schedule_write()
         for row, run in with_logprobs:
             add_rows(self._pending, len(self._pending.slots) + row, run.cut(len(run) - 1))
-        self._pending.slots.extend(slots)
+        self._pending.slots.extend(numbers)
         self._pending.indices.extend(indices)
         self._pending.token_ids.extend(token_ids)
-        self._wake.set()
 
     def end(self, held: HeldSequence) -> None:
         """Send the end of a sequence; its `finish_reason` is set."""
-        slot = self._slots.get(held.sequence_id)
-        if slot is not None:
-            self._flush_if_full()
-            self._add_ending(slot, held)
-            self._wake.set()
+        number = self._numbers.get(held.sequence_id)
+        if number is not None:
+            self._schedule_write()
+            self._add_ending(number, held)
 
     def drop(self, held: HeldSequence) -> None:
         """Send nothing more of a sequence that was cancelled, parked or replaced.
 
-        Its slot stays bound until the gateway answers for it, as it does for every opening.
+        Its number stays bound until the gateway answers for it, as it does for every opening.
         """
-        slot = self._slots.pop(held.sequence_id, None)
-        if slot is not None:
-            self._bound[slot] = None
+        number = self._numbers.pop(held.sequence_id, None)
+        if number is not None:
+            self._bound[number] = None
 
-    def _add_ending(self, slot: int, held: HeldSequence) -> None:
+    def _add_ending(self, number: int, held: HeldSequence) -> None:
         assert held.finish_reason is not None
         ending = Ending(
-            slot=slot,
+            slot=number,
             finish_reason=held.finish_reason,
             output_tokens=len(held.output_ids),
             error=held.error,
@@ -209,25 +202,30 @@ class GatewayLink:
         self._pending.endings.append(ending)
         self._vector_bytes += len(held.vector)
 
-    def _flush_if_full(self) -> None:
+    def _schedule_write(self) -> None:
+        """Have `_pending` written soon; begin another message if it is full."""
+        self._wake.set()
         is_full = entries(self._pending) >= MESSAGE_ENTRIES
         if is_full or self._vector_bytes >= MESSAGE_VECTOR_BYTES:
-            self._full.append(self._pending)
-            self._pending = DeliverRequest()
-            self._vector_bytes = 0
+            self._full.append(self._cut_message())
 
-    def _take_slot(self) -> int:
-        if self._free_slots:
-            return self._free_slots.pop()
-        self._next_slot += 1
-        return self._next_slot - 1
+    def _cut_message(self) -> DeliverRequest:
+        """Begin another message; return the one that was pending."""
+        message, self._pending, self._vector_bytes = self._pending, DeliverRequest(), 0
+        return message
+
+    def _take_number(self) -> int:
+        if self._free_numbers:
+            return self._free_numbers.pop()
+        self._next_number += 1
+        return self._next_number - 1
 
     def check_integrity(self) -> None:
-        """Raise AssertionError unless every slot is either bound or free."""
-        bound = {slot for slot, held in self._bound.items() if held is not None}
-        assert bound == set(self._slots.values())
-        idle = [*self._free_slots, *self._answered]
-        assert sorted([*self._bound, *idle]) == list(range(self._next_slot))
+        """Raise AssertionError unless every number is either bound or free."""
+        bound = {number for number, held in self._bound.items() if held is not None}
+        assert bound == set(self._numbers.values())
+        idle = [*self._free_numbers, *self._answered]
+        assert sorted([*self._bound, *idle]) == list(range(self._next_number))
 
     # The stream
 
@@ -272,7 +270,6 @@ class GatewayLink:
 
     def _resend_all(self) -> None:
         self._pending = DeliverRequest(worker_id=self._worker_id)
-        self._vector_bytes = 0
         self._up = True
         for held in self._owner.of_gateway(self.gateway_id):
             self.open(held)
@@ -282,13 +279,12 @@ class GatewayLink:
         """Forget all that belongs to the broken stream."""
         self._up = False
         self._bound.clear()
-        self._slots.clear()
-        self._free_slots.clear()
+        self._numbers.clear()
+        self._free_numbers.clear()
         self._answered.clear()
         self._full.clear()
-        self._next_slot = 0
-        self._pending = DeliverRequest()
-        self._vector_bytes = 0
+        self._next_number = 0
+        self._cut_message()
 
     async def _write(self, stream: Stream) -> None:
         while True:
@@ -301,13 +297,11 @@ class GatewayLink:
                 return  # the reader fails as well, and ends the stream
 
     def _take_messages(self) -> list[DeliverRequest]:
-        messages = [*self._full, self._pending]
+        messages = [*self._full, self._cut_message()]
         self._full.clear()
-        self._pending = DeliverRequest()
-        self._vector_bytes = 0
-        # Why only now: a message's openings come before its tokens, so a slot that is bound
+        # Why only now: a message's openings come before its tokens, so a number that is bound
         # anew in it must not also carry tokens of the sequence that had it before.
-        self._free_slots += self._answered
+        self._free_numbers += self._answered
         self._answered.clear()
         return messages
 
@@ -324,14 +318,14 @@ class GatewayLink:
             )
         return answered
 
-    def _settle(self, slots: Iterable[int], notify: Callable[[HeldSequence], None]) -> None:
-        for slot in slots:
-            if slot not in self._bound:
+    def _settle(self, numbers: Iterable[int], notify: Callable[[HeldSequence], None]) -> None:
+        for number in numbers:
+            if number not in self._bound:
                 continue
-            held = self._bound.pop(slot)
-            self._answered.append(slot)
+            held = self._bound.pop(number)
+            self._answered.append(number)
             if held is not None:
-                self._slots.pop(held.sequence_id, None)
+                self._numbers.pop(held.sequence_id, None)
                 notify(held)
 
 

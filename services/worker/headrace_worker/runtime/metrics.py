@@ -156,9 +156,7 @@ class WorkerMetrics:
 
     def __init__(self, model: str, engine: str, *, max_adapters: int = 0) -> None:
         labels = (model, engine)
-        self._max_adapters = max_adapters
-        self._labels = labels
-        self._model = model
+        self._labels, self._model, self._max_adapters = labels, model, max_adapters
         self._running = RUNNING.labels(*labels)
         self._usage = CACHE_USAGE.labels(*labels)
         WAITING.labels(*labels).set(0)
@@ -167,7 +165,7 @@ class WorkerMetrics:
         self._prefix_hits = PREFIX_HITS.labels(*labels)
         self._ttft, self._gap = TTFT.labels(*labels), GAP.labels(*labels)
         self._whole, self._output_length = WHOLE.labels(*labels), OUTPUT_LENGTH.labels(*labels)
-        self._step_tokens = STEP_TOKENS.labels(*labels)
+        self.step_tokens = STEP_TOKENS.labels(*labels)
         self._prompt_length = PROMPT_LENGTH.labels(*labels)
         self.parked = PREEMPTIONS.labels(*labels)
         self.failed, self.orphaned = FAILED.labels(model), ORPHANED.labels(model)
@@ -184,9 +182,6 @@ class WorkerMetrics:
         if not record.probe:
             self._prompt_length.observe(prompt_tokens(record))
 
-    def refused(self, cause: str) -> None:
-        REFUSED.labels(self._model, cause).inc()
-
     def first_token(self, held: HeldSequence, now_s: float) -> None:
         self._first_s = now_s - held.accepted_s
         if not held.is_probe:
@@ -202,9 +197,6 @@ class WorkerMetrics:
         SUCCESSES.labels(*self._labels, reason).inc()
         self._whole.observe(now_s - held.accepted_s)
         self._output_length.observe(len(held.output_ids))
-
-    def stepped(self, tokens: int) -> None:
-        self._step_tokens.observe(tokens)
 
     def adapters(self, running: list[str]) -> None:
         """Set which adapters are in use, if the engine supports any."""

@@ -14,7 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar, cast
+from concurrent.futures import Future
+from typing import TypeVar
 
 from headrace_worker.engine.base.interface import (
     Engine,
@@ -39,7 +40,7 @@ class Pump:
 
     Args:
         on_step: called on the loop with every output that is not empty.
-        on_refused: called on the loop when the engine refuses a sequence.
+        on_refused: called on the loop, with the reason, when the engine refuses a sequence.
         on_death: called on the loop if the engine itself fails; no step follows.
     """
 
@@ -48,7 +49,7 @@ class Pump:
         engine: Engine,
         *,
         on_step: Callable[[StepOutput], None],
-        on_refused: Callable[[int, SequenceRefused], None],
+        on_refused: Callable[[int, str], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self._engine = engine
@@ -83,7 +84,7 @@ class Pump:
             try:
                 engine.admit(sequence)
             except SequenceRefused as refusal:
-                self._call(self._on_refused, sequence.sequence_id, refusal)
+                self._call(self._on_refused, sequence.sequence_id, str(refusal))
 
         self._commands.put(command)
 
@@ -94,28 +95,21 @@ class Pump:
     async def do(self, act: Callable[[], R]) -> R:
         """Call `act` on the engine's thread, between two steps; raise what it raises.
 
-        Waits for as long as the engine lives: cancel it where that may be too long.
+        Waits for as long as the engine lives: cancel it where that may be too long. If it is
+        cancelled before the engine's thread comes to it, `act` is not called.
         """
-        done: asyncio.Future[R] = self._loop.create_future()
-
-        def finish(result: R | None, error: Exception | None) -> None:
-            if done.done():
-                return
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(cast(R, result))
+        done: Future[R] = Future()
 
         def command(_: Engine) -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
-                result = act()
+                done.set_result(act())
             except Exception as error:  # noqa: BLE001  # raised by the waiting caller
-                self._call(finish, None, error)
-            else:
-                self._call(finish, result, None)
+                done.set_exception(error)
 
         self._commands.put(command)
-        return await done
+        return await asyncio.wrap_future(done)
 
     async def stop(self) -> None:
         """End the thread after its present step; sequences that are held stay held.
@@ -150,7 +144,7 @@ class Pump:
                 self._busy_since_s = None
                 block = False
         except queue.Empty:
-            if not self._engine.has_work:  # else the step that follows says
+            if not self._engine.has_work:  # else the next step updates them
                 self._statistics = self._engine.statistics()
             return True
 

@@ -27,7 +27,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base import interface
-from headrace_worker.engine.base.interface import Engine, EngineFacts, SequenceRefused, StepOutput
+from headrace_worker.engine.base.interface import Engine, EngineFacts, StepOutput
 from headrace_worker.runtime.assignments import Assignments, HeldSequence
 from headrace_worker.runtime.delivery import GatewayLink
 from headrace_worker.runtime.metrics import WorkerMetrics
@@ -47,7 +47,7 @@ class Worker:
     Args:
         group: every task of the worker lives in it.
         on_release: called when a slot has become free.
-        on_park: called with resume points to send to the scheduler.
+        on_park: called with each resume point, which is to be sent to the scheduler.
     """
 
     def __init__(
@@ -60,19 +60,19 @@ class Worker:
         group: asyncio.TaskGroup,
         orphan_grace_s: float,
         on_release: Callable[[], None],
-        on_park: Callable[[list[ResumePoint]], None],
+        on_park: Callable[[ResumePoint], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.worker_id = worker_id
         self.facts: EngineFacts = engine.facts
         self.assignments = Assignments(engine.facts)
-        self._clock, self._metrics, self._group = clock, metrics, group
+        self.metrics, self._clock, self._group = metrics, clock, group
         self._orphan_grace_s = orphan_grace_s
         self._on_release, self._on_park = on_release, on_park
         self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self.pump = Pump(
-            engine, on_step=self._on_step_output, on_refused=self._on_refused, on_death=on_death
+            engine, on_step=self._on_step_output, on_refused=self._fail, on_death=on_death
         )
 
     # In
@@ -87,7 +87,7 @@ class Worker:
             self._forget(stale)
         now_s = self._clock.monotonic_s()
         sequences = self.assignments.accept(record, now_s=now_s)
-        self._metrics.accepted(record)
+        self.metrics.accepted(record)
         link = self._link(record.gateway_id, record.delivery_address)
         for held in self.assignments.of_request(record.request_id):
             link.open(held)
@@ -130,30 +130,37 @@ class Worker:
         """
         held = [h for h in self.assignments.of_request(request_id) if h.attempt <= attempt]
         if held:
-            self._on_park([self._park(request_id, ParkCause.PARK_CAUSE_ORPHANED)])
+            self._park(request_id, ParkCause.PARK_CAUSE_ORPHANED)
         return bool(held)
 
-    def park_all(self, cause: ParkCause.ValueType) -> list[ResumePoint]:
-        """Park all unfinished requests; return their resume points."""
-        requests = {h.request_id for h in self.assignments if h.finish_reason is None}
-        return [self._park(request_id, cause) for request_id in requests]
+    def park_all(self, cause: ParkCause.ValueType) -> None:
+        """Park all unfinished requests."""
+        for request_id, _ in self.assignments.running():
+            self._park(request_id, cause)
 
     def park_preempted(self, request_id: str, attempt: int) -> bool:
         """Park an attempt for a more urgent request; return False if it does not run here."""
         here = self.assignments.attempt_of(request_id)
         if here != attempt or not self.assignments.running_of(request_id):
             return False
-        self._on_park([self._park(request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
+        self._park(request_id, ParkCause.PARK_CAUSE_PREEMPTED)
         return True
 
-    def _park(self, request_id: str, cause: ParkCause.ValueType) -> ResumePoint:
+    def _park(self, request_id: str, cause: ParkCause.ValueType) -> None:
+        point = self._withdraw(request_id, cause)
+        self.metrics.parked.inc()
+        log.info("request.parked", extra={"request_id": request_id, "attempt": point.attempt})
+
+    def _withdraw(
+        self, request_id: str, cause: ParkCause.ValueType, error: status_pb2.Status | None = None
+    ) -> ResumePoint:
+        """Drop a request and send the point from which another worker resumes it."""
         # Why not Engine.park: what has been delivered to the loop is the output; a token that
         # the engine has made since is made again, equal, by the next attempt.
-        point = self.assignments.resume_point(request_id, cause)
+        point = self.assignments.resume_point(request_id, cause, error)
         for held in self.assignments.of_request(request_id):
             self._forget(held)
-        self._metrics.parked.inc()
-        log.info("request.parked", extra={"request_id": request_id, "attempt": point.attempt})
+        self._on_park(point)
         return point
 
     # Through
@@ -168,9 +175,10 @@ class Worker:
         for gateway_id, news in self._record_tokens(output, now_s).items():
             self._links[gateway_id][0].tokens(news)
         for sequence_id, reason in output.finished:
-            if vector := output.vectors.get(sequence_id):
-                self.assignments.keep_vector(sequence_id, vector)
-            self._finish(sequence_id, reason, now_s)
+            if (held := self.assignments.running_sequence(sequence_id)) is not None:
+                held.vector = output.vectors.get(sequence_id, b"")
+                self.metrics.ended(held, reason.value, now_s)
+                self._end(held, _REASONS[reason])
         for sequence_id, message in output.failed:
             self._fail(sequence_id, message)
         for sequence_id, message in output.refused:
@@ -202,20 +210,15 @@ class Worker:
                 continue  # cancelled or parked while the step ran
             held.output_ids.append(token_id)
             if held.last_token_s is None:
-                self._metrics.first_token(held, now_s)
+                self.metrics.first_token(held, now_s)
             else:
                 waited[held.last_token_s] = waited.get(held.last_token_s, 0) + 1
             held.last_token_s = now_s
             news.setdefault(held.gateway_id, []).append((held, token_id))
-        self._metrics.stepped(len(output.sequence_ids))
+        self.metrics.step_tokens.observe(len(output.sequence_ids))
         for last_s, tokens in waited.items():
-            self._metrics.further_tokens(now_s - last_s, tokens)
+            self.metrics.further_tokens(now_s - last_s, tokens)
         return news
-
-    def _finish(self, sequence_id: int, reason: interface.FinishReason, now_s: float) -> None:
-        if (held := self.assignments.running_sequence(sequence_id)) is not None:
-            self._metrics.ended(held, reason.value, now_s)
-            self._end(held, _REASONS[reason])
 
     def _on_engine_parked(self, sequence_id: int) -> None:
         """Handle a sequence that the engine has parked because its cache is full.
@@ -228,27 +231,19 @@ class Worker:
         # Why: only another attempt can send the log probabilities of the prompt again.
         may_stay = bool(held.output_ids) or held.prompt_logprobs is None
         if may_stay and self.assignments.running_of(held.request_id) > 1:
-            self._metrics.parked.inc()
+            self.metrics.parked.inc()
             self.pump.admit(self.assignments.continuation(held))
         else:
-            self._on_park([self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
-
-    def _on_refused(self, sequence_id: int, refusal: SequenceRefused) -> None:
-        self._fail(sequence_id, str(refusal))
+            self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)
 
     def _fail(self, sequence_id: int, message: str) -> None:
         """Stop a request that the engine cannot continue; the scheduler decides about a retry."""
         if (held := self.assignments.running_sequence(sequence_id)) is None:
             return
-        self._metrics.failed.inc()
+        self.metrics.failed.inc()
         error = to_status(EngineFailed(f"the engine failed at {held.request_id}: {message}"))
-        point = self.assignments.resume_point(
-            held.request_id, ParkCause.PARK_CAUSE_UNSPECIFIED, error
-        )
-        for choice in self.assignments.of_request(held.request_id):
-            self._forget(choice)
+        self._withdraw(held.request_id, ParkCause.PARK_CAUSE_UNSPECIFIED, error)
         log.error("request.failed", extra={"request_id": held.request_id, "reason": message})
-        self._on_park([point])
 
     def _refuse(self, sequence_id: int, fact: str) -> None:
         """End a request whose constraints no engine could meet; it is not retried."""
@@ -269,17 +264,18 @@ class Worker:
     ) -> None:
         self.assignments.end(held, reason, error)
         self._links[held.gateway_id][0].end(held)
-        self._release(held.request_id)
+        self._report_free_slot(held.request_id)
 
     def _forget(self, held: HeldSequence) -> None:
         if held.finish_reason is None:
             self.pump.cancel(held.sequence_id)
         self.assignments.forget(held)
         self._links[held.gateway_id][0].drop(held)
-        self._release(held.request_id)
+        self._report_free_slot(held.request_id)
 
-    def _release(self, request_id: str) -> None:
-        running = any(h.finish_reason is None for h in self.assignments.of_request(request_id))
+    def _report_free_slot(self, request_id: str) -> None:
+        """Have it reported that a slot is free; a request that has ended has no deadline."""
+        running = self.assignments.running_of(request_id)
         if not running and (timer := self._deadlines.pop(request_id, None)):
             timer.cancel()
         self._on_release()
@@ -308,14 +304,13 @@ class Worker:
         """Park the gateway's requests and remove its link."""
         held = self.assignments.of_gateway(gateway_id)
         running = {h.request_id for h in held if h.finish_reason is None}
-        points = [self._park(r, ParkCause.PARK_CAUSE_ORPHANED) for r in running]
+        for request_id in running:
+            self._park(request_id, ParkCause.PARK_CAUSE_ORPHANED)
         for ended in self.assignments.of_gateway(gateway_id):
             self._forget(ended)
         del self._links[gateway_id]
-        self._metrics.orphaned.inc(len(points))
-        log.warning("gateway.unreachable", extra={"gateway": gateway_id, "parked": len(points)})
-        if points:
-            self._on_park(points)
+        self.metrics.orphaned.inc(len(running))
+        log.warning("gateway.unreachable", extra={"gateway": gateway_id, "parked": len(running)})
 
     @property
     def idle(self) -> bool:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
-from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, LoadedAdapter
+from headrace_worker.engine.base.interface import AdapterRefused, AdapterStore, LoadedAdapter
 from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ Stamp = tuple[tuple[int, int] | None, ...]
 class AdapterFolder:
     """Keeps an engine's adapters and a model card in line with a folder."""
 
-    def __init__(self, folder: Path, engine: AdapterEngine, card: ModelCard) -> None:
+    def __init__(self, folder: Path, adapters: AdapterStore, card: ModelCard) -> None:
         """Change `card` in place, so that every report has the adapters that are loaded."""
-        self._folder, self._engine, self._card = folder, engine, card
+        self._folder, self._adapters, self._card = folder, adapters, card
         self._stamps: dict[str, Stamp] = {}
         self._digests: dict[str, str] = {}
         self._failures: dict[str, str] = {}
@@ -92,7 +92,7 @@ class AdapterFolder:
     async def _load(self, name: str, on_engine: OnEngine) -> None:
         try:
             fitted = await run_in_dedicated_thread(
-                partial(self._engine.load_adapter, self._folder / name)
+                partial(self._adapters.load, self._folder / name)
             )
             if fitted.digest != self._digests.get(name):
                 await self._swap(name, fitted, on_engine)
@@ -116,9 +116,9 @@ class AdapterFolder:
 
         def change() -> None:
             if before and not shared:
-                self._engine.remove_adapter(before)
+                self._adapters.remove(before)
             if fitted is not None:
-                self._engine.add_adapter(fitted)
+                self._adapters.add(fitted)
 
         await on_engine(change)
         if fitted is not None:

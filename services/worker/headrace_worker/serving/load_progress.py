@@ -46,15 +46,10 @@ class LoadProgress:
         if self._now_s() - self._logged_s < LOG_EVERY_S:
             return
         self._logged_s = self._now_s()
+        facts = {"source": self._source, "stage": stage.value, "percent": percent}
         log.info(
             "model.loading",
-            extra={
-                "source": self._source,
-                "stage": stage.value,
-                "percent": percent,
-                f"done_{stage.unit}": done,
-                f"total_{stage.unit}": total,
-            },
+            extra={**facts, f"done_{stage.unit}": done, f"total_{stage.unit}": total},
         )
 
     def abandon(self) -> None:

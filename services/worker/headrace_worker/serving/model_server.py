@@ -15,12 +15,11 @@ from typing import Any
 
 from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
-from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.model_names import parse_names
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.dispatch.dispatch_handler import DispatchHandler
-from headrace_worker.dispatch.prefix_reports import PrefixReporter, ReportedBlocks
+from headrace_worker.dispatch.prefix_reports import PrefixReporter
 from headrace_worker.dispatch.reporter import Reporter
 from headrace_worker.dispatch.step_watchdog import StepWatchdog
 from headrace_worker.engine.base.loaded_model import LoadedModel
@@ -66,7 +65,7 @@ class ModelServer:
         self._subscriptions: list[Subscription] = []
         bundle = tokenizer_bundle(loaded.tokenizer)
         now_unix_s = self._clock.unix_s()
-        card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
+        card = self.card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
         card.aliases.extend(parse_names(settings.model_aliases))
         card.configured_by = settings.configured_by
         if settings.tool_format != "auto":
@@ -85,32 +84,16 @@ class ModelServer:
             on_change=lambda: self._reporter.on_release(),
             on_death=self._die,
         )
-        self._dispatch_handler = DispatchHandler(self.worker, card, metrics, self.watchdog)
+        self._dispatch_handler = DispatchHandler(self.worker, card, self.watchdog)
         self._reporter = Reporter(
-            bus,
-            self.worker,
-            self._dispatch_handler,
-            card,
-            metrics,
-            self.watchdog,
-            name=settings.name,
-            interval_s=settings.report_interval_s,
+            bus, self.worker, self._dispatch_handler, card, self.watchdog, settings
         )
-        self._prefixes = self._make_prefixes(loaded)
-
-    def _make_prefixes(self, loaded: LoadedModel) -> PrefixReporter | None:
-        blocks = self._settings.prefix_report_blocks
-        if loaded.prefixes is None or not blocks:
-            return None
-        worker = self.worker
-        reported = ReportedBlocks(blocks)
-        return PrefixReporter(
-            self._bus, worker.worker_id, self.card.model, loaded.prefixes, worker.pump, reported
-        )
-
-    @property
-    def card(self) -> ModelCard:
-        return self._card_publisher.card
+        self._prefixes: PrefixReporter | None = None
+        limit = settings.prefix_report_blocks
+        if loaded.cached_blocks is not None and limit:
+            self._prefixes = PrefixReporter(
+                bus, self.worker, card.model, loaded.cached_blocks, limit=limit
+            )
 
     def _make_worker(self, loaded: LoadedModel, metrics: WorkerMetrics) -> Worker:
         return Worker(
@@ -121,7 +104,7 @@ class ModelServer:
             group=self._group,
             orphan_grace_s=self._settings.orphan_grace_s,
             on_release=lambda: self._reporter.on_release(),
-            on_park=lambda points: self._reporter.park(points),
+            on_park=lambda point: self._reporter.resume_points.add(point),
             on_death=self._die,
         )
 
@@ -197,7 +180,7 @@ class ModelServer:
             return not assignments.running_sequences or self._dead or self._stopped_waiting
 
         await _until(is_over, within_s)
-        reporter.park(worker.park_all(ParkCause.PARK_CAUSE_DRAIN))
+        worker.park_all(ParkCause.PARK_CAUSE_DRAIN)
         await _until(lambda: worker.idle and not reporter.resume_points, SETTLE_S)
         if worker.pump.alive:
             await worker.pump.stop()

@@ -14,6 +14,7 @@ from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted import load_scripted
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
+    LoadFailed,
     ModelLoadFailed,
     Progress,
     VectorTask,
@@ -28,7 +29,7 @@ SHIPPED_NAME = "valley"
 
 
 def is_follower(settings: WorkerSettings) -> bool:
-    """Whether this process only has a part of a model that another one serves.
+    """Return whether this process only has a part of a model that another one serves.
 
     Raises:
         ModelLoadFailed: it was to have a part, and torchrun did not start it.
@@ -76,6 +77,8 @@ def load_model(settings: WorkerSettings, progress: Progress = ignore_progress) -
         return _load(settings, progress)
     except ModelLoadFailed:
         raise
+    except LoadFailed as error:
+        raise ModelLoadFailed(settings.model_source, str(error)) from error
     except Exception as error:  # a model's files raise anything, and would again the next time
         log.error("model.load_failed", exc_info=True)
         fact = f"{type(error).__name__}: {error}"
@@ -87,8 +90,7 @@ def _load(settings: WorkerSettings, progress: Progress) -> LoadedModel:
         if settings.engine != "transformers":
             raise ModelLoadFailed(settings.engine, "it takes no adapters: unset adapters_dir")
         if not settings.adapters_dir.is_dir():
-            fact = f"adapters_dir {settings.adapters_dir} is no folder"
-            raise ModelLoadFailed(settings.model_source, fact)
+            raise LoadFailed(f"adapters_dir {settings.adapters_dir} is no folder")
     if settings.quantization != "none" and settings.engine != "transformers":
         fact = f"quantization {settings.quantization} is for the engine transformers; unset it"
         raise ModelLoadFailed(settings.engine, fact)
@@ -122,20 +124,22 @@ def _transformers(settings: WorkerSettings, progress: Progress) -> LoadedModel:
         from headrace_worker.engine.loading.loader import load
 
         return load(settings, progress)
-    source = settings.model_source
     if settings.adapters_dir is not None:
-        raise ModelLoadFailed(source, f"it is to {task}, without adapters: unset adapters_dir")
+        raise LoadFailed(f"it is to {task}, without adapters: unset adapters_dir")
     if settings.quantization != "none":
         fact = f"it is to {task}, which quantization {settings.quantization} is not for"
-        raise ModelLoadFailed(source, fact)
+        raise LoadFailed(fact)
     from headrace_worker.engine.encoder.encoder_loader import load_encoder
 
     return load_encoder(settings, task, progress)
 
 
 def folder_or_hub_id(source: str, *, here: Path = Path()) -> str:
-    """The source as engines take it: the model that ships has names of its own, of which a folder
-    of that name, in the folder `here`, goes before "valley"."""
+    """Return the source as engines take it.
+
+    The model that ships has names of its own; a folder named "valley" in the folder `here` comes
+    before that name.
+    """
     is_shipped = source == "default" or (source == SHIPPED_NAME and not (here / source).is_dir())
     return str(DEFAULT_MODEL) if is_shipped else source
 

@@ -19,7 +19,6 @@ from headrace_worker.engine.base.interface import (
     Engine,
     SamplingParameters,
     Sequence,
-    SequenceRefused,
     StepOutput,
 )
 from headrace_worker.runtime.pump import MAX_STEPS_AHEAD, Pump
@@ -56,12 +55,12 @@ def gated(gate: Gate, *, max_slots: int = 4) -> ScriptedEngine:
     )
 
 
-class Heard:
-    """What the loop was told."""
+class Received:
+    """What the event loop received."""
 
     def __init__(self) -> None:
         self.steps: list[StepOutput] = []
-        self.refused: list[tuple[int, SequenceRefused]] = []
+        self.refused: list[tuple[int, str]] = []
         self.deaths: list[BaseException] = []
         self.threads: set[int] = set()
 
@@ -69,17 +68,21 @@ class Heard:
         self.threads.add(threading.get_ident())
         self.steps.append(output)
 
-    def refusal(self, sequence_id: int, refusal: SequenceRefused) -> None:
-        self.refused.append((sequence_id, refusal))
+    def refusal(self, sequence_id: int, reason: str) -> None:
+        self.refused.append((sequence_id, reason))
 
 
 @asynccontextmanager
-async def pumping(engine: Engine, *, gate: Gate | None = None) -> AsyncIterator[tuple[Pump, Heard]]:
-    heard = Heard()
-    pump = Pump(engine, on_step=heard.step, on_refused=heard.refusal, on_death=heard.deaths.append)
+async def pumping(
+    engine: Engine, *, gate: Gate | None = None
+) -> AsyncIterator[tuple[Pump, Received]]:
+    received = Received()
+    pump = Pump(
+        engine, on_step=received.step, on_refused=received.refusal, on_death=received.deaths.append
+    )
     pump.start()
     try:
-        yield pump, heard
+        yield pump, received
     finally:
         if gate is not None:
             gate.allow(1000)
@@ -88,102 +91,102 @@ async def pumping(engine: Engine, *, gate: Gate | None = None) -> AsyncIterator[
 
 
 async def test_tokens_come_in_order_and_on_the_loop() -> None:
-    async with pumping(ScriptedEngine()) as (pump, heard):
+    async with pumping(ScriptedEngine()) as (pump, received):
         pump.admit(sequence(1, SamplingParameters(max_tokens=5, ignore_eos=True)))
-        await eventually(lambda: any(s.finished for s in heard.steps))
-    assert [s.sequence_ids for s in heard.steps] == [[1]] * 5
-    assert heard.threads == {threading.get_ident()}
+        await eventually(lambda: any(s.finished for s in received.steps))
+    assert [s.sequence_ids for s in received.steps] == [[1]] * 5
+    assert received.threads == {threading.get_ident()}
 
 
 async def test_what_becomes_known_of_a_prompt_comes_before_its_first_token() -> None:
     engine = ScriptedEngine(ScriptedSettings(prefill_chunk_tokens=8))
-    async with pumping(engine) as (pump, heard):
+    async with pumping(engine) as (pump, received):
         parameters = SamplingParameters(max_tokens=1, prompt_logprobs=0)
         pump.admit(replace(sequence(1, parameters), prompt_ids=tuple(range(10, 30))))
-        await eventually(lambda: any(s.finished for s in heard.steps))
-    assert [len(s.prompt_logprobs.get(1, ())) for s in heard.steps] == [8, 8, 3]
-    assert [s.sequence_ids for s in heard.steps] == [[], [], [1]]
+        await eventually(lambda: any(s.finished for s in received.steps))
+    assert [len(s.prompt_logprobs.get(1, ())) for s in received.steps] == [8, 8, 3]
+    assert [s.sequence_ids for s in received.steps] == [[], [], [1]]
 
 
 async def test_what_is_admitted_while_a_step_runs_joins_the_next_one() -> None:
     gate = Gate()
-    async with pumping(gated(gate), gate=gate) as (pump, heard):
+    async with pumping(gated(gate), gate=gate) as (pump, received):
         pump.admit(sequence(1))
         await eventually(lambda: gate.entered == 1)
         pump.admit(sequence(2))
         gate.allow(2)
-        await eventually(lambda: len(heard.steps) == 2)
-        assert [s.sequence_ids for s in heard.steps] == [[1], [1, 2]]
+        await eventually(lambda: len(received.steps) == 2)
+        assert [s.sequence_ids for s in received.steps] == [[1], [1, 2]]
 
 
 async def test_a_cancel_is_done_before_the_next_step() -> None:
     gate = Gate()
-    async with pumping(gated(gate), gate=gate) as (pump, heard):
+    async with pumping(gated(gate), gate=gate) as (pump, received):
         pump.admit(sequence(1))
         pump.admit(sequence(2))
         await eventually(lambda: gate.entered == 1)
         pump.cancel(1)
         gate.allow(2)
-        await eventually(lambda: len(heard.steps) == 2)
-        assert [s.sequence_ids for s in heard.steps] == [[1, 2], [2]]
+        await eventually(lambda: len(received.steps) == 2)
+        assert [s.sequence_ids for s in received.steps] == [[1, 2], [2]]
 
 
 async def test_a_slot_that_is_cancelled_can_be_taken_by_the_next_command() -> None:
     gate = Gate()
-    async with pumping(gated(gate, max_slots=1), gate=gate) as (pump, heard):
+    async with pumping(gated(gate, max_slots=1), gate=gate) as (pump, received):
         pump.admit(sequence(1))
         await eventually(lambda: gate.entered == 1)
         pump.cancel(1)
         pump.admit(sequence(2))
         gate.allow(2)
-        await eventually(lambda: len(heard.steps) == 2)
-        assert heard.steps[1].sequence_ids == [2]
-        assert heard.refused == []
+        await eventually(lambda: len(received.steps) == 2)
+        assert received.steps[1].sequence_ids == [2]
+        assert received.refused == []
 
 
 async def test_a_call_runs_on_the_engines_thread_between_two_steps() -> None:
     gate = Gate()
-    async with pumping(gated(gate), gate=gate) as (pump, heard):
+    async with pumping(gated(gate), gate=gate) as (pump, received):
         pump.admit(sequence(1))
         await eventually(lambda: gate.entered == 1)
-        asked = asyncio.create_task(pump.do(lambda: (gate.entered, threading.get_ident())))
+        called = asyncio.create_task(pump.do(lambda: (gate.entered, threading.get_ident())))
         gate.allow(1)
-        entered, thread = await asked
+        entered, thread = await called
         assert entered == 1
-        assert thread not in heard.threads
+        assert thread not in received.threads
 
 
 async def test_an_error_of_a_call_is_raised_to_its_caller_and_harms_nothing() -> None:
-    async with pumping(ScriptedEngine()) as (pump, heard):
-        with pytest.raises(KeyError, match="nobody"):
-            await pump.do(lambda: dict[str, int]()["nobody"])
+    async with pumping(ScriptedEngine()) as (pump, received):
+        with pytest.raises(KeyError, match="missing"):
+            await pump.do(lambda: dict[str, int]()["missing"])
         pump.admit(sequence(1, SamplingParameters(max_tokens=1)))
-        await eventually(lambda: len(heard.steps) == 1)
-        assert heard.deaths == []
+        await eventually(lambda: len(received.steps) == 1)
+        assert received.deaths == []
 
 
 async def test_cancelling_what_has_ended_changes_nothing() -> None:
-    async with pumping(ScriptedEngine()) as (pump, heard):
+    async with pumping(ScriptedEngine()) as (pump, received):
         pump.admit(sequence(1, SamplingParameters(max_tokens=1)))
-        await eventually(lambda: len(heard.steps) == 1)
+        await eventually(lambda: len(received.steps) == 1)
         pump.cancel(1)
         pump.admit(sequence(2, SamplingParameters(max_tokens=1)))
-        await eventually(lambda: len(heard.steps) == 2)
+        await eventually(lambda: len(received.steps) == 2)
 
 
 async def test_what_the_engine_refuses_is_reported_and_the_others_go_on() -> None:
     gate = Gate()
-    async with pumping(gated(gate, max_slots=1), gate=gate) as (pump, heard):
+    async with pumping(gated(gate, max_slots=1), gate=gate) as (pump, received):
         pump.admit(sequence(1))
         pump.admit(sequence(2))
         gate.allow(1)
-        await eventually(lambda: len(heard.steps) == 1 and len(heard.refused) == 1)
-        assert [(i, str(r)) for i, r in heard.refused] == [(2, "all 1 slots are taken")]
-        assert heard.steps[0].sequence_ids == [1]
+        await eventually(lambda: len(received.steps) == 1 and len(received.refused) == 1)
+        assert received.refused == [(2, "all 1 slots are taken")]
+        assert received.steps[0].sequence_ids == [1]
 
 
 async def test_an_engine_whose_loop_takes_nothing_stops_a_few_steps_ahead() -> None:
-    async with pumping(ScriptedEngine()) as (pump, heard):
+    async with pumping(ScriptedEngine()) as (pump, received):
         pump.admit(sequence(1, SamplingParameters(max_tokens=50, ignore_eos=True)))
         # The loop is held up here on purpose, until the engine's thread has come to its stop.
         ahead, still = 0, 0
@@ -191,9 +194,9 @@ async def test_an_engine_whose_loop_takes_nothing_stops_a_few_steps_ahead() -> N
             threading.Event().wait(0.005)
             steps = pump.statistics().steps
             ahead, still = steps, still + 1 if steps == ahead and steps else 0
-        assert heard.steps == []
+        assert received.steps == []
         assert ahead == MAX_STEPS_AHEAD + 1  # the last one waits in the thread's own hands
-        await eventually(lambda: len(heard.steps) == 50)
+        await eventually(lambda: len(received.steps) == 50)
 
 
 async def test_statistics_are_true_also_when_nothing_steps_any_more() -> None:
@@ -212,23 +215,23 @@ async def test_statistics_are_true_also_when_nothing_steps_any_more() -> None:
 
 async def test_a_broken_engine_is_reported_once_after_all_of_its_output() -> None:
     def crash() -> None:
-        raise RuntimeError("the scripted engine is told to die")
+        raise RuntimeError("the scripted engine is made to fail")
 
     settings = ScriptedSettings(faults=ScriptedFaults(crash_after_steps=3))
-    async with pumping(ScriptedEngine(settings, crash=crash)) as (pump, heard):
+    async with pumping(ScriptedEngine(settings, crash=crash)) as (pump, received):
         pump.admit(sequence(1))
-        await eventually(lambda: bool(heard.deaths))
-        assert len(heard.steps) == 3
+        await eventually(lambda: bool(received.deaths))
+        assert len(received.steps) == 3
         await eventually(lambda: not pump.alive)
         pump.admit(sequence(2))
-    assert [str(d) for d in heard.deaths] == ["the scripted engine is told to die"]
+    assert [str(d) for d in received.deaths] == ["the scripted engine is made to fail"]
 
 
 async def test_a_pump_stops_in_the_middle_of_its_work() -> None:
     engine = ScriptedEngine(ScriptedSettings(context_tokens=200_000))
-    async with pumping(engine) as (pump, heard):
+    async with pumping(engine) as (pump, received):
         pump.admit(sequence(1))
-        await eventually(lambda: len(heard.steps) > 10)
+        await eventually(lambda: len(received.steps) > 10)
     assert engine.statistics().running == 1
     engine.check_integrity()
 

@@ -1,4 +1,4 @@
-"""A folder of adapters, as it changes under a worker: what the engine holds, and what is told."""
+"""A folder of adapters, as it changes under a worker: what the engine holds and the card names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.tiny_models import packed, random_model
 
 
 class Shelf:
-    """A folder, an engine, and the card that is told."""
+    """A folder, an engine, and the card that is kept in line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -24,7 +24,7 @@ class Shelf:
         self.card = ModelCard()
         bounds = {"adapters_dir": Path("adapters"), "max_adapters": 2, "max_adapter_rank": 4}
         self.engine: SlotEngine = packed(random_model("llama"), **bounds)
-        self._adapters = AdapterFolder(folder, self.engine, self.card)
+        self._adapters = AdapterFolder(folder, self.engine.adapters, self.card)
 
     def put(self, name: str, *, number: int, **config: object) -> None:
         """Make it elsewhere, then move it in."""
@@ -37,7 +37,7 @@ class Shelf:
         return await self._adapters.scan(asyncio.to_thread)
 
     @property
-    def told(self) -> dict[str, Adapter]:
+    def on_card(self) -> dict[str, Adapter]:
         return {each.name: each for each in self.card.adapters}
 
     @property
@@ -54,22 +54,22 @@ async def test_adapters_in_the_folder_are_reported_and_removed_ones_are_not(shel
     assert not await shelf.scan()
     shelf.put("poet", number=1)
     assert await shelf.scan()
-    assert shelf.told.keys() == {"poet"}
-    assert shelf.told["poet"].digest.startswith("sha256:")
+    assert shelf.on_card.keys() == {"poet"}
+    assert shelf.on_card["poet"].digest.startswith("sha256:")
     assert not await shelf.scan()
     shutil.rmtree(shelf.folder / "poet")
     assert await shelf.scan()
-    assert shelf.told == {}
+    assert shelf.on_card == {}
     assert shelf.bytes == 0
 
 
 async def test_other_files_under_a_name_are_another_adapter(shelf: Shelf) -> None:
     shelf.put("poet", number=1)
     await shelf.scan()
-    first, held = shelf.told["poet"].digest, shelf.bytes
+    first, held = shelf.on_card["poet"].digest, shelf.bytes
     shelf.put("poet", number=2)
     assert await shelf.scan()
-    assert shelf.told["poet"].digest not in ("", first)
+    assert shelf.on_card["poet"].digest not in ("", first)
     assert shelf.bytes == held
 
 
@@ -77,10 +77,10 @@ async def test_one_adapter_under_two_names_stays_while_either_is_there(shelf: Sh
     shelf.put("poet", number=1)
     shutil.copytree(shelf.folder / "poet", shelf.folder / "bard")
     await shelf.scan()
-    assert shelf.told["poet"].digest == shelf.told["bard"].digest
+    assert shelf.on_card["poet"].digest == shelf.on_card["bard"].digest
     shutil.rmtree(shelf.folder / "poet")
     await shelf.scan()
-    assert shelf.told.keys() == {"bard"}
+    assert shelf.on_card.keys() == {"bard"}
     assert shelf.bytes > 0
 
 
@@ -91,44 +91,44 @@ async def test_an_adapter_that_cannot_be_loaded_is_reported_with_the_reason_and_
     shelf.put("giant", number=2, r=8)
     (shelf.folder / "empty").mkdir()
     await shelf.scan()
-    assert shelf.told["giant"].failure == "its rank 8 is over 4"
-    assert shelf.told["giant"].digest == ""
-    assert "adapter_config.json cannot be read" in shelf.told["empty"].failure
-    assert shelf.told["poet"].digest
-    assert shelf.told["poet"].failure == ""
+    assert shelf.on_card["giant"].failure == "its rank 8 is over 4"
+    assert shelf.on_card["giant"].digest == ""
+    assert "adapter_config.json cannot be read" in shelf.on_card["empty"].failure
+    assert shelf.on_card["poet"].digest
+    assert shelf.on_card["poet"].failure == ""
 
 
 async def test_an_older_one_goes_on_where_its_new_files_are_damaged(shelf: Shelf) -> None:
     shelf.put("poet", number=1)
     await shelf.scan()
-    before = shelf.told["poet"].digest
+    before = shelf.on_card["poet"].digest
     (shelf.folder / "poet" / "adapter_model.safetensors").write_bytes(b"half of it")
     assert await shelf.scan()
-    assert shelf.told["poet"].digest == before
-    assert "is no safetensors file" in shelf.told["poet"].failure
+    assert shelf.on_card["poet"].digest == before
+    assert "is no safetensors file" in shelf.on_card["poet"].failure
     shelf.put("poet", number=3)
     await shelf.scan()
-    assert shelf.told["poet"].digest != before
-    assert shelf.told["poet"].failure == ""
+    assert shelf.on_card["poet"].digest != before
+    assert shelf.on_card["poet"].failure == ""
 
 
 async def test_one_beyond_the_bound_is_loaded_once_there_is_room(shelf: Shelf) -> None:
     for number, name in enumerate(("a", "b", "c")):
         shelf.put(name, number=number)
     await shelf.scan()
-    assert shelf.told["c"].failure == "2 adapters are held, which is the bound"
+    assert shelf.on_card["c"].failure == "2 adapters are held, which is the bound"
     shutil.rmtree(shelf.folder / "a")
     await shelf.scan()
-    assert shelf.told.keys() == {"b", "c"}
-    assert shelf.told["c"].digest
-    assert shelf.told["c"].failure == ""
+    assert shelf.on_card.keys() == {"b", "c"}
+    assert shelf.on_card["c"].digest
+    assert shelf.on_card["c"].failure == ""
 
 
 async def test_names_that_no_request_can_have_are_skipped(shelf: Shelf) -> None:
     shelf.put("Poet", number=1)
     shelf.put(".poet", number=2)
     assert not await shelf.scan()
-    assert shelf.told == {}
+    assert shelf.on_card == {}
 
 
 async def test_a_folder_that_cannot_be_read_changes_nothing(shelf: Shelf) -> None:
@@ -136,4 +136,4 @@ async def test_a_folder_that_cannot_be_read_changes_nothing(shelf: Shelf) -> Non
     await shelf.scan()
     shelf.folder.rename(shelf.folder.parent / "away")
     assert not await shelf.scan()
-    assert shelf.told.keys() == {"poet"}
+    assert shelf.on_card.keys() == {"poet"}

@@ -1,4 +1,4 @@
-"""Schedulers that hear all that is reported know what is held, up to the bound."""
+"""Schedulers that receive all reports know what is held, up to the bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever hears some of a worker's reports knows what ran at the last one that it could follow."""
+"""A reader of some of a worker's reports knows what ran at the last one that it could follow."""
 
 from __future__ import annotations
 

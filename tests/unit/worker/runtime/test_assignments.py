@@ -15,6 +15,7 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, Input, RequestRecor
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts, Sequence
 from headrace_worker.runtime.assignments import Assignments, HeldSequence
+from headrace_worker.runtime.records import unfinished
 
 SLOTS = 6
 FACTS = EngineFacts(
@@ -87,9 +88,9 @@ def test_a_sequence_continues_after_the_output_of_earlier_attempts() -> None:
 
 def test_a_choice_that_is_at_its_end_is_not_run_again() -> None:
     done = progress(0, [4, 5], finished=True)
-    assignments, held, _ = accepted(record(n=2, attempt=2, progress=[done]))
+    _, held, _ = accepted(record(n=2, attempt=2, progress=[done]))
     assert [h.choice for h in held] == [1]
-    assert assignments.slots_wanted(record(n=2, progress=[done])) == 1
+    assert len(unfinished(record(n=2, progress=[done]))) == 1
 
 
 def test_a_request_whose_choices_are_all_at_their_end_is_refused() -> None:
@@ -112,7 +113,7 @@ def test_a_refusal_names_the_numbers_that_do_not_fit(request_: RequestRecord, wh
     assert why in (Assignments(FACTS).why_not_runnable(request_) or "")
 
 
-def test_a_request_that_fits_is_no_misfit_however_full_the_worker_is() -> None:
+def test_a_request_that_could_run_is_runnable_however_full_the_worker_is() -> None:
     assignments, _, _ = accepted(record("a", n=6))
     assert assignments.why_not_runnable(record("b", n=6)) is None
 
@@ -150,7 +151,7 @@ def test_each_input_is_a_sequence_of_its_own() -> None:
         (ENCODER_FACTS, inputs_record(4, 0), "the input has no tokens"),
     ],
 )
-def test_a_request_for_another_kind_of_engine_is_a_misfit(
+def test_a_request_for_another_kind_of_engine_is_not_runnable(
     facts: EngineFacts, request_: RequestRecord, why: str
 ) -> None:
     assert Assignments(facts).why_not_runnable(request_) == why
@@ -158,17 +159,15 @@ def test_a_request_for_another_kind_of_engine_is_a_misfit(
 
 def test_an_input_whose_vector_may_not_have_arrived_is_computed_again() -> None:
     assignments = Assignments(ENCODER_FACTS)
-    _, held, sequences = accepted(inputs_record(4, 5, 6), assignments)
-    for one in sequences[:2]:
-        assignments.keep_vector(one.sequence_id, b"1234")
+    _, held, _ = accepted(inputs_record(4, 5, 6), assignments)
     for ended in held[:2]:
+        ended.vector = b"1234"
         assignments.end(ended, STOP)
     assignments.forget(held[0])  # its gateway has it
-    assignments.keep_vector(sequences[0].sequence_id, b"late")
     point = assignments.resume_point("r", DRAIN)
     assert [(p.choice, p.finish_reason) for p in point.progress] == [(0, STOP), (2, 0)]
     again = inputs_record(4, 5, 6, attempt=2, progress=point.progress)
-    assert Assignments(ENCODER_FACTS).slots_wanted(again) == 2
+    assert len(unfinished(again)) == 2
 
 
 def test_nothing_is_kept_of_an_acknowledged_sequence() -> None:
@@ -281,7 +280,7 @@ class LifeOfAWorker(RuleBasedStateMachine):
 
     def dispatch(self, request: RequestRecord) -> None:
         assignments = self.assignments
-        requested = assignments.slots_wanted(request)
+        requested = len(unfinished(request))
         if assignments.why_not_runnable(request) or requested > assignments.slots_for(request):
             return
         sequences = assignments.accept(request, now_s=0.0)
@@ -329,12 +328,12 @@ class LifeOfAWorker(RuleBasedStateMachine):
         point = self.assignments.resume_point(request_id, DRAIN)
         for held in self.assignments.of_request(request_id):
             self.assignments.forget(held)
-        said = {p.choice: p for p in point.progress}
-        assert len(said) == len(point.progress)
+        points = {p.choice: p for p in point.progress}
+        assert len(points) == len(point.progress)
         for choice in range(self.records[request_id].n):
             key = (request_id, choice)
-            assert list(said[choice].output_ids) == self.output[key]
-            assert bool(said[choice].finish_reason) == (key in self.ended)
+            assert list(points[choice].output_ids) == self.output[key]
+            assert bool(points[choice].finish_reason) == (key in self.ended)
         self.points[request_id] = point
 
     @invariant()

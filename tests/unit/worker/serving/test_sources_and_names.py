@@ -1,4 +1,4 @@
-"""What a worker is told to serve, and under which names."""
+"""What a worker is configured to serve, and under which names."""
 
 from __future__ import annotations
 

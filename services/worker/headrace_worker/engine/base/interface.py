@@ -270,15 +270,6 @@ class Engine(Protocol):
         ...
 
 
-class PrefixEngine(Protocol):
-    """An engine with a prefix cache."""
-
-    def cached_blocks(self) -> list[bytes]:
-        """Return the hashes of all cached blocks, as `headrace.prefixes` makes them; a prefix comes
-        before what follows it. Called from the engine's thread."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
     """An adapter that an engine has read and can run; another engine cannot."""
@@ -293,10 +284,10 @@ class AdapterRefused(Exception):
     """An adapter cannot be run here; the text says why."""
 
 
-class AdapterEngine(Protocol):
-    """An engine whose sequences may each run with one of several adapters."""
+class AdapterStore(Protocol):
+    """The adapters of an engine whose sequences may each run with one of several."""
 
-    def load_adapter(self, folder: Path) -> LoadedAdapter:
+    def load(self, folder: Path) -> LoadedAdapter:
         """Read an adapter in peft's format; blocks, and may be called from any thread.
 
         Raises:
@@ -304,7 +295,7 @@ class AdapterEngine(Protocol):
         """
         ...
 
-    def add_adapter(self, fitted: LoadedAdapter) -> None:
+    def add(self, fitted: LoadedAdapter) -> None:
         """Admit sequences with it from now on; adding it twice is fine.
 
         Raises:
@@ -312,6 +303,6 @@ class AdapterEngine(Protocol):
         """
         ...
 
-    def remove_adapter(self, digest: str) -> None:
+    def remove(self, digest: str) -> None:
         """Admit no new sequence with it; running ones continue to their end."""
         ...

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from pathlib import Path
 from typing import Any
 
-from headrace_worker.engine.base.interface import AdapterEngine, Engine, PrefixEngine
+from headrace_worker.engine.base.interface import AdapterStore, Engine
 
 
 class LoadStage(Enum):
@@ -31,6 +29,11 @@ Progress = Callable[[LoadStage, int, int], None]
 """Called from any thread with what is done and the total, 0 if that is unknown yet."""
 
 
+CachedBlocks = Callable[[], list[bytes]]
+"""Returns the hashes of all cached blocks, as `headrace.prefixes` makes them; a prefix comes before
+what follows it. Called from the engine's thread."""
+
+
 def ignore_progress(stage: LoadStage, done: int, total: int) -> None:
     """Ignore the progress of a load."""
 
@@ -46,15 +49,6 @@ class TokenizerFiles:
     special_tokens: dict[str, str]
     """By role (`bos_token`, `eos_token`, ...), for the chat template."""
     eos_token_ids: tuple[int, ...]
-
-    def write_to(self, folder: Path) -> None:
-        """Write the files as transformers' `AutoTokenizer` reads them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_bytes(self.tokenizer_json)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", **self.special_tokens}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
-        if self.chat_template is not None:
-            (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
 
 
 class VectorTask(StrEnum):
@@ -88,15 +82,19 @@ class LoadedModel:
     """The model's own values of sampling parameters, by name, for callers that set none."""
     parameters: int
     """Number of weights; 0 if unknown."""
-    adapters: AdapterEngine | None = None
-    """The engine, if it takes adapters."""
-    prefixes: PrefixEngine | None = None
-    """The engine, if it has a prefix cache."""
+    adapters: AdapterStore | None = None
+    """Those of the engine, if it takes any."""
+    cached_blocks: CachedBlocks | None = None
+    """None: the engine has no prefix cache."""
     vectors: VectorModel | None = None
     """None: the engine makes tokens."""
 
 
-class ModelLoadFailed(Exception):
+class LoadFailed(Exception):
+    """A model cannot be served; the text says why, and `load_model` adds which one."""
+
+
+class ModelLoadFailed(LoadFailed):
     """A model cannot be served; the text says which one and why."""
 
     def __init__(self, source: str, reason: str) -> None:

@@ -26,7 +26,7 @@ def cache_budget(device: torch.device, *, utilization: float | None, weights: in
         )
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    # Whoever took what is taken: there is no other room on this device.
+    # Whichever process took it: the device has no other memory.
     return share(total, free, taken=total - free, utilization=utilization)
 
 

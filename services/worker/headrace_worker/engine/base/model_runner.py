@@ -25,6 +25,11 @@ class PrefillChunk:
     all_logits: bool = False
     """Whether the logits of every token are requested."""
 
+    @property
+    def num_logits(self) -> int:
+        """For how many of its last tokens logits are requested."""
+        return len(self.token_ids) if self.all_logits else int(self.is_last_chunk)
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
@@ -55,6 +60,20 @@ class StepBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceContext:
+    """What is prefilled for a sequence, and what its keys and values depend on."""
+
+    token_ids: Ints
+    """Prompt and output of earlier attempts."""
+    adapter: str = ""
+    """Digest of a loaded adapter; empty for the base model."""
+    salt: str = ""
+    """Cached prefixes are shared among equal salts only."""
+    reuse: bool = True
+    """Whether a cached prefix may be used."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheSpace:
     """Space of a cache that slots share, in tokens."""
 
@@ -79,20 +98,8 @@ class ModelRunner(Protocol):
         """Whether `allocate` ever returns more than 0."""
         ...
 
-    def assign_slot(
-        self,
-        free: Sequence[int],
-        token_ids: Ints,
-        adapter: str = "",
-        *,
-        salt: str = "",
-        reuse: bool = True,
-    ) -> int:
-        """Choose one of the free slots, ascending, for a sequence with this context.
-
-        `adapter` is the digest of a loaded adapter, or empty. Prefixes are shared among equal salts
-        only. Without `reuse` no cached prefix is used.
-        """
+    def assign_slot(self, free: Sequence[int], context: SequenceContext) -> int:
+        """Choose one of the free slots, ascending, for a sequence with this context."""
         ...
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:

@@ -11,18 +11,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from headrace_worker.engine.base.loaded_model import LoadFailed
+
 log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _QUANTIZATIONS = ("none", "int8")
+_HAS_TORCHAO = find_spec("torchao") is not None
 _CPU_FACTS = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Any of them multiplies bfloat16 in hardware; the last is ARM's."""
-
-
-class PrecisionUnavailable(Exception):
-    """The precision is not available here; the text says what is missing and what to use
-    instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +47,35 @@ class Precision:
         return _DTYPES[self.dtype]
 
 
-def require_available(precision: Precision, *, has_torchao: bool, on_gpu: bool) -> None:
-    """Check, before anything is read, that a process can compute in this precision.
+def require_available(
+    precision: Precision, *, on_gpu: bool, has_torchao: bool = _HAS_TORCHAO
+) -> None:
+    """Check, before anything is read, that this process can compute in this precision.
+
+    A type that is slow on this machine is logged.
 
     Raises:
-        PrecisionUnavailable: with the reason.
+        LoadFailed: it cannot; the text says what is missing and what to use instead.
     """
     if precision.dtype not in _DTYPES:
-        raise PrecisionUnavailable(f"dtype {precision.dtype} is none of {', '.join(_DTYPES)}")
+        raise LoadFailed(f"dtype {precision.dtype} is none of {', '.join(_DTYPES)}")
     if precision.quantization not in _QUANTIZATIONS:
-        raise PrecisionUnavailable(
+        raise LoadFailed(
             f"quantization {precision.quantization} is none of {', '.join(_QUANTIZATIONS)}"
         )
     if precision.quantization == "int8" and not has_torchao:
-        raise PrecisionUnavailable(
+        raise LoadFailed(
             "quantization int8 needs torchao, which is not installed: pip install 'headrace[int8]'"
         )
     if precision.dtype == "float16" and not on_gpu:
-        raise PrecisionUnavailable(
+        raise LoadFailed(
             "dtype float16 needs a GPU; on a CPU, where this is to run, it is slower than float32: "
             "take float32 or bfloat16"
         )
-
-
-def require_available_here(precision: Precision, *, on_gpu: bool) -> None:
-    """Check the same for this process; log a type that is slow on this machine.
-
-    Raises:
-        PrecisionUnavailable: with the reason.
-    """
-    require_available(precision, has_torchao=find_spec("torchao") is not None, on_gpu=on_gpu)
     if precision.dtype == "bfloat16" and not on_gpu and not multiplies_bfloat16(_cpu_facts()):
-        log.warning(
-            "precision.slow",
-            extra={
-                "dtype": precision.dtype,
-                "why": "this CPU has neither AVX512-BF16 nor AMX: bfloat16 halves the memory here, "
-                "and may be slower than float32",
-            },
-        )
+        why = "this CPU has neither AVX512-BF16 nor AMX: bfloat16 halves the memory here, and may"
+        why = f"{why} be slower than float32"
+        log.warning("precision.slow", extra={"dtype": precision.dtype, "why": why})
 
 
 def multiplies_bfloat16(cpu_facts: str) -> bool:
@@ -102,17 +90,17 @@ def quantize_to_int8(model: PreTrainedModel) -> None:
     Embeddings, norms and experts that are stacked in one tensor stay as they are.
 
     Raises:
-        PrecisionUnavailable: torchao cannot be loaded, or there is no linear layer.
+        LoadFailed: torchao cannot be loaded, or there is no linear layer.
     """
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except (ImportError, OSError, AttributeError) as error:
         fact = str(error).partition("\n")[0]
-        raise PrecisionUnavailable(
+        raise LoadFailed(
             f"quantization int8: torchao does not load: {fact}; pip install 'headrace[int8]'"
         ) from error
     if not any(isinstance(module, nn.Linear) for module in model.modules()):
-        raise PrecisionUnavailable(
+        raise LoadFailed(
             f"quantization int8: {type(model).__name__} has no linear layers to quantize"
         )
     quantize_(model, Int8WeightOnlyConfig())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_mkldnn: Any = torch.ops.mkldnn
 _DTYPES = (torch.float32, torch.bfloat16)
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 """Of a trial's largest value; another order of summation stays far below."""
@@ -46,7 +47,10 @@ def with_prepacked_weights(model: nn.Module, use: Callable[[], T], failure: type
         return use()
     except failure as fact:
         log.info("products.plain", extra={"why": str(fact)})
-        _lay_back(model)
+        for module in model.modules():
+            if isinstance(module, PrepackedLinear):
+                module.weight = nn.Parameter(module.weight.to_dense(), requires_grad=False)
+                _become(module, nn.Linear)
         return use()
 
 
@@ -55,11 +59,12 @@ def prepack_linear_layers(model: nn.Module) -> int:
 
     Embeddings that are tied to a layer keep their own copy.
     """
-    if not _has_kernels() or _capability() != "AVX512":
+    backends: Any = torch.backends
+    if not backends.mkldnn.is_available() or backends.cpu.get_cpu_capability() != "AVX512":
         return 0
     count = 0
     for layer in list(_plain(model)):
-        weight = _reordered(layer.weight)
+        weight: Tensor = _mkldnn._reorder_linear_weight(layer.weight.detach(), None)
         if _comes_out(layer, weight):
             layer.weight = nn.Parameter(weight, requires_grad=False)
             _become(layer, PrepackedLinear)
@@ -73,13 +78,6 @@ def weight_of(module: nn.Module) -> Tensor | None:
     if not isinstance(weight, Tensor):
         return None
     return weight.to_dense() if isinstance(module, PrepackedLinear) else weight
-
-
-def _lay_back(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, PrepackedLinear):
-            module.weight = nn.Parameter(module.weight.to_dense(), requires_grad=False)
-            _become(module, nn.Linear)
 
 
 def _become(layer: nn.Linear, kind: type[nn.Linear]) -> None:
@@ -110,20 +108,5 @@ def _comes_out(layer: nn.Linear, weight: Tensor) -> bool:
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return cast(Tensor, _ops().mkldnn._linear_pointwise.default(rows, weight, bias, "none", [], ""))
-
-
-def _reordered(weight: Tensor) -> Tensor:
-    return cast(Tensor, _ops().mkldnn._reorder_linear_weight(weight.detach(), None))
-
-
-def _ops() -> Any:
-    return torch.ops
-
-
-def _has_kernels() -> bool:
-    return bool(cast(Any, torch.backends.mkldnn).is_available())
-
-
-def _capability() -> str:
-    return str(cast(Any, torch.backends.cpu).get_cpu_capability())
+    product: Tensor = _mkldnn._linear_pointwise.default(rows, weight, bias, "none", [], "")
+    return product

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace_worker.engine.base.interface import (
     EngineFacts,
     EngineStatistics,
     FinishReason,
-    LoadedAdapter,
     Sequence,
     SequenceRefused,
     StepOutput,
@@ -28,8 +24,10 @@ from headrace_worker.engine.base.interface import (
 from headrace_worker.engine.base.model_runner import (
     CacheSpace,
     DecodeBatch,
+    Ints,
     ModelRunner,
     PrefillChunk,
+    SequenceContext,
     StepBatch,
 )
 from headrace_worker.engine.core.counters import EngineCounters
@@ -42,11 +40,9 @@ from headrace_worker.engine.core.stop_conditions import (
 )
 from headrace_worker.engine.grammar.compiler import CompileFunction
 from headrace_worker.engine.grammar.slot_grammars import SlotGrammars
-from headrace_worker.engine.lora.adapters import Adapters, LoadedLora
+from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.sampling.logprobs import run_logprobs, split_logits
 from headrace_worker.engine.sampling.sampler import SampledTokens, Sampler
-
-Ints = NDArray[np.int64]
 
 GROWTH_TOKENS = 32
 """Tokens left free for each running sequence when another enters a shared cache. Too small: new
@@ -62,11 +58,10 @@ class SlotEngine:
         self,
         runner: ModelRunner,
         facts: EngineFacts,
+        adapters: Adapters,
         *,
-        adapters: Adapters | None = None,
-        prefill_chunk_tokens: int = 128,
-        compile_grammar: CompileFunction | None = None,
-        now_s: Callable[[], float] = time.perf_counter,
+        prefill_chunk_tokens: int,
+        compile_grammar: CompileFunction | None,
     ) -> None:
         """Args:
         adapters: those that the model runner applies.
@@ -74,41 +69,32 @@ class SlotEngine:
             long prompt takes many steps to its first token. Too large: all decoding sequences
             wait for it. A runner without chunked prefill gets whole prompts.
         """
-        self._runner, self._facts = runner, facts
-        self._adapters = adapters or Adapters()
-        self._prefill_chunk_tokens, self._now_s = prefill_chunk_tokens, now_s
+        self.runner, self.facts, self.adapters = runner, facts, adapters
+        self._prefill_chunk_tokens = prefill_chunk_tokens
         self._slots = SlotTable(facts.max_slots)
         self._grammars = SlotGrammars(compile_grammar, facts.max_slots, facts.vocabulary_size)
         self._sampler = Sampler(facts.max_slots, facts.vocabulary_size, self._grammars)
         self._counters = EngineCounters()
 
-    @property
-    def facts(self) -> EngineFacts:
-        return self._facts
-
-    @property
-    def runner(self) -> ModelRunner:
-        return self._runner
-
     def cached_blocks(self) -> list[bytes]:
-        return list(self._runner.cached_hashes)
+        return list(self.runner.cached_hashes)
 
     @property
     def has_work(self) -> bool:
         return bool(self._slots.sequences)
 
     def admit(self, sequence: Sequence) -> None:
-        facts = self._facts
+        facts = self.facts
         if sequence.sequence_id in self._slots.sequences:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
         validate_sequence(sequence, facts)
         self._grammars.require(sequence)
-        self._adapters.require(sequence.adapter)
+        self.adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
         # Prompt log probabilities need a pass over the whole prompt: no prefix is reused.
-        reuse, salt = sequence.prompt_logprobs_width is None, sequence.cache_salt
-        free = self._slots.require_free()
-        slot = self._runner.assign_slot(free, context_ids, sequence.adapter, salt=salt, reuse=reuse)
+        reuse = sequence.prompt_logprobs_width is None
+        context = SequenceContext(context_ids, sequence.adapter, sequence.cache_salt, reuse)
+        slot = self.runner.assign_slot(self._slots.require_free(), context)
         active = ActiveSequence(
             sequence,
             slot,
@@ -124,7 +110,7 @@ class SlotEngine:
     def step(self) -> StepOutput:
         output = StepOutput()
         if self.has_work:
-            began_s = self._now_s()
+            began_s = time.perf_counter()
             with torch.inference_mode():
                 self._poll_grammars(output)
                 self._finish_ended(output)
@@ -132,7 +118,7 @@ class SlotEngine:
                 self._run_batch(self._schedule(), output)
             self._counters.steps += 1
             self._counters.output_tokens += len(output.token_ids)
-            self._counters.busy_s += self._now_s() - began_s
+            self._counters.busy_s += time.perf_counter() - began_s
         return output
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
@@ -144,16 +130,6 @@ class SlotEngine:
         if (active := self._slots.sequences.get(sequence_id)) is not None:
             self._release(active)
 
-    def load_adapter(self, folder: Path) -> LoadedAdapter:
-        return self._adapters.load(folder)
-
-    def add_adapter(self, fitted: LoadedAdapter) -> None:
-        assert isinstance(fitted, LoadedLora)
-        self._adapters.add(fitted)
-
-    def remove_adapter(self, digest: str) -> None:
-        self._adapters.remove(digest)
-
     def statistics(self) -> EngineStatistics:
         space = self._cache_space()
         return self._counters.statistics(
@@ -161,28 +137,28 @@ class SlotEngine:
             free_slots=len(self._slots.free),
             cache_tokens_used=space.total - space.free,
             cache_tokens_total=space.total,
-            adapter_bytes=self._adapters.bytes,
+            adapter_bytes=self.adapters.bytes,
         )
 
     def check_integrity(self) -> None:
         self._slots.check_integrity()
         self._grammars.check_integrity(self._slots.free)
-        self._runner.check_integrity(self._slots.free)
+        self.runner.check_integrity(self._slots.free)
 
     def _cache_space(self) -> CacheSpace:
-        if self._runner.cache_space is None:
-            total = self._facts.max_slots * self._facts.context_tokens
+        if self.runner.cache_space is None:
+            total = self.facts.max_slots * self.facts.context_tokens
             return CacheSpace(total - int(self._slots.lengths.sum()), total)
         # Admitted sequences without cache will need space soon.
         owed = sum(len(o.context_ids) for o in self._slots.prefilling if not o.has_cache)
-        space = self._runner.cache_space
+        space = self.runner.cache_space
         return CacheSpace(max(0, space.free - owed), space.total)
 
     def _poll_grammars(self, output: StepOutput) -> None:
         """Admit sequences whose grammar is compiled and refuse those whose grammar is invalid."""
-        nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.in_use)
+        nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.by_slot)
         for slot, refusal in self._grammars.poll(wait=nothing_else):
-            active = self._active_in(slot)
+            active = self._slots.by_slot[slot]
             if refusal is not None:
                 self._refuse(active, refusal, output)
             elif self._grammars.is_terminated(slot):
@@ -198,14 +174,12 @@ class SlotEngine:
 
     def _park_for_space(self, output: StepOutput) -> None:
         """Park the least urgent sequences until all decoding ones can grow by a token."""
-        while not self._reserve_next_token():
+        slots = self._decoding_slots()
+        while not self.runner.reserve(slots, self._slots.lengths[slots] + 1):
             parked = self._slots.least_urgent()
             output.parked.append(parked.sequence.sequence_id)
             self._release(parked)
-
-    def _reserve_next_token(self) -> bool:
-        slots = self._decoding_slots()
-        return self._runner.reserve(slots, self._slots.lengths[slots] + 1)
+            slots = self._decoding_slots()
 
     def _decoding_slots(self) -> Ints:
         """Return the slots that get a token in the next pass, ascending."""
@@ -223,7 +197,7 @@ class SlotEngine:
                 # Later sequences must not overtake: a large one would wait for ever.
                 break
             start = int(self._slots.lengths[active.slot])
-            end = start + budget if self._runner.supports_chunked_prefill else None
+            end = start + budget if self.runner.supports_chunked_prefill else None
             token_ids = active.context_ids[start:end]
             is_last_chunk = start + len(token_ids) == len(active.context_ids)
             all_logits = active.sequence.prompt_logprobs_width is not None
@@ -234,12 +208,12 @@ class SlotEngine:
     def _allocate(self, active: ActiveSequence) -> bool:
         others = len(self._slots.with_cache)
         spare_tokens = (others + 1) * GROWTH_TOKENS if others else 0
-        cached = self._runner.allocate(active.slot, spare_tokens=spare_tokens)
+        cached = self.runner.allocate(active.slot, spare_tokens=spare_tokens)
         if cached is None:
             return False
         self._slots.lengths[active.slot] = cached
         active.has_cache, active.cached_tokens = True, cached
-        if self._runner.supports_prefix_caching and active.sequence.prompt_logprobs_width is None:
+        if self.runner.supports_prefix_caching and active.sequence.prompt_logprobs_width is None:
             self._counters.prefix_queries += len(active.context_ids)
             self._counters.prefix_hits += cached
         return True
@@ -251,11 +225,11 @@ class SlotEngine:
         slots = rows.decoding
         decode = DecodeBatch(slots, self._slots.last_tokens[slots], self._slots.lengths[slots])
         try:
-            logits = self._runner.run(decode, rows.prefills)
+            logits = self.runner.run(decode, rows.prefills)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
             if len(rows) == 1:
                 slot = int(slots[0]) if len(slots) else rows.prefills[0].slot
-                self._fail(self._active_in(slot), f"{type(error).__name__}: {error}", output)
+                self._fail(self._slots.by_slot[slot], f"{type(error).__name__}: {error}", output)
                 return
             log.warning("engine.pass_failed", extra={"rows": len(rows), "error": repr(error)})
             for half in rows.split():
@@ -276,7 +250,7 @@ class SlotEngine:
             self._counters.prompt_tokens += len(prefill.token_ids)
             if prefill.is_last_chunk:
                 completed.append(prefill.slot)
-                self._slots.start_decoding(self._active_in(prefill.slot))
+                self._slots.start_decoding(self._slots.by_slot[prefill.slot])
         slots = np.concatenate((rows.decoding, np.array(completed, dtype=np.int64)))
         if len(slots):
             choice = self._sampler.sample(logits, slots, self._slots.output_indices[slots])
@@ -288,7 +262,7 @@ class SlotEngine:
         self, prefill: PrefillChunk, logits: Tensor, output: StepOutput
     ) -> None:
         """Add the logprobs of prompt tokens, each by the logits of the position before it."""
-        active = self._active_in(prefill.slot)
+        active = self._slots.by_slot[prefill.slot]
         begin = prefill.start + 1
         token_ids = active.context_ids[begin : begin + len(logits)]
         width = active.sequence.prompt_logprobs_width
@@ -299,7 +273,7 @@ class SlotEngine:
     def _append_tokens(self, slots: list[int], choice: SampledTokens, output: StepOutput) -> None:
         rows = zip(slots, choice.token_ids, choice.finite, strict=True)
         for row, (slot, token_id, finite) in enumerate(rows):
-            active = self._active_in(slot)
+            active = self._slots.by_slot[slot]
             if self._grammars.is_dead_end(slot) or row in choice.dead_ends:
                 self._refuse(active, "after this output it allows no token", output)
                 continue
@@ -319,18 +293,13 @@ class SlotEngine:
             if row in choice.logprobs:
                 output.logprobs[sequence_id] = choice.logprobs[row]
             reason = finish_reason(
-                active.sequence, active.output_ids, active.stop_ids, self._facts.context_tokens
+                active.sequence, active.output_ids, active.stop_ids, self.facts.context_tokens
             )
             if self._grammars.is_terminated(slot):
                 reason = FinishReason.STOP
             if reason is not None:
                 output.finished.append((sequence_id, reason))
                 self._release(active)
-
-    def _active_in(self, slot: int) -> ActiveSequence:
-        active = self._slots.by_slot[slot]
-        assert active is not None
-        return active
 
     def _fail(self, active: ActiveSequence, fact: str, output: StepOutput) -> None:
         output.failed.append((active.sequence.sequence_id, fact))
@@ -344,7 +313,7 @@ class SlotEngine:
         """Free the slot; every sequence leaves through here, whatever the reason."""
         cached = int(self._slots.lengths[active.slot]) if finite else 0
         with torch.inference_mode():
-            self._runner.release(active.slot, active.token_ids[:cached])
+            self.runner.release(active.slot, active.token_ids[:cached])
         self._sampler.release(active.slot)
         self._grammars.release(active.slot)
         self._slots.remove(active)

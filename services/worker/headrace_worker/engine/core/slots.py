@@ -7,11 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace_worker.engine.base.interface import FinishReason, NoFreeSlot, Sequence
-
-Ints = NDArray[np.int64]
+from headrace_worker.engine.base.model_runner import Ints
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +47,7 @@ class SlotTable:
     def __init__(self, count: int) -> None:
         self.sequences: dict[int, ActiveSequence] = {}
         """By sequence id."""
-        self.by_slot: list[ActiveSequence | None] = [None] * count
+        self.by_slot: dict[int, ActiveSequence] = {}
         self.lengths: Ints = np.zeros(count, dtype=np.int64)
         self.last_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.output_indices: Ints = np.zeros(count, dtype=np.int64)
@@ -68,11 +66,6 @@ class SlotTable:
             self._decoding_array = np.array(self._decoding, dtype=np.int64)
         return self._decoding_array
 
-    @property
-    def in_use(self) -> list[int]:
-        """Slots in use, in no order."""
-        return [active.slot for active in self.sequences.values()]
-
     def require_free(self) -> list[int]:
         """Return the free slots, ascending.
 
@@ -80,7 +73,7 @@ class SlotTable:
             NoFreeSlot: there is none.
         """
         if not self.free:
-            raise NoFreeSlot(f"all {len(self.by_slot)} slots are taken")
+            raise NoFreeSlot(f"all {len(self.lengths)} slots are taken")
         return self.free
 
     def add(self, active: ActiveSequence) -> None:
@@ -108,7 +101,7 @@ class SlotTable:
         else:
             self._decoding.remove(slot)
             self._decoding_array = None
-        self.by_slot[slot] = None
+        del self.by_slot[slot]
         self.lengths[slot] = 0
         insort(self.free, slot)
 
@@ -125,9 +118,8 @@ class SlotTable:
         """Raise AssertionError if a slot is lost, or held twice."""
         held = [active.slot for active in self.sequences.values()]
         working = self._decoding + [active.slot for active in self.prefilling]
-        assert sorted(self.free + held) == list(range(len(self.by_slot))), "slots lost or doubled"
+        assert sorted(self.free + held) == list(range(len(self.lengths))), "slots lost or doubled"
         assert sorted(working) == sorted(held), "a held slot neither prefills nor decodes"
         assert self._decoding == self.decoding.tolist() == sorted(self._decoding)
-        for slot, active in enumerate(self.by_slot):
-            assert (active is None) == (slot in self.free), f"slot {slot} is free and taken"
-            assert active is not None or self.lengths[slot] == 0, f"free slot {slot} caches tokens"
+        assert {active.slot: active for active in self.sequences.values()} == self.by_slot
+        assert not self.lengths[self.free].any(), "a free slot caches tokens"

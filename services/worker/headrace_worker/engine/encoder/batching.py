@@ -68,7 +68,6 @@ def choose_batch(
 
 
 def _fit(shortest: int, longest: int, count: int, batch_tokens: int, batch_mode: BatchMode) -> bool:
-    spread = (
-        0 if batch_mode is BatchMode.SAME_LENGTH else max(_PADDING_FREE, longest // _PADDING_SHARE)
-    )
+    is_padded = batch_mode is not BatchMode.SAME_LENGTH
+    spread = max(_PADDING_FREE, longest // _PADDING_SHARE) if is_padded else 0
     return longest - shortest <= spread and count * longest <= batch_tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -46,25 +46,20 @@ class EncoderEngine:
         *,
         batch_tokens: int,
         batch_mode: BatchMode = BatchMode.PADDED,
-        now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`batch_tokens` bounds a step, padding included, unless one input alone is longer."""
-        self._forward, self._facts = forward, facts
-        self._pass_tokens, self._batch_mode, self._now_s = batch_tokens, batch_mode, now_s
+        self._forward, self.facts = forward, facts
+        self._batch_tokens, self._batch_mode = batch_tokens, batch_mode
         self._held: dict[int, interface.Sequence] = {}
         """By sequence id, oldest first."""
         self._counters = EngineCounters()
-
-    @property
-    def facts(self) -> EngineFacts:
-        return self._facts
 
     @property
     def has_work(self) -> bool:
         return bool(self._held)
 
     def admit(self, sequence: interface.Sequence) -> None:
-        facts = self._facts
+        facts = self.facts
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
         validate_input(sequence, facts)
@@ -75,15 +70,15 @@ class EncoderEngine:
     def step(self) -> StepOutput:
         output = StepOutput()
         if self._held:
-            began_s = self._now_s()
+            began_s = time.perf_counter()
             lengths = {number: len(one.prompt_ids) for number, one in self._held.items()}
             chosen = choose_batch(
-                lengths, batch_tokens=self._pass_tokens, batch_mode=self._batch_mode
+                lengths, batch_tokens=self._batch_tokens, batch_mode=self._batch_mode
             )
             with torch.inference_mode():
                 self._compute([self._held[number] for number in chosen], output)
             self._counters.steps += 1
-            self._counters.busy_s += self._now_s() - began_s
+            self._counters.busy_s += time.perf_counter() - began_s
         return output
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
@@ -94,7 +89,7 @@ class EncoderEngine:
         self._held.pop(sequence_id, None)
 
     def statistics(self) -> EngineStatistics:
-        facts = self._facts
+        facts = self.facts
         return self._counters.statistics(
             running=len(self._held),
             free_slots=facts.max_slots - len(self._held),
@@ -104,7 +99,7 @@ class EncoderEngine:
         )
 
     def check_integrity(self) -> None:
-        assert len(self._held) <= self._facts.max_slots
+        assert len(self._held) <= self.facts.max_slots
         assert all(number == one.sequence_id for number, one in self._held.items())
 
     def _compute(self, rows: list[interface.Sequence], output: StepOutput) -> None:
@@ -123,16 +118,13 @@ class EncoderEngine:
         finite = vectors.isfinite().all(dim=1).tolist()
         values = vectors.cpu().numpy().astype(np.dtype("<f4"), copy=False)
         for row, vector, is_finite in zip(rows, values, finite, strict=True):
-            if is_finite:
-                self._finish(row, vector.tobytes(), output)
-            else:
+            if not is_finite:
                 self._fail(row, "its vector is not finite", output)
-
-    def _finish(self, row: interface.Sequence, vector: bytes, output: StepOutput) -> None:
-        del self._held[row.sequence_id]
-        self._counters.prompt_tokens += len(row.prompt_ids)
-        output.vectors[row.sequence_id] = vector
-        output.finished.append((row.sequence_id, FinishReason.STOP))
+                continue
+            del self._held[row.sequence_id]
+            self._counters.prompt_tokens += len(row.prompt_ids)
+            output.vectors[row.sequence_id] = vector.tobytes()
+            output.finished.append((row.sequence_id, FinishReason.STOP))
 
     def _fail(self, row: interface.Sequence, fact: str, output: StepOutput) -> None:
         del self._held[row.sequence_id]

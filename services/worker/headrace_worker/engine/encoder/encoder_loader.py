@@ -22,25 +22,20 @@ from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import EngineFacts
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
-    ModelLoadFailed,
+    LoadFailed,
     Progress,
     TokenizerFiles,
     VectorModel,
     VectorTask,
     ignore_progress,
 )
-from headrace_worker.engine.base.precision import Precision
+from headrace_worker.engine.base.precision import Precision, require_available
 from headrace_worker.engine.base.prepacked_linear import with_prepacked_weights
 from headrace_worker.engine.encoder.batching import BatchMode
 from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
 from headrace_worker.engine.encoder.encoder_runner import EncoderCheckFailed, EncoderModelRunner
 from headrace_worker.engine.encoder.pooling import Normalize, ScoreHead, TextHead
-from headrace_worker.engine.files.pretrained import (
-    choose_threads,
-    read_config,
-    read_weights,
-    require_precision,
-)
+from headrace_worker.engine.files.pretrained import choose_threads, read_config, read_weights
 from headrace_worker.engine.files.rope import fix_frequencies, rope_choice
 from headrace_worker.engine.files.sentence_config import (
     Layer,
@@ -66,27 +61,27 @@ def load_encoder(
     """Load `model_source`, a folder or a hub id, for a task; run no code of the model's own.
 
     Raises:
-        ModelLoadFailed: with the reason.
+        LoadFailed: with the reason.
     """
     source, precision = settings.model_source, Precision(settings.dtype)
-    require_precision(source, precision, on_gpu=False)
+    require_available(precision, on_gpu=False)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     folder = model_folder(source, settings.model_revision, progress)
-    sentence = read_sentence_config(source, folder)
-    model = _model(source, folder, task, precision)
+    sentence = read_sentence_config(folder)
+    model = _model(folder, task, precision)
     parameters = model.num_parameters()
     torch.set_num_threads(choose_threads(settings, parameters).value)
     files = _lowercased(tokenizer_files(source, folder, ()), sentence)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     runner = EncoderModelRunner(
         model,
-        _head(source, task, sentence),
+        _head(task, sentence),
         output="logits" if task is VectorTask.SCORE else "last_hidden_state",
         pad_token_id=_pad_token_id(model),
         has_token_types="token_type_ids" in tokenizer.model_input_names,
     )
     requested = settings.context_tokens or _CONTEXT_TOKENS
-    # A tokenizer whose length was never set says 10^30.
+    # A tokenizer whose length was never set has 10^30.
     bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or requested)
     context_tokens = min(requested, *bounds)
     fix_frequencies(model, context_tokens)
@@ -97,12 +92,11 @@ def load_encoder(
     try:
         engine, dimensions = with_prepacked_weights(
             model,
-            lambda: _engine(runner, model, context_tokens, settings, digest),
+            lambda: _engine(runner, context_tokens, settings, digest),
             EncoderCheckFailed,
         )
     except EncoderCheckFailed as error:
-        fact = f"{type(model).__name__} makes no vectors: {error}"
-        raise ModelLoadFailed(source, fact) from error
+        raise LoadFailed(f"{type(model).__name__} makes no vectors: {error}") from error
     vectors = VectorModel(
         task=task,
         dimensions=dimensions,
@@ -114,14 +108,10 @@ def load_encoder(
 
 
 def _engine(
-    runner: EncoderModelRunner,
-    model: PreTrainedModel,
-    context_tokens: int,
-    settings: WorkerSettings,
-    digest: str,
+    runner: EncoderModelRunner, context_tokens: int, settings: WorkerSettings, digest: str
 ) -> tuple[EncoderEngine, int]:
     """Return the engine, and how many dimensions its vectors have."""
-    vocabulary_size = model.config.get_text_config().vocab_size
+    vocabulary_size = runner.model.config.get_text_config().vocab_size
     batch_mode, dimensions = runner.batch_mode(vocabulary_size, context_tokens)
     facts = EngineFacts(
         name="encoder",
@@ -140,19 +130,18 @@ def _engine(
     return engine, dimensions
 
 
-def _model(source: str, folder: Path, task: VectorTask, precision: Precision) -> PreTrainedModel:
-    config = read_config(source, folder)
+def _model(folder: Path, task: VectorTask, precision: Precision) -> PreTrainedModel:
+    config = read_config(folder)
     if config.is_encoder_decoder:
         name = (config.architectures or [config.model_type])[0]
-        raise ModelLoadFailed(source, f"{name} has an encoder and a decoder; not served")
+        raise LoadFailed(f"{name} has an encoder and a decoder; not served")
     if task is VectorTask.SCORE and config.num_labels != 1:
-        raise ModelLoadFailed(
-            source, f"it sorts into {config.num_labels} classes; a model with one score is served"
-        )
+        fact = f"it sorts into {config.num_labels} classes; a model with one score is served"
+        raise LoadFailed(fact)
     kind = AutoModelForSequenceClassification if task is VectorTask.SCORE else AutoModel
     # The pooler is one of BERT's heads; the output that is pooled here comes before it.
     model, _ = read_weights(
-        source, folder, kind, optional="pooler.", config=config, dtype=precision.torch_dtype
+        folder, kind, optional="pooler.", config=config, dtype=precision.torch_dtype
     )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = _pad_token_id(model)
@@ -165,33 +154,33 @@ def _pad_token_id(model: PreTrainedModel) -> int:
     return 0 if found is None else int(found)
 
 
-def _head(source: str, task: VectorTask, sentence: SentenceConfig) -> nn.Module:
+def _head(task: VectorTask, sentence: SentenceConfig) -> nn.Module:
     if task is VectorTask.SCORE:
-        return ScoreHead(_activation(source, sentence.activation or "torch.nn.Sigmoid"))
-    layers = [_layer(source, layer) for layer in sentence.layers]
+        return ScoreHead(_activation(sentence.activation or "torch.nn.Sigmoid"))
+    layers = [_layer(layer) for layer in sentence.layers]
     return TextHead(sentence.modes, layers)
 
 
-def _layer(source: str, layer: Layer) -> nn.Module:
+def _layer(layer: Layer) -> nn.Module:
     if layer.kind == "Normalize":
         return Normalize()
     config, file = layer.config, layer.folder / "model.safetensors"
     if not file.is_file():
-        raise ModelLoadFailed(source, f"{layer.folder.name}/ has no safetensors weights")
+        raise LoadFailed(f"{layer.folder.name}/ has no safetensors weights")
     if config.get("use_residual"):
-        raise ModelLoadFailed(source, f"{layer.folder.name}/ has a residual, which is not served")
+        raise LoadFailed(f"{layer.folder.name}/ has a residual, which is not served")
     linear = nn.Linear(config["in_features"], config["out_features"], config.get("bias", True))
     weights = {name.removeprefix("linear."): each for name, each in load_file(file).items()}
     linear.load_state_dict(weights)
     linear.requires_grad_(False)
-    return nn.Sequential(linear, _activation(source, config.get("activation_function", "Tanh")))
+    return nn.Sequential(linear, _activation(config.get("activation_function", "Tanh")))
 
 
-def _activation(source: str, path: str) -> nn.Module:
+def _activation(path: str) -> nn.Module:
     """Return the class of torch with the path's last name; nothing else is ever imported."""
     kind = _ACTIVATIONS.get(path.rpartition(".")[2])
     if kind is None:
-        raise ModelLoadFailed(source, f"activation {path} is none of {', '.join(_ACTIVATIONS)}")
+        raise LoadFailed(f"activation {path} is none of {', '.join(_ACTIVATIONS)}")
     return kind()
 
 

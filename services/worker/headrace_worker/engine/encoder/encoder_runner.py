@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -25,7 +25,7 @@ _COARSE = 5e-2
 
 
 class EncoderCheckFailed(Exception):
-    """The model gives no finite vectors; the text says what it gives."""
+    """The model gives no finite vectors; the text names what it gives."""
 
 
 class EncoderModelRunner:
@@ -40,9 +40,9 @@ class EncoderModelRunner:
         pad_token_id: int,
         has_token_types: bool,
     ) -> None:
-        """`output` names the field of the model's output for the head; `has_token_types` says
+        """`output` names the field of the model's output for the head; `has_token_types`:
         whether the tokenizer distinguishes the texts of a pair."""
-        self._model: Any = model
+        self.model: Any = model
         self._head, self._output, self._pad_token_id = head, output, pad_token_id
         self._has_types = (
             has_token_types and "token_type_ids" in inspect.signature(model.forward).parameters
@@ -60,7 +60,7 @@ class EncoderModelRunner:
             if row.second_begins:
                 types[place, row.second_begins : length] = 1
         with_types = {"token_type_ids": types} if self._has_types else {}
-        output = self._model(input_ids=ids, attention_mask=mask, return_dict=True, **with_types)
+        output = self.model(input_ids=ids, attention_mask=mask, return_dict=True, **with_types)
         return cast(Tensor, self._head(getattr(output, self._output), mask)).float()
 
     def batch_mode(self, vocabulary_size: int, context_tokens: int) -> tuple[BatchMode, int]:
@@ -87,11 +87,10 @@ class EncoderModelRunner:
     def _trial_lengths(self, context_tokens: int) -> list[int]:
         """Return short lengths, and lengths that cross the thresholds of the configuration."""
         bound = min(context_tokens, _LONGEST_TRIAL)
-        config = self._model.config.get_text_config()
+        config = self.model.config.get_text_config()
         found = threshold_positions(config, first=max(_TRIAL_LENGTHS), context_tokens=bound)
-        return [
-            min(length, context_tokens) for length in (*_TRIAL_LENGTHS, *(s + 2 for s in found))
-        ]
+        lengths = (*_TRIAL_LENGTHS, *(threshold + 2 for threshold in found))
+        return [min(length, context_tokens) for length in lengths]
 
     def _alone(self, row: interface.Sequence) -> Tensor:
         try:
@@ -100,7 +99,7 @@ class EncoderModelRunner:
             raise EncoderCheckFailed(f"a trial failed: {type(error).__name__}: {error}") from error
 
     def _agrees(self, rows: Sequence[interface.Sequence], alone: Tensor) -> bool:
-        tolerance = _TOLERANCE.get(self._model.dtype, _COARSE)
+        tolerance = _TOLERANCE.get(self.model.dtype, _COARSE)
         try:
             together = self.run(rows)
         except (RuntimeError, ValueError, IndexError):
@@ -116,11 +115,8 @@ def _trial_rows(
     rows = []
     for number, length in enumerate(lengths):
         drawn = torch.randint(vocabulary_size, (length,), generator=generator)
-        ids = _without(drawn.tolist(), pad_token_id, vocabulary_size)
-        rows.append(interface.Sequence(number, tuple(ids), (), _NOTHING_TO_SAMPLE, seed=0))
+        # Why: some models count positions from tokens that are no padding.
+        drawn[drawn == pad_token_id] = (pad_token_id + 1) % vocabulary_size
+        ids = tuple(drawn.tolist())
+        rows.append(interface.Sequence(number, ids, (), _NOTHING_TO_SAMPLE, seed=0))
     return rows
-
-
-def _without(ids: Iterable[int], stray: int, vocabulary_size: int) -> list[int]:
-    # Why: some models count positions from tokens that are no padding.
-    return [(stray + 1) % vocabulary_size if each == stray else each for each in ids]

@@ -1,1 +1,1 @@
-"""A model's files: where they are, and what they say of generating with it."""
+"""A model's files: where they are, and what they configure."""

@@ -53,7 +53,7 @@ def configured_end_tokens(config: GenerationConfig, model: PreTrainedConfig) -> 
         if eos is not None:
             ids = eos if isinstance(eos, list | tuple) else [eos]
             end = getattr(text, "vocab_size", None) or 2**31
-            # Why not refused: transformers and vLLM do not look, and a text there ends nothing.
+            # Why not refused: transformers and vLLM do not check, and such an id ends nothing.
             return tuple(one for one in ids if type(one) is int and 0 <= one < end)
     return ()
 
@@ -69,7 +69,7 @@ def configured_end_tokens_in(folder: Path) -> tuple[int, ...]:
 
 
 def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
-    """For callers who say nothing; what is out of range, or not served here, is in the log."""
+    """Return the defaults for requests that set none; log what is out of range or not applied."""
     found: dict[str, Any] = {}
     for each in _DEFAULTS:
         value = getattr(config, each.name, None)
@@ -83,7 +83,7 @@ def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
             why = f"it is {value!r}, and a request may have {each.range}"
             log.warning("model.default_ignored", extra={"field": each.name, "why": why})
     if config.do_sample is False:
-        # Said outright: transformers, too, would then be greedy whatever the temperature.
+        # If it is explicit, transformers is greedy whatever the temperature, too.
         found["temperature"] = 0.0
     for name in _NOT_SERVED:
         if (value := getattr(config, name, None)) not in _NEUTRAL:

@@ -45,7 +45,8 @@ def narrow_windows(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
         (owner, name, value)
         for owner in _owners(model)
         for name, value in vars(owner).items()
-        if type(value) is int and value > tokens and _is_width(name)
+        if type(value) is int and value > tokens
+        if _WIDTHS.search(name) and not _NEITHER.search(name)
     ]
     try:
         for owner, name, _ in places:
@@ -55,10 +56,6 @@ def narrow_windows(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
     finally:
         for owner, name, value in places:
             setattr(owner, name, value)
-
-
-def _is_width(name: str) -> bool:
-    return bool(_WIDTHS.search(name)) and not _NEITHER.search(name)
 
 
 def _owners(model: PreTrainedModel) -> list[Any]:

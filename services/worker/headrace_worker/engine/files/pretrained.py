@@ -12,21 +12,8 @@ from headrace_worker.base.machine import this_machine
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base import defaults
 from headrace_worker.engine.base.defaults import ChosenValue
-from headrace_worker.engine.base.loaded_model import ModelLoadFailed
-from headrace_worker.engine.base.precision import (
-    Precision,
-    PrecisionUnavailable,
-    require_available_here,
-)
+from headrace_worker.engine.base.loaded_model import LoadFailed
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE, first_line
-
-
-def require_precision(source: str, precision: Precision, *, on_gpu: bool) -> None:
-    """Raise ModelLoadFailed if this machine cannot compute in this precision."""
-    try:
-        require_available_here(precision, on_gpu=on_gpu)
-    except PrecisionUnavailable as error:
-        raise ModelLoadFailed(source, str(error)) from error
 
 
 def choose_threads(settings: WorkerSettings, parameters: int) -> ChosenValue:
@@ -39,21 +26,21 @@ def choose_threads(settings: WorkerSettings, parameters: int) -> ChosenValue:
     )
 
 
-def read_config(source: str, folder: Path) -> PreTrainedConfig:
+def read_config(folder: Path) -> PreTrainedConfig:
     """Read config.json.
 
     Raises:
-        ModelLoadFailed: transformers cannot read it.
+        LoadFailed: transformers cannot read it.
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except UNREADABLE as error:
-        raise ModelLoadFailed(source, f"its config.json: {first_line(error)}") from error
+        raise LoadFailed(f"its config.json: {first_line(error)}") from error
     return config
 
 
 def read_weights(
-    source: str, folder: Path, auto_class: Any, *, optional: str = "-", **options: Any
+    folder: Path, auto_class: Any, *, optional: str = "-", **options: Any
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load the weights into a model of `auto_class`.
 
@@ -61,7 +48,7 @@ def read_weights(
     names begin with `optional` may be missing. `options` go to `from_pretrained`.
 
     Raises:
-        ModelLoadFailed: the weights cannot be read, or do not fit the configuration.
+        LoadFailed: the weights cannot be read, or do not fit the configuration.
     """
     try:
         model, report = auto_class.from_pretrained(
@@ -74,14 +61,12 @@ def read_weights(
             **options,
         )
     except (*UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ModelLoadFailed(source, f"its weights: {first_line(error)}") from error
+        raise LoadFailed(f"its weights: {first_line(error)}") from error
     # Why: transformers would go on with random numbers in place of missing tensors.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(optional))
     if missing:
-        raise ModelLoadFailed(
-            source, f"its weights lack {len(missing)} tensors, {missing[0]} first"
-        )
+        raise LoadFailed(f"its weights lack {len(missing)} tensors, {missing[0]} first")
     for name, stored, expected in sorted(report["mismatched_keys"]):
         fact = f"{name} is of {tuple(stored)} and config.json means {tuple(expected)}"
-        raise ModelLoadFailed(source, f"its weights do not fit its config.json: {fact}")
+        raise LoadFailed(f"its weights do not fit its config.json: {fact}")
     return cast(PreTrainedModel, model), sorted(report["unexpected_keys"])

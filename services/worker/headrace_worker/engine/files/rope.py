@@ -87,8 +87,8 @@ def _choice(
         return None
     if context_tokens <= bound:
         return None
-    why = f"{what}, whatever a text's length, for context_tokens is {context_tokens}"
-    return RopeChoice(name, f"{why}; at most {bound} takes the frequencies of short texts")
+    why = f"{what}, whatever a sequence's length, for context_tokens is {context_tokens}"
+    return RopeChoice(name, f"{why}; at most {bound} takes the frequencies of short sequences")
 
 
 def _scalings(config: PreTrainedConfig) -> Iterator[Mapping[str, Any]]:

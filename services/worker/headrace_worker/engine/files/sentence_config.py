@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from headrace_worker.engine.base.loaded_model import ModelLoadFailed, VectorTask
+from headrace_worker.engine.base.loaded_model import LoadFailed, VectorTask
 
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -70,11 +70,11 @@ def vector_task(folder: Path) -> VectorTask | None:
     return VectorTask.EMBED if is_bare else None
 
 
-def read_sentence_config(source: str, folder: Path) -> SentenceConfig:
+def read_sentence_config(folder: Path) -> SentenceConfig:
     """Read the configuration.
 
     Raises:
-        ModelLoadFailed: a module or pooling mode is not supported.
+        LoadFailed: a module or pooling mode is not supported.
     """
     modes: tuple[str, ...] = ("mean",)
     layers = []
@@ -82,13 +82,13 @@ def read_sentence_config(source: str, folder: Path) -> SentenceConfig:
         kind, place = _kind(module), folder / str(module.get("path", ""))
         if kind == "Transformer":
             if place != folder:
-                raise ModelLoadFailed(source, f"its transformer is in {place.name}/, not on top")
+                raise LoadFailed(f"its transformer is in {place.name}/, not on top")
         elif kind == "Pooling":
-            modes = _modes(source, _read(place / "config.json"))
+            modes = _modes(_read(place / "config.json"))
         elif kind in ("Dense", "Normalize"):
             layers.append(Layer(kind, place, _read(place / "config.json")))
         else:
-            raise ModelLoadFailed(source, f"module {kind} of its modules.json is not served")
+            raise LoadFailed(f"module {kind} of its modules.json is not served")
     own, cut = _read(folder / _FILES[1]), _read(folder / _FILES[2])
     prompts = {name: text for name, text in (own.get("prompts") or {}).items() if text}
     return SentenceConfig(
@@ -118,16 +118,16 @@ def vectors_digest(folder: Path, weights_digest: str) -> str:
     return f"{weights_digest.partition(':')[0]}:{digest.hexdigest()}"
 
 
-def _modes(source: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:
     if not config.get("include_prompt", True):
-        raise ModelLoadFailed(source, "it pools without its prompt (include_prompt), not served")
+        raise LoadFailed("it pools without its prompt (include_prompt), not served")
     given = config.get("pooling_mode")
     if given is None:
         given = [mode for name, mode in _LEGACY_MODES.items() if config.get(name)] or "mean"
     modes = (given,) if isinstance(given, str) else tuple(given)
     strays = [mode for mode in modes if mode not in _LEGACY_MODES.values()]
     if strays:
-        raise ModelLoadFailed(source, f"pooling by {strays[0]} is not served")
+        raise LoadFailed(f"pooling by {strays[0]} is not served")
     return modes
 
 

@@ -45,7 +45,7 @@ def model_folder(source: str, revision: str | None, progress: Progress = ignore_
     if not (folder / "config.json").is_file():
         raise ModelLoadFailed(source, "its folder has no config.json")
     if not any(folder.glob("*.safetensors")):
-        # Why not *.bin: those are pickles, and reading one runs whatever it says.
+        # Why not *.bin: those are pickles, and reading one runs the code in it.
         raise ModelLoadFailed(source, "its folder has no safetensors weights")
     return folder
 
@@ -55,7 +55,7 @@ def weights_digest(folder: Path, precision: str, progress: Progress = ignore_pro
 
     Why the precision: a request resumes wherever the digest is equal, and the same weights give
     other tokens in another precision. Up to 4 GiB every byte is hashed; beyond, names, sizes and 64
-    samples of 1 MiB of each file: that tells models apart, but not a change of a few bytes.
+    samples of 1 MiB of each file: that distinguishes models, but not a change of a few bytes.
     """
     files = sorted(folder.glob("*.safetensors"))
     sizes = [file.stat().st_size for file in files]
@@ -76,7 +76,7 @@ def weights_digest(folder: Path, precision: str, progress: Progress = ignore_pro
 
 
 def _without_version(config: bytes) -> bytes:
-    """Return the configuration without the fields that only say which program wrote it."""
+    """Return the configuration without the fields that only name the program that wrote it."""
     fields = json.loads(config)
     for name in ("transformers_version", "_name_or_path"):
         fields.pop(name, None)
@@ -90,19 +90,19 @@ def _fetched(source: str, revision: str | None, progress: Progress) -> Path:
                 source,
                 revision=revision,
                 allow_patterns=_WANTED,
-                tqdm_class=_bars_that_tell(progress),
+                tqdm_class=_reporting_bars(progress),
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         fact = str(error).strip().splitlines()[0]
         raise ModelLoadFailed(
             source,
-            f"there is no such folder: {Path(source).absolute()}; it was asked for at the Hugging"
-            f" Face hub, and the hub says: {fact}",
+            f"there is no such folder: {Path(source).absolute()}; it was requested from the"
+            f" Hugging Face hub, which answered: {fact}",
         ) from error
 
 
-def _bars_that_tell(progress: Progress) -> type[tqdm]:
+def _reporting_bars(progress: Progress) -> type[tqdm]:
     """Return progress bars that draw nothing and report bytes.
 
     The hub's library has two such bars, for bytes received and bytes written, and the latter

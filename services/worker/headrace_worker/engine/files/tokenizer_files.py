@@ -45,7 +45,7 @@ def tokenizer_files(
     Raises:
         ModelLoadFailed: for `source`, with the reason.
     """
-    # Why here: it takes seconds to import, and what fails before should say so at once.
+    # Why here: it takes seconds to import, and what fails before it should fail at once.
     from transformers import AutoTokenizer
 
     local = Path(folder).expanduser()

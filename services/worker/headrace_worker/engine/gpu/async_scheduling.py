@@ -17,7 +17,7 @@ from headrace_worker.engine.base.model_runner import Ints, ModelRunner, StepBatc
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.core.slots import ActiveSequence
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs, InFlightStep
-from headrace_worker.engine.gpu.device_sampling import SamplingKind, device_columns, sampling_kind
+from headrace_worker.engine.gpu.device_sampling import SamplingKind, sampling_kind
 from headrace_worker.engine.grammar.compiler import CompileFunction
 from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.sampling.sampler import SampledTokens
@@ -30,7 +30,7 @@ class _Pending:
     """A step that has not been read: its rows and their sequences."""
 
     slots: Ints
-    sequences: list[ActiveSequence | None]
+    sequences: list[ActiveSequence]
     step: InFlightStep
 
 
@@ -45,16 +45,16 @@ class AsyncSlotEngine(SlotEngine):
         self,
         runner: ModelRunner,
         facts: EngineFacts,
+        adapters: Adapters,
         *,
         graphs: DecodeGraphs,
-        adapters: Adapters | None = None,
-        prefill_chunk_tokens: int = 2048,
-        compile_grammar: CompileFunction | None = None,
+        prefill_chunk_tokens: int,
+        compile_grammar: CompileFunction | None,
     ) -> None:
         super().__init__(
             runner,
             facts,
-            adapters=adapters,
+            adapters,
             prefill_chunk_tokens=prefill_chunk_tokens,
             compile_grammar=compile_grammar,
         )
@@ -68,10 +68,10 @@ class AsyncSlotEngine(SlotEngine):
     def admit(self, sequence: Sequence) -> None:
         super().admit(sequence)
         slot = self._slots.sequences[sequence.sequence_id].slot
-        room = self._facts.context_tokens - len(sequence.prompt_ids)
+        room = self.facts.context_tokens - len(sequence.prompt_ids)
         self._max_outputs[slot] = min(sequence.parameters.max_tokens, room)
-        self._kinds[slot] = sampling_kind(sequence)
-        self._graphs.set_parameters(np.array([slot]), device_columns(sequence))
+        self._kinds[slot] = sampling_kind(sequence.parameters)
+        self._graphs.sampling.set(slot, sequence.parameters, sequence.seed)
 
     def step(self) -> StepOutput:
         ran_synchronously = self._run_synchronously
@@ -95,11 +95,10 @@ class AsyncSlotEngine(SlotEngine):
             self._read_step(previous, output)
 
     def _can_launch(self, rows: StepBatch) -> bool:
-        only_samples = (
-            self._sampler.only_samples and self._grammars.is_empty and self._adapters.is_empty
-        )
         return (
-            only_samples
+            self._sampler.only_samples
+            and self._grammars.is_empty
+            and self.adapters.is_empty
             and not rows.prefills
             and len(rows.decoding) > 0
             and not self._run_synchronously
@@ -143,4 +142,4 @@ class AsyncSlotEngine(SlotEngine):
     def _live_slots(self, pending: _Pending) -> list[int]:
         """Return the slots that still have the step's sequence."""
         pairs = zip(pending.slots.tolist(), pending.sequences, strict=True)
-        return [slot for slot, active in pairs if self._slots.by_slot[slot] is active]
+        return [slot for slot, active in pairs if self._slots.by_slot.get(slot) is active]

@@ -18,14 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.base.model_runner import Ints
-from headrace_worker.engine.gpu.device_sampling import (
-    DeviceSamplingColumns,
-    SamplingKind,
-    sample_on_device,
-)
+from headrace_worker.engine.gpu.device_sampling import SamplingKind, sample_on_device
 from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
 from headrace_worker.engine.kvcache.paged_rows import DeviceDecodeRows
 from headrace_worker.engine.model.packed_attention import StepAttention, attending
+from headrace_worker.engine.sampling.host_sampling import SamplingColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class InFlightStep:
     """A launched step; `read` waits for it."""
 
     def __init__(self, rows: int, tokens: Tensor, finite: Tensor) -> None:
-        self._rows, self._tokens, self._sound = rows, tokens, finite
+        self._rows, self._tokens, self._finite = rows, tokens, finite
         self._copied: torch.cuda.Event | None = None
         if torch.cuda.is_available() and tokens.is_pinned():
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # theirs
@@ -54,31 +51,25 @@ class InFlightStep:
         """Return the tokens, and whether the logits they were sampled from were finite."""
         if self._copied is not None:
             self._copied.synchronize()
-        return self._tokens[: self._rows].tolist(), self._sound[: self._rows].tolist()
+        return self._tokens[: self._rows].tolist(), self._finite[: self._rows].tolist()
 
 
 class DecodeGraphs:
     """The decode steps of one packed model over the paged cache."""
 
-    def __init__(self, model: PreTrainedModel, pages: PagedKvCache) -> None:
-        self._model, self._pages = model, pages
+    def __init__(self, model: PreTrainedModel, cache: PagedKvCache) -> None:
+        self._model, self._cache = model, cache
         self._device = model.device
         # One more than there are: padding belongs to it, and its tokens are discarded.
-        slots = pages.slots + 1
-        self._padding_slot = pages.slots
+        slots = cache.slots + 1
+        self._padding_slot = cache.slots
         self._last_tokens = self._zeros(slots, torch.int64)
-        self._sampling = DeviceSamplingColumns.neutral(slots, self._device)
+        self.sampling = SamplingColumns.neutral(slots, self._device)
+        """By slot, on the device."""
         self._buffers: dict[int, _Buffers] = {}
         self._steps: dict[tuple[int, SamplingKind], Callable[[], None]] = {}
         self._pool: Any = None
         """Of memory, one for all graphs: no two run at once."""
-
-    def set_parameters(self, slots: Ints, parameters: DeviceSamplingColumns) -> None:
-        """Set the sampling parameters of these slots, in columns on the host."""
-        at = torch.from_numpy(slots).to(self._device)
-        for name in DeviceSamplingColumns.__dataclass_fields__:
-            column: Tensor = getattr(self._sampling, name)
-            column[at] = getattr(parameters, name).to(self._device)
 
     def set_last_tokens(self, slots: Ints, token_ids: Ints) -> None:
         """Set the last tokens of slots that were sampled elsewhere."""
@@ -92,7 +83,7 @@ class DecodeGraphs:
             RuntimeError: the pass cannot be captured, because it reads values on its way.
         """
         with torch.inference_mode():
-            for size in reversed(sizes(self._pages.slots)):
+            for size in reversed(sizes(self._cache.slots)):
                 for kind in SamplingKind:
                     self._step(size, kind)
 
@@ -105,20 +96,20 @@ class DecodeGraphs:
         later, so nothing is overwritten too early.
         """
         rows = len(slots)
-        size = next(size for size in sizes(self._pages.slots) if size >= rows)
+        size = next(size for size in sizes(self._cache.slots) if size >= rows)
         buffers = self._buffers_of(size)
         padding = size - rows
         _fill(buffers.slots, np.pad(slots, (0, padding), constant_values=self._padding_slot))
         _fill(buffers.positions, np.pad(positions, (0, padding)))
         _fill(buffers.indices, np.pad(indices, (0, padding)))
-        # Padding writes to the trash.
-        _fill(buffers.tables, np.pad(self._pages.block_tables(slots), ((0, padding), (0, 0))))
+        # Padding writes to the null block.
+        _fill(buffers.tables, np.pad(self._cache.block_tables(slots), ((0, padding), (0, 0))))
         self._step(size, kind)()
         return InFlightStep(rows, _to_host(buffers.tokens), _to_host(buffers.finite))
 
     def _buffers_of(self, size: int) -> _Buffers:
         if size not in self._buffers:
-            blocks = self._pages.block_tables(np.arange(1)).shape[1]
+            blocks = self._cache.block_tables(np.arange(1)).shape[1]
             slots, positions, indices, tokens = (self._zeros(size, torch.int64) for _ in range(4))
             slots.fill_(self._padding_slot)
             tables, finite = self._zeros((size, blocks), torch.int64), self._zeros(size, torch.bool)
@@ -157,8 +148,8 @@ class DecodeGraphs:
         return graph.replay
 
     def _run(self, buffers: _Buffers, kind: SamplingKind) -> None:
-        rows = DeviceDecodeRows(buffers.tables, buffers.positions, self._pages.device_attention)
-        attention = StepAttention(self._pages, [rows])
+        rows = DeviceDecodeRows(buffers.tables, buffers.positions, self._cache.device_attention)
+        attention = StepAttention(self._cache, [rows])
         with attending(attention):
             output = self._model(
                 input_ids=self._last_tokens[buffers.slots][None],
@@ -166,7 +157,7 @@ class DecodeGraphs:
                 use_cache=False,
             )
         logits = output.logits[0].float()
-        own = self._sampling[buffers.slots]
+        own = self.sampling[buffers.slots]
         tokens, finite = sample_on_device(logits, own, buffers.indices, kind)
         self._last_tokens[buffers.slots] = tokens
         buffers.tokens.copy_(tokens)
@@ -178,10 +169,7 @@ class DecodeGraphs:
 
 def sizes(slots: int) -> list[int]:
     """Return the padded batch sizes: powers of two up to one that holds all slots."""
-    found = [1]
-    while found[-1] < slots:
-        found.append(found[-1] * 2)
-    return found
+    return [1 << power for power in range((slots - 1).bit_length() + 1)]
 
 
 def _fill(buffer: Tensor, values: Ints) -> None:

@@ -19,16 +19,13 @@ The winner is distributed as the weights are: the minimum of exponentials, as in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import IntEnum
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from headrace_worker.engine.base.interface import Sequence
+from headrace_worker.engine.base.interface import SamplingParameters
 from headrace_worker.engine.sampling.host_sampling import SamplingColumns
-from headrace_worker.engine.sampling.noise import seed_key
 from headrace_worker.engine.sampling.typical import keep_typical
 
 _GOLDEN, _FIRST, _SECOND = (
@@ -38,7 +35,7 @@ _GOLDEN, _FIRST, _SECOND = (
 
 
 class SamplingKind(IntEnum):
-    """The most that any row of a step asks for; less is faster."""
+    """The most that any row of a step needs; less is faster."""
 
     GREEDY = 0
     ALL_TOKENS = 1
@@ -49,16 +46,7 @@ class SamplingKind(IntEnum):
     """Typical sampling too, which sorts the vocabulary."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceSamplingColumns(SamplingColumns):
-    """Sampling parameters in columns `(rows,)` on the device."""
-
-    seed_keys: Tensor = field(metadata={"dtype": torch.int64})
-    """The bits of `noise.seed_key`."""
-
-
-def sampling_kind(sequence: Sequence) -> SamplingKind:
-    parameters = sequence.parameters
+def sampling_kind(parameters: SamplingParameters) -> SamplingKind:
     if parameters.temperature == 0:
         return SamplingKind.GREEDY
     if parameters.typical_p < 1:
@@ -68,16 +56,8 @@ def sampling_kind(sequence: Sequence) -> SamplingKind:
     return SamplingKind.ALL_TOKENS
 
 
-def device_columns(sequence: Sequence) -> DeviceSamplingColumns:
-    """Return the sampling parameters of a sequence, in columns of one row on the host."""
-    columns = DeviceSamplingColumns.of([sequence.parameters])
-    key = np.array([seed_key(sequence.seed)], dtype=np.uint64).view(np.int64)
-    columns.seed_keys[0] = int(key[0])
-    return columns
-
-
 def sample_on_device(
-    logits: Tensor, parameters: DeviceSamplingColumns, indices: Tensor, kind: SamplingKind
+    logits: Tensor, parameters: SamplingColumns, indices: Tensor, kind: SamplingKind
 ) -> tuple[Tensor, Tensor]:
     """Return each row's token, and whether the row's highest logit is finite; both `(rows,)`.
 
@@ -126,12 +106,12 @@ def _shifted(value: Tensor, bits: int) -> Tensor:
 
 def _first(chosen: Tensor) -> Tensor:
     """Return the first true column of each row; the last column where there is none."""
-    # Why not argmax: on a GPU it says nothing about which of several equals it takes.
+    # Why not argmax: on a GPU it is undefined which of several equals it takes.
     columns = torch.arange(chosen.shape[-1], device=chosen.device)
     return torch.where(chosen, columns, chosen.shape[-1] - 1).amin(dim=-1)
 
 
-def _floor(scaled: Tensor, parameters: DeviceSamplingColumns) -> Tensor:
+def _floor(scaled: Tensor, parameters: SamplingColumns) -> Tensor:
     """Return the lowest value that survives top-k and top-p in each row: `(rows, 1)`.
 
     A value survives if fewer than `top_k` are higher, and if those that are higher hold less than

@@ -35,10 +35,10 @@ def device_attention(device: torch.device) -> DeviceAttention | None:
     return paged_decode_attention
 
 
-def decode_graphs(model: PreTrainedModel, pages: PagedKvCache) -> DecodeGraphs | None:
+def decode_graphs(model: PreTrainedModel, cache: PagedKvCache) -> DecodeGraphs | None:
     """Return the model's decode steps, captured where possible; None if they cannot be launched
     ahead."""
-    graphs = DecodeGraphs(model, pages)
+    graphs = DecodeGraphs(model, cache)
     if model.device.type == "cpu":
         return graphs
     try:

@@ -1,7 +1,7 @@
-"""Decode attention over pages, in Triton: every row reads its own pages where they lie.
+"""Decode attention over blocks, in Triton: every row reads its own blocks where they lie.
 
 Split-KV: what a row sees is cut into `splits` parts that run side by side, and a
-second kernel puts them together, so that one long text keeps a whole GPU busy.
+second kernel puts them together, so that one long sequence keeps a whole GPU busy.
 Imported only where there is Triton; without a GPU it runs in Triton's interpreter
 (TRITON_INTERPRET=1), which is how it is tested.
 """
@@ -26,12 +26,12 @@ _MOST_SPLITS = 32
 @triton.jit
 def _attend_part(
     query, keys, values, tables, positions, parts, tops, sums,
-    query_row, query_head, key_page, key_head, key_token, value_page, value_head, value_token,
+    query_row, query_head, key_block, key_head, key_token, value_block, value_head, value_token,
     table_row, scale, softcap,
     WINDOW: tl.constexpr, SPLITS: tl.constexpr, HEADS: tl.constexpr, GROUP: tl.constexpr,
     GROUP_ROOM: tl.constexpr, KEY_SIZE: tl.constexpr, KEY_ROOM: tl.constexpr,
     VALUE_SIZE: tl.constexpr, VALUE_ROOM: tl.constexpr,
-    PAGE: tl.constexpr, TILE: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    BLOCK: tl.constexpr, TILE: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
 ):  # fmt: skip
     row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     end = tl.load(positions + row) + 1
@@ -46,7 +46,7 @@ def _attend_part(
     member = tl.arange(0, GROUP_ROOM)
     key_at, value_at = tl.arange(0, KEY_ROOM), tl.arange(0, VALUE_ROOM)
     heads = head * GROUP + member
-    asked = tl.load(
+    queries = tl.load(
         query + row * query_row + heads[:, None] * query_head + key_at[None, :],
         mask=(member < GROUP)[:, None] & (key_at < KEY_SIZE)[None, :],
         other=0.0,
@@ -58,16 +58,16 @@ def _attend_part(
         token = tile * TILE + tl.arange(0, TILE)
         # What is not seen is never read: it may be no number.
         seen = (token < end) & (token >= start)
-        page = tl.load(tables + row * table_row + token // PAGE, mask=seen, other=0).to(tl.int64)
+        block = tl.load(tables + row * table_row + token // BLOCK, mask=seen, other=0).to(tl.int64)
         key = tl.load(
             keys
-            + (page * key_page + head * key_head + (token % PAGE) * key_token)[:, None]
+            + (block * key_block + head * key_head + (token % BLOCK) * key_token)[:, None]
             + key_at[None, :],
             mask=seen[:, None] & (key_at < KEY_SIZE)[None, :],
             other=0.0,
         )
         # ieee: float32 would be cut to nineteen bits otherwise.
-        score = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
+        score = tl.dot(queries, tl.trans(key), input_precision="ieee") * scale
         if HAS_SOFTCAP:
             score = softcap * (2 * tl.sigmoid(2 * score / softcap) - 1)
         score = tl.where(seen[None, :], score, float("-inf"))
@@ -77,7 +77,7 @@ def _attend_part(
         share = tl.exp(score - higher[:, None])
         value = tl.load(
             values
-            + (page * value_page + head * value_head + (token % PAGE) * value_token)[:, None]
+            + (block * value_block + head * value_head + (token % BLOCK) * value_token)[:, None]
             + value_at[None, :],
             mask=seen[:, None] & (value_at < VALUE_SIZE)[None, :],
             other=0.0,
@@ -165,7 +165,7 @@ def paged_decode_attention(
         GROUP_ROOM=max(16, triton.next_power_of_2(group)),
         KEY_SIZE=key_size, KEY_ROOM=max(16, triton.next_power_of_2(key_size)),
         VALUE_SIZE=value_size, VALUE_ROOM=max(16, value_room),
-        PAGE=BLOCK_TOKENS, TILE=_TILE_TOKENS, HAS_SOFTCAP=params.softcap is not None,
+        BLOCK=BLOCK_TOKENS, TILE=_TILE_TOKENS, HAS_SOFTCAP=params.softcap is not None,
     )  # fmt: skip
     _join_parts[(rows, heads)](
         parts, tops, sums, tops if params.sinks is None else params.sinks, output,

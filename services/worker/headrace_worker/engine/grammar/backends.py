@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from headrace_worker.engine.base.loaded_model import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import LoadFailed, TokenizerFiles
 from headrace_worker.engine.grammar.compiler import CompileFunction
 
 log = logging.getLogger(__name__)
 
 
-class BackendMissing(Exception):
+class BackendMissing(LoadFailed):
     """The library is not installed; the text says how to install it."""
 
 

@@ -20,11 +20,9 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.prefixes import BLOCK_TOKENS, BlockHashes
-
-Ints = NDArray[np.int64]
+from headrace_worker.engine.base.model_runner import Ints
 
 NULL_BLOCK = 0
 """A block that no sequence owns: padding rows write there, and nothing reads it."""

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 from headrace_worker.engine.base.memory import lazily_zeroed
-from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
+from headrace_worker.engine.base.model_runner import DecodeBatch, Ints, PrefillChunk
 from headrace_worker.engine.kvcache.contiguous_rows import ContiguousChunkRows, ContiguousDecodeRows
-from headrace_worker.engine.kvcache.kv_cache import LayerCaches, PromptContext
+from headrace_worker.engine.kvcache.kv_cache import KvCache, PromptContext
 from headrace_worker.engine.kvcache.prefix_index import PrefixIndex
 
-Ints = NDArray[np.int64]
 
-
-class ContiguousKvCache(LayerCaches):
+class ContiguousKvCache(KvCache):
     """`tokens` positions for each of `slots` slots.
 
     A slot keeps its contents until another sequence gets it, and sequences with the same prefix
@@ -30,13 +26,9 @@ class ContiguousKvCache(LayerCaches):
     cache_space = None
 
     def __init__(self, slots: int, tokens: int) -> None:
-        super().__init__()
-        self.slots, self.tokens = slots, tokens
+        super().__init__(slots, tokens)
         self._written = np.zeros(slots, dtype=np.int64)
         self._index = PrefixIndex(slots)
-        self._assigned: dict[int, PromptContext] = {}
-        """By slot, contexts without cache yet."""
-        self._allocated: dict[int, PromptContext] = {}
 
     def resized(self, slots: int, tokens: int) -> ContiguousKvCache:
         """Return an empty cache for the same layers, reserved now rather than at the first write.
@@ -56,9 +48,7 @@ class ContiguousKvCache(LayerCaches):
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> ContiguousChunkRows:
         end = prefill.start + len(prefill.token_ids)
         self.reserve(np.array([prefill.slot]), np.array([end]))
-        return ContiguousChunkRows(
-            prefill.slot, start=prefill.start, row=row, count=len(prefill.token_ids)
-        )
+        return ContiguousChunkRows(prefill, row)
 
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
         slot = self._index.choose_slot(free, context.reusable)
@@ -68,9 +58,12 @@ class ContiguousKvCache(LayerCaches):
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int:
         context = self._assigned.pop(slot)
         blocks, holders = self._index.longest_match(context.reusable)
+        tokens = blocks * BLOCK_TOKENS
         if blocks and slot not in holders:
-            self._copy(holders[0], slot, blocks * BLOCK_TOKENS)
-        tokens = self._reset(slot, blocks * BLOCK_TOKENS)
+            self.reserve(np.array([slot]), np.array([tokens]))
+            for store in self._tensors():
+                store[slot, :, :tokens] = store[holders[0], :, :tokens]
+        tokens = self._reset(slot, tokens)
         if blocks and not tokens:
             for holder in holders:
                 self._index.set_blocks(holder, [])
@@ -82,31 +75,18 @@ class ContiguousKvCache(LayerCaches):
         self._written[slots] = np.maximum(self._written[slots], ends)
         return True
 
-    def mark_computed(self, slot: int, tokens: int) -> None:
-        if slot in self._allocated:
-            self._index.set_blocks(
-                slot, self._allocated[slot].block_hashes[: tokens // BLOCK_TOKENS]
-            )
+    def _register(self, slot: int, hashes: BlockHashes) -> None:
+        self._index.set_blocks(slot, hashes)
 
-    def release(self, slot: int, hashes: BlockHashes) -> None:
-        if self._assigned.pop(slot, None) is None:
-            del self._allocated[slot]
-            self._index.set_blocks(slot, hashes)
+    _deallocate = _register
 
     @property
     def cached_hashes(self) -> Collection[bytes]:
         return self._index.cached_hashes
 
     def check_integrity(self, free: Sequence[int]) -> None:
+        super().check_integrity(free)
         self._index.check_integrity()
-        held = self._assigned.keys() | self._allocated.keys()
-        assert held.isdisjoint(free), "a context that no sequence has"
-
-    def _copy(self, source: int, slot: int, tokens: int) -> None:
-        """Copy the first positions of another slot."""
-        self.reserve(np.array([slot]), np.array([tokens]))
-        for store in self._tensors():
-            store[slot, :, :tokens] = store[source, :, :tokens]
 
     def _reset(self, slot: int, tokens: int) -> int:
         """Clear the slot but for its first `tokens` positions; clear those too if one is not
@@ -116,19 +96,13 @@ class ContiguousKvCache(LayerCaches):
         """
         # Why at all: one NaN left behind would make every later sequence of the slot
         # NaN, for NaN * 0 is NaN even when masked.
-        if tokens and not self._is_finite(slot, tokens):
+        if tokens and not self._is_finite((slot, slice(None), slice(tokens))):
             tokens = 0
         written = int(self._written[slot])
         for store in self._tensors():
             store[slot, :, tokens:written] = 0
         self._written[slot] = tokens
         return tokens
-
-    def _is_finite(self, slot: int, tokens: int) -> bool:
-        # Why a sum: it meets every number and needs no memory. Why float32: in float16 that of
-        # sound ones overflows.
-        sums = (s[slot, :, :tokens].sum(dtype=torch.float32) for s in self._tensors())
-        return all(bool(total.isfinite()) for total in sums)
 
     def _empty(self, like: Tensor) -> Tensor:
         shape = (self.slots, like.shape[1], self.tokens, like.shape[3])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headrace_worker.engine.base.model_runner import Ints
+from headrace_worker.engine.base.model_runner import Ints, PrefillChunk
 from headrace_worker.engine.kvcache.dense_attention import (
     additive_mask,
     attend,
@@ -23,9 +23,6 @@ _DENSE_ENOUGH = 0.7
 """Below this share of decoding slots in their span, a gather is faster than a view with gaps."""
 _RUN_BYTES = 192 * 1024
 """If a run of neighbouring slots reads this much, a call of its own costs less than a copy."""
-
-WindowMasks = dict[int | None, Tensor | None]
-"""By window: layers of one kind share theirs."""
 
 
 class ContiguousDecodeRows:
@@ -77,7 +74,8 @@ class _SlotRun:
         self._gathers = len(slots) < _DENSE_ENOUGH * (high - low)
         has_holes = len(slots) < high - low and not self._gathers
         self._places = self._slots - low if has_holes else None
-        self._masks: WindowMasks = {}
+        self._masks: dict[int | None, Tensor | None] = {}
+        """By window: layers of one kind share theirs."""
 
     def seen_tokens(self, window: int | None) -> int:
         """Return how many positions of each slot are read: as many as the longest row needs."""
@@ -127,11 +125,12 @@ class _SlotRun:
 class ChunkRows(ABC):
     """A prefill chunk of one sequence: its positions in the context and in the packed row."""
 
-    def __init__(self, *, start: int, row: int, count: int) -> None:
-        self._num_rows = count
+    def __init__(self, prefill: PrefillChunk, row: int) -> None:
+        count = self._num_rows = len(prefill.token_ids)
         self.rows = slice(row, row + count)
-        self._positions = slice(start, start + count)
-        self._masks: WindowMasks = {}
+        self._positions = slice(prefill.start, prefill.start + count)
+        # Layers of one kind share their mask.
+        self._mask = cache(partial(chunk_mask, self._positions))
 
     @abstractmethod
     def _select(self, store: Tensor, seen: slice) -> Tensor:
@@ -139,15 +138,12 @@ class ChunkRows(ABC):
 
     def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         heads, key_heads = len(query), layer.keys.shape[1]
-        if params.window not in self._masks:
-            groups = heads // key_heads
-            self._masks[params.window] = chunk_mask(self._positions, params.window, groups, query)
         seen = slice(window_start(self._positions.start, params.window), self._positions.stop)
         output = attend(
             query.reshape(1, key_heads, -1, query.shape[-1]),
             self._select(layer.keys, seen),
             self._select(layer.values, seen),
-            self._masks[params.window],
+            self._mask(params.window, heads // key_heads, query.dtype, query.device),
             params,
         )
         return output.reshape(heads, self._num_rows, -1).transpose(0, 1)
@@ -156,9 +152,9 @@ class ChunkRows(ABC):
 class ContiguousChunkRows(ChunkRows):
     """A prefill chunk of one slot."""
 
-    def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
-        super().__init__(start=start, row=row, count=count)
-        self._slot = slot
+    def __init__(self, prefill: PrefillChunk, row: int) -> None:
+        super().__init__(prefill, row)
+        self._slot = prefill.slot
 
     def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         layer.keys[self._slot, :, self._positions] = key

@@ -50,13 +50,15 @@ def additive_mask(seen: Tensor, last: Tensor, window: int | None, dtype: torch.d
     return mask.masked_fill_(hidden, float("-inf"))
 
 
-def chunk_mask(positions: slice, window: int | None, groups: int, like: Tensor) -> Tensor | None:
+def chunk_mask(
+    positions: slice, window: int | None, groups: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
     """Return the mask of a prefill chunk, `(groups * count, seen)`, or None if nothing is masked.
 
     It is repeated for `groups` query heads.
     """
     if positions.stop - positions.start == 1:
         return None
-    seen = torch.arange(window_start(positions.start, window), positions.stop, device=like.device)
-    last = torch.arange(positions.start, positions.stop, device=like.device)
-    return additive_mask(seen, last[:, None], window, like.dtype).repeat(groups, 1)
+    seen = torch.arange(window_start(positions.start, window), positions.stop, device=device)
+    last = torch.arange(positions.start, positions.stop, device=device)
+    return additive_mask(seen, last[:, None], window, dtype).repeat(groups, 1)

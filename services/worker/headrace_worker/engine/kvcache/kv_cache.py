@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS, BlockHashes
@@ -70,101 +71,107 @@ class PromptContext:
         return self.block_hashes[: (self.tokens - 1) // BLOCK_TOKENS] if self.reuse else []
 
 
-class KvCache(Protocol):
+class KvCache(ABC):
     """Keys and values of `slots` sequences of at most `tokens` tokens.
 
     A layer takes its shape from the first write: some architectures cache keys and values of
-    different sizes, which no configuration tells. What a slot in use can see beyond its sequence is
+    different sizes, which no configuration names. What a slot in use can see beyond its sequence is
     always finite, or masked before it is summed.
     """
 
-    slots: int
-    tokens: int
+    def __init__(self, slots: int, tokens: int) -> None:
+        self.slots, self.tokens = slots, tokens
+        self._layers: dict[int, LayerCache] = {}
+        self._assigned: dict[int, PromptContext] = {}
+        """By slot, contexts without cache yet."""
+        self._allocated: dict[int, PromptContext] = {}
 
     @property
     def layers(self) -> int:
         """Layers written so far."""
-        ...
+        return len(self._layers)
 
     @property
     def bytes_per_token(self) -> int:
         """Memory of one position, over the layers written so far."""
-        ...
+        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._tensors())
 
     @property
+    @abstractmethod
     def cache_space(self) -> CacheSpace | None:
         """Free and total space; None if every slot has a whole context of its own."""
-        ...
+
+    @property
+    @abstractmethod
+    def cached_hashes(self) -> Collection[bytes]:
+        """Hashes of all cached blocks; a prefix comes before what follows it."""
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
         """Return the cache of one layer; `key` and `value` are `(1, heads, any, size)`."""
-        ...
+        if index not in self._layers:
+            self._layers[index] = LayerCache(self._empty(key), self._empty(value))
+        return self._layers[index]
 
+    @abstractmethod
     def decode_rows(self, decode: DecodeBatch) -> CacheRows: ...
 
+    @abstractmethod
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
         """Return the rows of a prefill chunk, which begin at `row` of the packed row."""
-        ...
 
+    @abstractmethod
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
         """Choose one of the free slots, ascending."""
-        ...
 
+    @abstractmethod
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
         """Allocate cache for the context assigned to the slot.
 
         Returns how many of its first tokens are cached, in whole blocks; None, and nothing changes,
         unless there is space for it and for `spare_tokens` more.
         """
-        ...
 
+    @abstractmethod
     def reserve(self, slots: Ints, ends: Ints) -> bool:
         """Allocate cache up to these lengths; False: nothing has changed."""
-        ...
 
     def mark_computed(self, slot: int, tokens: int) -> None:
         """The first `tokens` of the context are computed; other sequences may reuse them."""
-        ...
+        if slot in self._allocated:
+            self._register(slot, self._allocated[slot].block_hashes[: tokens // BLOCK_TOKENS])
 
     def release(self, slot: int, hashes: BlockHashes) -> None:
         """Free the slot; its cache holds these blocks, none if its numbers cannot be trusted.
 
         If the sequence never got cache, what the slot held before stays.
         """
-        ...
-
-    @property
-    def cached_hashes(self) -> Collection[bytes]:
-        """Hashes of all cached blocks; a prefix comes before what follows it."""
-        ...
+        if self._assigned.pop(slot, None) is None:
+            del self._allocated[slot]
+            self._deallocate(slot, hashes)
 
     def check_integrity(self, free: Sequence[int]) -> None:
         """Raise AssertionError if a free slot holds anything, or a block is held twice."""
-        ...
+        held = self._assigned.keys() | self._allocated.keys()
+        assert held.isdisjoint(free), "a context that no sequence has"
 
+    @abstractmethod
+    def _register(self, slot: int, hashes: BlockHashes) -> None:
+        """Let other sequences use the slot's first blocks, which have these hashes."""
 
-class LayerCaches(ABC):
-    """The layers of a cache, made when they are first written."""
-
-    def __init__(self) -> None:
-        self._layers: dict[int, LayerCache] = {}
+    @abstractmethod
+    def _deallocate(self, slot: int, hashes: BlockHashes) -> None:
+        """Keep these blocks of the slot, which is free, for other sequences."""
 
     @abstractmethod
     def _empty(self, like: Tensor) -> Tensor:
         """Return empty keys or values for a layer, for tensors `(1, heads, any, size)`."""
 
-    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
-        if index not in self._layers:
-            self._layers[index] = LayerCache(self._empty(key), self._empty(value))
-        return self._layers[index]
-
-    @property
-    def layers(self) -> int:
-        return len(self._layers)
-
-    @property
-    def bytes_per_token(self) -> int:
-        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._tensors())
+    def _is_finite(self, part: list[int] | tuple[int, slice, slice]) -> bool:
+        """Return whether all numbers of this part of every layer are finite."""
+        # Why a sum: it meets every number and needs no memory. Why float32: in float16 that of
+        # finite ones overflows.
+        sums = (store[part].sum(dtype=torch.float32) for store in self._tensors())
+        return all(bool(total.isfinite()) for total in sums)
 
     def _tensors(self) -> Iterator[Tensor]:
         for layer in self._layers.values():

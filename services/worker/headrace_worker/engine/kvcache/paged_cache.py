@@ -12,7 +12,7 @@ from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 from headrace_worker.engine.base.memory import lazily_zeroed
 from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
 from headrace_worker.engine.kvcache.block_allocator import BlockAllocator, blocks_for
-from headrace_worker.engine.kvcache.kv_cache import CacheRows, LayerCaches, PromptContext
+from headrace_worker.engine.kvcache.kv_cache import CacheRows, KvCache, PromptContext
 from headrace_worker.engine.kvcache.paged_rows import (
     DeviceAttention,
     DeviceDecodeRows,
@@ -22,7 +22,7 @@ from headrace_worker.engine.kvcache.paged_rows import (
 )
 
 
-class PagedKvCache(LayerCaches):
+class PagedKvCache(KvCache):
     """Blocks of `BLOCK_TOKENS` positions, shared by all slots.
 
     A sequence gets blocks for its whole prompt before its first pass, and one more whenever it
@@ -42,16 +42,12 @@ class PagedKvCache(LayerCaches):
 
         `device_attention` computes the attention of decode rows; None suits a CPU.
         """
-        super().__init__()
+        super().__init__(slots, tokens)
         slot_blocks = int(blocks_for(tokens))
-        self.slots, self.tokens = slots, tokens
         self._device, self._device_attention = torch.device(device), device_attention
         self._allocator = BlockAllocator(
             slots, slot_blocks, slots * slot_blocks if blocks is None else blocks
         )
-        self._assigned: dict[int, PromptContext] = {}
-        """By slot, contexts without cache yet."""
-        self._allocated: dict[int, PromptContext] = {}
 
     @property
     def cache_space(self) -> CacheSpace:
@@ -95,10 +91,10 @@ class PagedKvCache(LayerCaches):
         return self._allocator.block_tables[slots]
 
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
-        count = len(prefill.token_ids)
-        self._require(np.array([prefill.slot]), np.array([prefill.start + count]))
+        end = prefill.start + len(prefill.token_ids)
+        self._require(np.array([prefill.slot]), np.array([end]))
         table = self._allocator.block_tables[prefill.slot]
-        return PagedChunkRows(table, self._device, start=prefill.start, row=row, count=count)
+        return PagedChunkRows(table, self._device, prefill, row)
 
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
         self._assigned[free[0]] = context
@@ -107,7 +103,7 @@ class PagedKvCache(LayerCaches):
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
         context = self._assigned[slot]
         block_ids = self._allocator.match_prefix(context.reusable)
-        # Twice: looking at the numbers costs more than counting, which comes round every step.
+        # Twice: reading the numbers costs more than counting, which is repeated every step.
         if not self._fits(context, block_ids, spare_tokens):
             return None
         block_ids = self._finite_blocks(block_ids)
@@ -134,46 +130,38 @@ class PagedKvCache(LayerCaches):
         self._clear(taken)
         return True
 
-    def mark_computed(self, slot: int, tokens: int) -> None:
-        if slot in self._allocated:
-            self._allocator.register(
-                slot, self._allocated[slot].block_hashes[: tokens // BLOCK_TOKENS]
-            )
+    def _register(self, slot: int, hashes: BlockHashes) -> None:
+        self._allocator.register(slot, hashes)
 
-    def release(self, slot: int, hashes: BlockHashes) -> None:
-        if self._assigned.pop(slot, None) is None:
-            del self._allocated[slot]
-            self._allocator.deallocate(slot, hashes)
+    def _deallocate(self, slot: int, hashes: BlockHashes) -> None:
+        self._allocator.deallocate(slot, hashes)
 
     @property
     def cached_hashes(self) -> Collection[bytes]:
         return self._allocator.cached_hashes
 
     def check_integrity(self, free: Sequence[int]) -> None:
+        super().check_integrity(free)
         self._allocator.check_integrity()
-        held = self._assigned.keys() | self._allocated.keys()
-        assert held.isdisjoint(free), "a context that no sequence has"
         having = {int(slot) for slot in self._allocator.block_counts.nonzero()[0]}
-        assert having <= self._allocated.keys(), "pages that no sequence has"
+        assert having <= self._allocated.keys(), "blocks that no sequence has"
 
     def _require(self, slots: Ints, ends: Ints) -> None:
-        # What has no sequence, as in the check at load, has asked for no room before.
+        # Rows without a sequence, as in the check at load, have not been reserved before.
         if not self.reserve(slots, ends):
-            raise MemoryError(f"{self._allocator.num_blocks} pages are all taken")
+            raise MemoryError(f"{self._allocator.num_blocks} blocks are all taken")
 
     def _finite_blocks(self, block_ids: list[int]) -> list[int]:
-        """These pages; none, and forgotten, if one of them has a number that is none."""
-        # Why a sum: it meets every number. Why float32: in float16 that of sound ones overflows.
-        sums = (store[block_ids].sum(dtype=torch.float32) for store in self._tensors() if block_ids)
-        if all(bool(total.isfinite()) for total in sums):
+        """Return these blocks; none, and evict them, if a number in them is not finite."""
+        if not block_ids or self._is_finite(block_ids):
             return block_ids
         for block_id in block_ids:
             self._allocator.evict(block_id)
         return []
 
     def _clear(self, block_ids: list[int]) -> None:
-        """Forget what earlier texts left: one NaN would make what follows NaN, even masked."""
-        # Why not on a GPU: its kernel never reads beyond a text.
+        """Clear what earlier sequences left: one NaN would make what follows NaN, even masked."""
+        # Why not on a GPU: its kernel never reads beyond a sequence.
         if block_ids and self._device.type == "cpu":
             for store in self._tensors():
                 store[block_ids] = 0

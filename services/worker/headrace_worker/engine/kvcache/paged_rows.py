@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_worker.engine.base.model_runner import Ints
-from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows, WindowMasks
+from headrace_worker.engine.base.model_runner import Ints, PrefillChunk
+from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows
 from headrace_worker.engine.kvcache.dense_attention import additive_mask, attend, window_start
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
@@ -45,7 +45,8 @@ class PagedDecodeRows(_PagedRows):
         self._block_ids = torch.from_numpy(block_ids).to(device)
         self._offsets = self._positions % BLOCK_TOKENS
         self._shortest, self._end = int(positions.min()), int(positions.max()) + 1
-        self._masks: WindowMasks = {}
+        self._masks: dict[int | None, Tensor | None] = {}
+        """By window: layers of one kind share theirs."""
 
     def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         heads, key_heads = len(query), layer.keys.shape[1]
@@ -113,12 +114,10 @@ def dense_decode_attention(
 class PagedChunkRows(_PagedRows, ChunkRows):
     """A prefill chunk of one sequence; `table` `(blocks,)` is its block table."""
 
-    def __init__(
-        self, table: Ints, device: torch.device, *, start: int, row: int, count: int
-    ) -> None:
-        super().__init__(start=start, row=row, count=count)
+    def __init__(self, table: Ints, device: torch.device, prefill: PrefillChunk, row: int) -> None:
+        super().__init__(prefill, row)
         self._table = torch.from_numpy(table[None]).to(device)
-        positions = np.arange(start, start + count)
+        positions = np.arange(self._positions.start, self._positions.stop)
         self._block_ids = torch.from_numpy(table[positions // BLOCK_TOKENS]).to(device)
         self._offsets = torch.from_numpy(positions % BLOCK_TOKENS).to(device)
 

@@ -54,7 +54,7 @@ class PrefixIndex:
         for slot in free:
             if slot in holders and len(self._held[slot]) == count:
                 return slot
-        return min(free, key=lambda slot: (bool(self._held[slot]), self._recency(slot), slot))
+        return min(free, key=lambda slot: (self._last_use[slot] if self._held[slot] else 0, slot))
 
     def check_integrity(self) -> None:
         pairs = {
@@ -62,9 +62,6 @@ class PrefixIndex:
         }
         assert pairs == {(n, slot) for n, slots in self._slots_by_hash.items() for slot in slots}
         assert all(self._slots_by_hash.values()), "a block that no slot holds"
-
-    def _recency(self, slot: int) -> int:
-        return self._last_use[slot] if self._held[slot] else 0
 
     def _touch(self, slot: int) -> None:
         self._uses += 1

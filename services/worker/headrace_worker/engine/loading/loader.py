@@ -25,32 +25,25 @@ from headrace_worker.engine.base.defaults import ChosenValue
 from headrace_worker.engine.base.interface import EngineFacts
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
+    LoadFailed,
     LoadStage,
-    ModelLoadFailed,
     Progress,
-    TokenizerFiles,
     ignore_progress,
 )
-from headrace_worker.engine.base.precision import Precision, PrecisionUnavailable, quantize_to_int8
+from headrace_worker.engine.base.precision import Precision, quantize_to_int8, require_available
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.files.generation_config import (
     configured_end_tokens,
     generation_defaults,
     warn_of_unknown_turn_ends,
 )
-from headrace_worker.engine.files.pretrained import (
-    choose_threads,
-    read_config,
-    read_weights,
-    require_precision,
-)
+from headrace_worker.engine.files.pretrained import choose_threads, read_config, read_weights
 from headrace_worker.engine.files.rope import rope_choice
 from headrace_worker.engine.files.sources import model_folder, weights_digest
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE, first_line, tokenizer_files
 from headrace_worker.engine.gpu.devices import select_device
-from headrace_worker.engine.grammar.backends import BackendMissing, compiler_for
-from headrace_worker.engine.grammar.compiler import CompileFunction
-from headrace_worker.engine.loading.builder import CacheTooSmall, EngineContext, build
+from headrace_worker.engine.grammar.backends import compiler_for
+from headrace_worker.engine.loading.builder import CacheTooSmall, EngineBuilder
 from headrace_worker.engine.loading.selfcheck import CheckFailed
 from headrace_worker.engine.model.tensor_parallel import is_joined, sharding
 
@@ -64,18 +57,21 @@ def load(settings: WorkerSettings, progress: Progress = ignore_progress) -> Load
     `defaults` chooses.
 
     Raises:
-        ModelLoadFailed: with the reason.
+        LoadFailed: with the reason.
     """
     source = settings.model_source
     precision = Precision(settings.dtype, settings.quantization)
-    device = _device(source, precision, settings.device)
+    device = select_device(settings.device)
+    if device is None:
+        raise LoadFailed("device cuda is requested, and torch finds no GPU")
+    require_available(precision, on_gpu=device.type != "cpu")
     disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     folder = model_folder(source, settings.model_revision, progress)
-    config = _config(source, folder)
-    _require_generation_config(source, folder)
+    config = _config(folder)
+    _require_generation_config(folder)
     digest = weights_digest(folder, precision.name, progress)
     with _reporting_tensors(progress):
-        model = _model(source, folder, config, precision)
+        model = _model(folder, config, precision)
     if not is_joined():
         cast(Any, model).to(device)
     chosen = _choose(model, settings)
@@ -83,49 +79,30 @@ def load(settings: WorkerSettings, progress: Progress = ignore_progress) -> Load
     end_token_ids = configured_end_tokens(model.generation_config, model.config)
     tokenizer = tokenizer_files(source, folder, end_token_ids)
     warn_of_unknown_turn_ends(tokenizer)
-    compiler = _compiler(source, settings.grammar_backend, tokenizer, model)
+    vocabulary_size = model.config.get_text_config().vocab_size
+    compiler = compiler_for(settings.grammar_backend, tokenizer, vocabulary_size)
     chunk_tokens = chosen["prefill_chunk_tokens"].value
-    engine = _build(
-        model,
-        settings.model_copy(update={"prefill_chunk_tokens": chunk_tokens}),
-        EngineContext(tokenizer.eos_token_ids, digest, compiler),
-    )
+    settings_here = settings.model_copy(update={"prefill_chunk_tokens": chunk_tokens})
+    engine = _build(EngineBuilder(model, settings_here, tokenizer.eos_token_ids, digest, compiler))
     _log_choice(chosen, model.config, engine.facts, settings.max_slots)
     return LoadedModel(
         engine,
         tokenizer,
         generation_defaults(model.generation_config),
         model.num_parameters(),
-        adapters=engine if settings.adapters_dir is not None else None,
-        prefixes=engine if engine.runner.supports_prefix_caching else None,
+        adapters=engine.adapters if settings.adapters_dir is not None else None,
+        cached_blocks=engine.cached_blocks if engine.runner.supports_prefix_caching else None,
     )
 
 
-def _device(source: str, precision: Precision, requested: str) -> torch.device:
-    device = select_device(requested)
-    if device is None:
-        raise ModelLoadFailed(source, "device cuda is asked for, and torch finds no GPU")
-    require_precision(source, precision, on_gpu=device.type != "cpu")
-    return device
-
-
-def _compiler(
-    source: str, backend: str, tokenizer: TokenizerFiles, model: PreTrainedModel
-) -> CompileFunction | None:
+def _build(builder: EngineBuilder) -> SlotEngine:
     try:
-        return compiler_for(backend, tokenizer, model.config.get_text_config().vocab_size)
-    except BackendMissing as error:
-        raise ModelLoadFailed(source, str(error)) from error
-
-
-def _build(model: PreTrainedModel, settings: WorkerSettings, context: EngineContext) -> SlotEngine:
-    try:
-        return build(model, settings, context)
+        return builder.build()
     except CheckFailed as error:
-        reason = f"{type(model).__name__} comes out wrong in every engine"
-        raise ModelLoadFailed(settings.model_source, f"{reason}: {error}") from error
+        reason = f"{type(builder.model).__name__} comes out wrong in every engine"
+        raise LoadFailed(f"{reason}: {error}") from error
     except (CacheTooSmall, MemoryError) as error:
-        raise ModelLoadFailed(settings.model_source, f"its cache does not fit: {error}") from error
+        raise LoadFailed(f"its cache does not fit: {error}") from error
 
 
 def _choose(model: PreTrainedModel, settings: WorkerSettings) -> dict[str, ChosenValue]:
@@ -178,21 +155,21 @@ def _counted(tensors: Iterable[Any], progress: Progress) -> Iterator[Any]:
         progress(LoadStage.PLACING, done, len(waiting))
 
 
-def _config(source: str, folder: Path) -> PreTrainedConfig:
-    config = read_config(source, folder)
+def _config(folder: Path) -> PreTrainedConfig:
+    config = read_config(folder)
     name = (config.architectures or [config.model_type])[0]
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or (
         config.architectures and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     ):
-        raise ModelLoadFailed(source, f"{name} is not a causal language model")
+        raise LoadFailed(f"{name} is not a causal language model")
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < 1:
-        raise ModelLoadFailed(source, f"its config.json: max_position_embeddings is {positions}")
+        raise LoadFailed(f"its config.json: max_position_embeddings is {positions}")
     return config
 
 
-def _require_generation_config(source: str, folder: Path) -> None:
-    """Raise ModelLoadFailed if generation_config.json has values that transformers refuses.
+def _require_generation_config(folder: Path) -> None:
+    """Raise LoadFailed if generation_config.json has values that transformers refuses.
 
     Why: transformers reads it again with the weights, and its error would be reported as theirs.
     """
@@ -201,15 +178,11 @@ def _require_generation_config(source: str, folder: Path) -> None:
     except OSError:
         return  # The file is absent or no JSON: transformers goes on without it.
     except UNREADABLE as error:
-        fact = f"its generation_config.json: {first_line(error)}"
-        raise ModelLoadFailed(source, fact) from error
+        raise LoadFailed(f"its generation_config.json: {first_line(error)}") from error
 
 
-def _model(
-    source: str, folder: Path, config: PreTrainedConfig, precision: Precision
-) -> PreTrainedModel:
+def _model(folder: Path, config: PreTrainedConfig, precision: Precision) -> PreTrainedModel:
     model, unused = read_weights(
-        source,
         folder,
         AutoModelForCausalLM,
         config=config,
@@ -221,8 +194,5 @@ def _model(
         # Why not refused: many models bring heads for training or for drafting along.
         log.warning("model.weights_unused", extra={"count": len(unused), "first": unused[0]})
     if precision.quantization == "int8":
-        try:
-            quantize_to_int8(model)
-        except PrecisionUnavailable as error:
-            raise ModelLoadFailed(source, str(error)) from error
+        quantize_to_int8(model)
     return model

@@ -60,69 +60,64 @@ def probe_prompts(model: PreTrainedModel, context_tokens: int | None) -> list[Pr
     """Return short prompts, then one across each threshold and one at the end of the context."""
     config = model.config.get_text_config()
     lengths = [_PROMPT_TOKENS[0] + _DECODED, *_PROMPT_TOKENS[1:]]
-    first = max(lengths)
+    longest = max(lengths)
     position_offsets = [0] * len(lengths)
-    if context_tokens is not None and context_tokens > first and _takes_positions(model):
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    if context_tokens is not None and context_tokens > longest and takes_positions:
         ends = context_tokens - _ACROSS // 2
-        switches = threshold_positions(config, first=first, context_tokens=ends)
+        switches = threshold_positions(config, first=longest, context_tokens=ends)
         position_offsets += [switch - _ACROSS // 2 for switch in (*switches, ends)]
         lengths += [_ACROSS] * (len(switches) + 1)
-    pairs = enumerate(zip(lengths, position_offsets, strict=True))
-    return [_text(index, length, origin, config.vocab_size) for index, (length, origin) in pairs]
+    prompts = []
+    for index, (length, first) in enumerate(zip(lengths, position_offsets, strict=True)):
+        numbers = np.arange(length, dtype=np.int64) * 7919 + index * 104729 + 11
+        prompts.append(ProbePrompt(numbers % config.vocab_size, first))
+    return prompts
 
 
-def _text(index: int, length: int, origin: int, vocabulary: int) -> ProbePrompt:
-    numbers = np.arange(length, dtype=np.int64) * 7919 + index * 104729 + 11
-    return ProbePrompt(numbers % vocabulary, origin)
-
-
-def position_offsets(texts: list[ProbePrompt]) -> Mapping[int, int]:
+def position_offsets(prompts: list[ProbePrompt]) -> Mapping[int, int]:
     """Return by slot the first position of its prompt, where that is not 0."""
-    return {slot: text.first_position for slot, text in enumerate(texts) if text.first_position}
+    return {slot: each.first_position for slot, each in enumerate(prompts) if each.first_position}
 
 
-def _takes_positions(model: PreTrainedModel) -> bool:
-    return "position_ids" in inspect.signature(model.forward).parameters
-
-
-def reference_logits(model: PreTrainedModel, texts: list[ProbePrompt]) -> list[Tensor]:
+def reference_logits(model: PreTrainedModel, prompts: list[ProbePrompt]) -> list[Tensor]:
     """Return the plain model's logits of each prompt, `(tokens, vocabulary)`, without a cache."""
     model.set_attn_implementation("eager")
     logits = []
-    for text in texts:
-        ids = torch.from_numpy(text.token_ids)[None].to(model.device)
-        positions = text.first_position + torch.arange(len(text), device=model.device)[None]
-        where = {"position_ids": positions} if text.first_position else {}
+    for prompt in prompts:
+        ids = torch.from_numpy(prompt.token_ids)[None].to(model.device)
+        positions = prompt.first_position + torch.arange(len(prompt), device=model.device)[None]
+        where = {"position_ids": positions} if prompt.first_position else {}
         logits.append(model(input_ids=ids, use_cache=False, **where).logits[0].float())
     return logits
 
 
 def largest_error(
-    forward: ModelRunner, texts: list[ProbePrompt], expected: list[Tensor]
+    forward: ModelRunner, prompts: list[ProbePrompt], expected: list[Tensor]
 ) -> LogitError:
     """Prefill the first prompt, decode its rest while the others are prefilled, and compare."""
-    first, ids = _PROMPT_TOKENS[0], texts[0].token_ids
-    chunk = _CHUNK if forward.supports_chunked_prefill else max(map(len, texts))
+    first, ids = _PROMPT_TOKENS[0], prompts[0].token_ids
+    chunk = _CHUNK if forward.supports_chunked_prefill else max(map(len, prompts))
     logits = forward.run(NOTHING_DECODES, [PrefillChunk(0, 0, ids[:first], is_last_chunk=True)])
     found = [LogitError(relative_error(logits[0], expected[0], first - 1), first - 1)]
     for step in range(_DECODED):
         at = np.array([first + step])
         decode = DecodeBatch(np.array([0]), ids[at], at)
-        pieces = (_piece(n, text, step * chunk, chunk) for n, text in enumerate(texts) if n)
+        pieces = (_piece(n, prompt, step * chunk, chunk) for n, prompt in enumerate(prompts) if n)
         prefills = [piece for piece in pieces if len(piece.token_ids)]
         logits = forward.run(decode, prefills)
         rows = [(0, int(at[0]))]
-        rows += [(p.slot, len(texts[p.slot]) - 1) for p in prefills if p.is_last_chunk]
+        rows += [(p.slot, len(prompts[p.slot]) - 1) for p in prefills if p.is_last_chunk]
         for row, (slot, place) in zip(logits, rows, strict=True):
             error = relative_error(row, expected[slot], place)
-            found.append(LogitError(error, texts[slot].first_position + place))
+            found.append(LogitError(error, prompts[slot].first_position + place))
     # Why not max: it passes over a NaN that is not the first.
     return found[int(np.argmax([each.error for each in found]))]
 
 
-def _piece(slot: int, text: ProbePrompt, start: int, chunk: int) -> PrefillChunk:
-    ids = text.token_ids[start : start + chunk]
-    return PrefillChunk(slot, start, ids, start + chunk >= len(text))
+def _piece(slot: int, prompt: ProbePrompt, start: int, chunk: int) -> PrefillChunk:
+    ids = prompt.token_ids[start : start + chunk]
+    return PrefillChunk(slot, start, ids, start + chunk >= len(prompt))
 
 
 def relative_error(logits: Tensor, expected: Tensor, position: int) -> float:

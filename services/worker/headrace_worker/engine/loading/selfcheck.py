@@ -1,6 +1,6 @@
 """Check at every load that a model computes the right logits, packed or stepwise.
 
-No flag of transformers tells which models can run packed: some that claim to take any attention
+No flag of transformers shows which models can run packed: some that claim to take any attention
 function keep state elsewhere, and some that do not claim it work. So the loader runs probe prompts
 both ways and compares every logit with the plain model's.
 
@@ -13,7 +13,7 @@ For a context of 4096 tokens and a model whose configuration names position 2048
     step 2    decode token 7 of prompt 0; prefill tokens 0 to 3 of all others, in one pass
     ...       until step 9 has decoded token 14 of prompt 0
     error     of each row, root mean square of the difference over the spread of the logits
-    verdict   the largest error, say 2e-6 at position 2053: under 1e-4 for float32, so it is packed
+    verdict   the largest error, 2e-6 at position 2053, is under 1e-4 for float32: it is packed
 
 While this runs, windows of layers are narrowed to 6 tokens, so that short prompts cross them
 (`length_thresholds`). If only narrow windows are wrong, the context ends at the window.
@@ -22,7 +22,7 @@ While this runs, windows of layers are narrowed to 6 tokens, so that short promp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -63,34 +63,23 @@ class CheckFailed(Exception):
     which."""
 
 
-class PackedCheckFailed(CheckFailed):
-    """The model cannot run packed; it needs one cache per sequence."""
-
-
-class StepwiseCheckFailed(CheckFailed):
-    """One cache per sequence does not keep all that the model remembers either."""
-
-
 @dataclass(frozen=True, slots=True)
-class PackedCheck(Generic[S]):
-    """The result of the check of a model that can run packed."""
+class Checked(Generic[T]):
+    """The result of a check that the model has passed."""
 
-    probe: S
-    """The cache that the check used; its layers have the shapes of the model."""
+    result: T
     max_context_tokens: int | None
     """The longest context with correct windows; None: every context."""
 
 
 @dataclass(frozen=True, slots=True)
-class StepwiseCheck:
-    """The result of the check of a model that can run with one cache per sequence."""
+class StepwiseFacts:
+    """A model that can run with one cache per sequence."""
 
     supports_chunked_prefill: bool
-    fixed_bytes: int = 0
+    fixed_bytes: int
     """Memory that a sequence takes whatever its length."""
-    bytes_per_token: int = 0
-    max_context_tokens: int | None = None
-    """As in `PackedCheck`."""
+    bytes_per_token: int
 
     def slot_bytes(self, tokens: int) -> int:
         return self.fixed_bytes + self.bytes_per_token * tokens
@@ -98,117 +87,119 @@ class StepwiseCheck:
 
 def check_packable(
     model: PreTrainedModel, new_store: Callable[[int, int], S], context_tokens: int | None = None
-) -> PackedCheck[S]:
+) -> Checked[S]:
     """Check that the model can run packed, and leave it with packed attention.
 
     `new_store` makes a cache for a number of slots and tokens. Without `context_tokens` only the
-    first few positions are checked.
+    first few positions are checked. Returns the cache that the check used: its layers have the
+    shapes of the model.
 
     Raises:
-        PackedCheckFailed: its logits differ from the plain model's, or it fails.
+        CheckFailed: its logits differ from the plain model's, or it fails.
     """
-
-    def check(bound: int | None) -> S:
-        return _check_packable(model, new_store, probe_prompts(model, bound))
-
-    probe, max_context_tokens = _check_with_narrow_windows(
-        model, check, context_tokens, PackedCheckFailed
+    return _check_with_narrow_windows(
+        model, lambda prompts: _check_packable(model, new_store, prompts), context_tokens
     )
-    return PackedCheck(probe, max_context_tokens)
 
 
-def check_steppable(model: PreTrainedModel, context_tokens: int | None = None) -> StepwiseCheck:
+def check_steppable(
+    model: PreTrainedModel, context_tokens: int | None = None
+) -> Checked[StepwiseFacts]:
     """Check the model with one cache per sequence, and leave it with the fastest attention that is
     right.
 
     Raises:
-        StepwiseCheckFailed: its logits differ from the plain model's with every attention, or
-            it fails.
+        CheckFailed: its logits differ from the plain model's with every attention, or it fails.
     """
-
-    def check(bound: int | None) -> StepwiseCheck:
-        return _check_steppable(model, probe_prompts(model, bound))
-
-    stepping, max_context_tokens = _check_with_narrow_windows(
-        model, check, context_tokens, StepwiseCheckFailed
+    checked = _check_with_narrow_windows(
+        model, lambda prompts: _check_steppable(model, prompts), context_tokens
     )
-    return _measured(model, replace(stepping, max_context_tokens=max_context_tokens))
+    return Checked(_measured(model, checked.result), checked.max_context_tokens)
 
 
 def _check_with_narrow_windows(
     model: PreTrainedModel,
-    check: Callable[[int | None], T],
+    check: Callable[[list[ProbePrompt]], T],
     context_tokens: int | None,
-    failure: type[CheckFailed],
-) -> tuple[T, int | None]:
-    """Check with narrow windows; if only these are wrong, return the longest correct context."""
+) -> Checked[T]:
+    """Check with narrow windows; if only these are wrong, bound the context by the window."""
     with narrow_windows(model, _WIDTH) as widths:
         try:
-            return check(context_tokens), None
-        except failure:
+            return Checked(check(probe_prompts(model, context_tokens)), None)
+        except CheckFailed:
             if not widths:
                 raise
     bound = min(widths[0], context_tokens or widths[0])
-    return check(bound), widths[0]
+    return Checked(check(probe_prompts(model, bound)), widths[0])
 
 
 def _check_packable(
-    model: PreTrainedModel, new_store: Callable[[int, int], S], texts: list[ProbePrompt]
+    model: PreTrainedModel, new_store: Callable[[int, int], S], prompts: list[ProbePrompt]
 ) -> S:
-    store = new_store(len(texts), max(map(len, texts)))
+    store = new_store(len(prompts), max(map(len, prompts)))
     try:
         with torch.inference_mode():
-            expected = reference_logits(model, texts)
+            expected = reference_logits(model, prompts)
             model.set_attn_implementation(IMPLEMENTATION)
-            forward = PackedModelRunner(model, store, position_offsets=position_offsets(texts))
-            error = largest_error(forward, texts, expected)
+            forward = PackedModelRunner(model, store, position_offsets=position_offsets(prompts))
+            error = largest_error(forward, prompts, expected)
     except Exception as failure:  # a model's own code may raise anything
-        raise PackedCheckFailed(f"{type(failure).__name__}: {failure}") from failure
+        raise CheckFailed(f"{type(failure).__name__}: {failure}") from failure
     layers = model.config.get_text_config().num_hidden_layers
     if store.layers != layers:
-        raise PackedCheckFailed(
-            f"{layers - store.layers} of its {layers} layers keep state of their own"
-        )
-    tolerance = _TOLERANCE[model.dtype]
-    if not error.error <= tolerance:
-        raise PackedCheckFailed(error.describe(tolerance))
+        raise CheckFailed(f"{layers - store.layers} of its {layers} layers keep state of their own")
+    _require_small(error, model)
     return store
 
 
-def _check_steppable(model: PreTrainedModel, texts: list[ProbePrompt]) -> StepwiseCheck:
+def _require_small(error: LogitError, model: PreTrainedModel, where: str = "") -> None:
+    tolerance = _TOLERANCE[model.dtype]
+    if not error.error <= tolerance:
+        raise CheckFailed(where + error.describe(tolerance))
+
+
+def _check_steppable(model: PreTrainedModel, prompts: list[ProbePrompt]) -> bool:
+    """Check each attention in turn; return whether the first right one supports chunked prefill."""
     facts = []
     for implementation in _OWN_ATTENTION:
         try:
             with torch.inference_mode():
-                return _try_stepping(model, implementation, texts)
-        except StepwiseCheckFailed as fact:
+                return _try_stepping(model, implementation, prompts)
+        except CheckFailed as fact:
             facts.append(f"with {implementation} attention {fact}")
         except Exception as failure:  # noqa: BLE001  # a model's own code may raise anything
             facts.append(f"with {implementation} attention {type(failure).__name__}: {failure}")
-    raise StepwiseCheckFailed("; ".join(facts))
+    raise CheckFailed("; ".join(facts))
 
 
-def _try_stepping(
-    model: PreTrainedModel, implementation: str, texts: list[ProbePrompt]
-) -> StepwiseCheck:
-    expected = reference_logits(model, texts)
-    _require_causal(model, texts, expected[1])
+def _try_stepping(model: PreTrainedModel, implementation: str, prompts: list[ProbePrompt]) -> bool:
+    expected = reference_logits(model, prompts)
+    _require_causal(model, prompts, expected[1])
     model.set_attn_implementation(implementation)
-    error = largest_error(_stepwise(model, texts, supports_chunked_prefill=False), texts, expected)
-    tolerance = _TOLERANCE[model.dtype]
-    if not error.error <= tolerance:
-        raise StepwiseCheckFailed(error.describe(tolerance))
-    # Rounding is not what this asks for, so the tolerance of the type would be too kind.
+    whole, in_chunks = (
+        StepwiseModelRunner(
+            model,
+            supports_chunked_prefill=supports_chunked_prefill,
+            position_offsets=position_offsets(prompts),
+        )
+        for supports_chunked_prefill in (False, True)
+    )
+    error = largest_error(whole, prompts, expected)
+    _require_small(error, model)
+    # This is not a matter of rounding, so the tolerance of the type would be too large.
     may_err = max(_TOLERANCE[torch.float32], 2 * error.error)
-    return StepwiseCheck(_error_in_chunks(model, texts, expected) <= may_err)
+    try:
+        return largest_error(in_chunks, prompts, expected).error <= may_err
+    except Exception:  # noqa: BLE001  # a model's own code may raise anything
+        return False
 
 
-def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: Tensor) -> None:
-    """Raise StepwiseCheckFailed if a token changes logits before it, however far behind it stands.
+def _require_causal(model: PreTrainedModel, prompts: list[ProbePrompt], expected: Tensor) -> None:
+    """Raise CheckFailed if a token changes logits before it, however far behind it stands.
 
     Packed, a long neighbour would show this; stepwise, only the growth of the sequence itself can.
     """
-    short, last = texts[1], texts[-1]
+    short, last = prompts[1], prompts[-1]
     if not last.first_position:
         return
     far = last.first_position + len(last) - 1
@@ -218,44 +209,19 @@ def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: 
     logits = model(input_ids=inputs[0], position_ids=inputs[1], use_cache=False).logits[0].float()
     errors = [relative_error(logits[place], expected, place) for place in range(len(short))]
     error = LogitError(float(np.max(errors)), int(np.argmax(errors)))
-    if not error.error <= _TOLERANCE[model.dtype]:
-        fact = error.describe(_TOLERANCE[model.dtype])
-        raise StepwiseCheckFailed(f"with a token at position {far} behind it {fact}")
+    _require_small(error, model, f"with a token at position {far} behind it ")
 
 
-def _measured(model: PreTrainedModel, stepping: StepwiseCheck) -> StepwiseCheck:
-    """Return the result with the memory of a sequence, measured by two of different length."""
+def _measured(model: PreTrainedModel, supports_chunked_prefill: bool) -> StepwiseFacts:
+    """Return the facts with the memory of a sequence, measured by two of different length."""
     forward = StepwiseModelRunner(model, supports_chunked_prefill=False)
-    texts = probe_prompts(model, None)[:2]
+    prompts = probe_prompts(model, None)[:2]
     prefills = [
-        PrefillChunk(n, 0, text.token_ids, is_last_chunk=True) for n, text in enumerate(texts)
+        PrefillChunk(n, 0, prompt.token_ids, is_last_chunk=True) for n, prompt in enumerate(prompts)
     ]
     with torch.inference_mode():
         forward.run(NOTHING_DECODES, prefills)
     longest, shortest = forward.caches[0], forward.caches[1]
     per_token = (longest.bytes - shortest.bytes) // (longest.length - shortest.length)
     fixed_bytes = longest.bytes - per_token * longest.length
-    return replace(stepping, fixed_bytes=fixed_bytes, bytes_per_token=per_token)
-
-
-def _error_in_chunks(
-    model: PreTrainedModel, texts: list[ProbePrompt], expected: list[Tensor]
-) -> float:
-    """Return the largest error with chunked prefill; infinite where the model does not support
-    it."""
-    try:
-        return largest_error(
-            _stepwise(model, texts, supports_chunked_prefill=True), texts, expected
-        ).error
-    except Exception:  # noqa: BLE001  # a model's own code may raise anything
-        return float("inf")
-
-
-def _stepwise(
-    model: PreTrainedModel, texts: list[ProbePrompt], *, supports_chunked_prefill: bool
-) -> StepwiseModelRunner:
-    return StepwiseModelRunner(
-        model,
-        supports_chunked_prefill=supports_chunked_prefill,
-        position_offsets=position_offsets(texts),
-    )
+    return StepwiseFacts(supports_chunked_prefill, fixed_bytes, per_token)

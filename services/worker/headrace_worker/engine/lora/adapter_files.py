@@ -66,7 +66,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
     """Read an adapter's folder.
 
     Raises:
-        AdapterRefused: files are missing or damaged, or ask for what is not applied.
+        AdapterRefused: files are missing or damaged, or set what is not applied.
     """
     config_bytes, weights = _bytes(folder / CONFIG), _bytes(folder / WEIGHTS)
     config = _config(config_bytes)
@@ -93,11 +93,11 @@ def _config(octets: bytes) -> dict[str, Any]:
         raise AdapterRefused(f"{CONFIG} is no JSON: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise AdapterRefused(f"{CONFIG} is not peft's of a LoRA adapter (peft_type LORA)")
-    asked = [name for name in _NOT_APPLIED if config.get(name)]
+    unsupported = [name for name in _NOT_APPLIED if config.get(name)]
     if config.get("bias", "none") != "none":
-        asked.append("bias")
-    if asked:
-        raise AdapterRefused(f"{CONFIG} sets {', '.join(asked)}, which is not applied here")
+        unsupported.append("bias")
+    if unsupported:
+        raise AdapterRefused(f"{CONFIG} sets {', '.join(unsupported)}, which is not applied here")
     return config
 
 
@@ -130,7 +130,7 @@ def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise AdapterRefused(f"{CONFIG} gives no rank or alpha for module {module}") from error
     if rank != down.shape[0]:
-        fact = f"rank {down.shape[0]}, where {CONFIG} says {rank}"
+        fact = f"rank {down.shape[0]}, where {CONFIG} has {rank}"
         raise AdapterRefused(f"module {module} has {fact}")
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return LoraWeights(down.float(), up.float().T.mul(scale).contiguous())

@@ -99,12 +99,13 @@ class Adapters:
             raise AdapterRefused(f"its {path} has numbers too large for {self._dtype}")
         return LoraWeights(*halves)
 
-    def add(self, fitted: LoadedLora) -> None:
+    def add(self, fitted: LoadedAdapter) -> None:
         """Allow sequences to run with it; adding it twice is fine.
 
         Raises:
             AdapterRefused: the maximum number of adapters is loaded.
         """
+        assert isinstance(fitted, LoadedLora)
         known = self._held.get(fitted.digest)
         staying = sum(not held.leaving for held in self._held.values())
         if (known is None or known.leaving) and staying >= self._max_adapters:
@@ -147,14 +148,11 @@ class Adapters:
         if digest:
             self._adapter_of_slot[slot] = self._held[digest].number
 
-    def release(self, slot: int) -> str:
-        """Take the adapter from the slot and return its digest."""
+    def release(self, slot: int) -> None:
+        """Take the adapter, if there is one, from the slot."""
         number = self._adapter_of_slot.pop(slot, None)
-        if number is None:
-            return ""
-        held = next(each for each in self._held.values() if each.number == number)
-        self._drop_if_done(held)
-        return held.fitted.digest
+        if number is not None:
+            self._drop_if_done(next(h for h in self._held.values() if h.number == number))
 
     def active_for_pass(
         self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]
@@ -166,12 +164,10 @@ class Adapters:
 
     def active_for_slot(self, slot: int) -> AbstractContextManager[None]:
         """Apply the adapter of one slot during a pass over its rows."""
-        spans = (
-            [AdapterRows(slice(None), self._numbers([slot]))]
-            if slot in self._adapter_of_slot
-            else []
-        )
-        return activate_adapters(ActiveAdapters(spans, spans) if spans else None)
+        if slot not in self._adapter_of_slot:
+            return activate_adapters(None)
+        rows = [AdapterRows(slice(None), self._numbers([slot]))]
+        return activate_adapters(ActiveAdapters(rows, rows))
 
     def _rows_by_adapter(
         self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]
@@ -186,7 +182,7 @@ class Adapters:
             end = row + len(prefill.token_ids)
             spans.append(AdapterRows(slice(row, end), number[None]))
             row = end
-        requested = [len(p.token_ids) if p.all_logits else int(p.is_last_chunk) for p in prefills]
+        requested = [prefill.num_logits for prefill in prefills]
         kept = np.concatenate((decoding, np.repeat(chunks, requested)))
         return ActiveAdapters(
             [span for span in spans if span.adapters],
@@ -206,9 +202,9 @@ class Adapters:
     def check_integrity(self, free: Sequence[int]) -> None:
         """Raise AssertionError if an adapter is lost, or a slot has one that is not loaded."""
         numbers = {held.number for held in self._held.values()}
-        worn = set(self._adapter_of_slot.values())
-        assert worn <= numbers, "a slot has an adapter that is not held"
+        in_use = set(self._adapter_of_slot.values())
+        assert in_use <= numbers, "a slot has an adapter that is not held"
         assert self._adapter_of_slot.keys().isdisjoint(free), "a free slot has an adapter"
-        assert all(h.number in worn for h in self._held.values() if h.leaving)
+        assert all(h.number in in_use for h in self._held.values() if h.leaving)
         patched = {n for patch in self._patches.values() for n in patch.by_adapter}
         assert patched == numbers, "a module is changed by what is not held"

@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from headrace_worker.engine.base.model_runner import Ints
 from headrace_worker.engine.lora.adapter_files import LoraWeights
-
-Ints = NDArray[np.int64]
 
 NO_ADAPTER = 0
 """The number of no adapter."""
@@ -64,7 +62,7 @@ class ActiveAdapters:
     """Of the rows whose logits are requested; only these reach the output embeddings."""
 
 
-_now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_wearing", default=None)
+_now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_active_adapters", default=None)
 
 
 @contextmanager

@@ -11,7 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headrace.prefixes import BlockHashes, adapter_root, block_hashes, salted_root
-from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.base.model_runner import (
+    CacheSpace,
+    DecodeBatch,
+    Ints,
+    PrefillChunk,
+    SequenceContext,
+)
 from headrace_worker.engine.kvcache.kv_cache import CacheRows, KvCache, PromptContext
 from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.model.packed_attention import StepAttention, attending
@@ -40,8 +46,8 @@ class PackedModelRunner:
         """
         self._model, self._store, self._root = model, store, prefix_root
         self._adapters = adapters or Adapters()
-        self._salts: dict[int, str] = {}
-        """By slot, the cache salt of its sequence."""
+        self._roots: dict[int, bytes | None] = {}
+        """By slot, the hash that the first block of its sequence follows."""
         self._position_offsets = position_offsets or {}
 
     @property
@@ -52,19 +58,15 @@ class PackedModelRunner:
     def cache_space(self) -> CacheSpace | None:
         return self._store.cache_space
 
-    def assign_slot(
-        self,
-        free: Sequence[int],
-        token_ids: Ints,
-        adapter: str = "",
-        *,
-        salt: str = "",
-        reuse: bool = True,
-    ) -> int:
-        context = PromptContext(len(token_ids), self._name(token_ids, adapter, salt), reuse)
-        slot = self._store.assign_slot(free, context)
-        self._salts[slot] = salt
-        self._adapters.assign(slot, adapter)
+    def assign_slot(self, free: Sequence[int], context: SequenceContext) -> int:
+        root = self._root
+        if root is not None:
+            root = salted_root(adapter_root(root, context.adapter), context.salt)
+        hashes = _hashes(context.token_ids, root)
+        prompt = PromptContext(len(context.token_ids), hashes, context.reuse)
+        slot = self._store.assign_slot(free, prompt)
+        self._roots[slot] = root
+        self._adapters.assign(slot, context.adapter)
         return slot
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
@@ -91,8 +93,8 @@ class PackedModelRunner:
         return cast(Tensor, output.logits)[0].float().cpu()
 
     def release(self, slot: int, token_ids: Ints) -> None:
-        adapter = self._adapters.release(slot)
-        self._store.release(slot, self._name(token_ids, adapter, self._salts.pop(slot, "")))
+        self._adapters.release(slot)
+        self._store.release(slot, _hashes(token_ids, self._roots.pop(slot)))
 
     @property
     def cached_hashes(self) -> Collection[bytes]:
@@ -110,10 +112,9 @@ class PackedModelRunner:
             at += len(prefill.token_ids)
         return rows
 
-    def _name(self, token_ids: Ints, adapter: str, salt: str) -> BlockHashes:
-        if self._root is None:
-            return []
-        return block_hashes(token_ids, salted_root(adapter_root(self._root, adapter), salt))
+
+def _hashes(token_ids: Ints, root: bytes | None) -> BlockHashes:
+    return [] if root is None else block_hashes(token_ids, root)
 
 
 def _pack(
@@ -133,10 +134,7 @@ def _pack(
         begin = position_offsets.get(prefill.slot, 0) + prefill.start
         positions.append(np.arange(begin, begin + count))
         row += count
-        if prefill.all_logits:
-            keep.extend(range(row - count, row))
-        elif prefill.is_last_chunk:
-            keep.append(row - 1)
+        keep.extend(range(row - prefill.num_logits, row))
     return (
         torch.from_numpy(np.concatenate(ids))[None],
         torch.from_numpy(np.concatenate(positions))[None],

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.model_runner import DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.base.model_runner import (
+    DecodeBatch,
+    Ints,
+    PrefillChunk,
+    SequenceContext,
+)
 from headrace_worker.engine.lora.adapters import Adapters
 
 
@@ -55,15 +60,11 @@ class StepwiseModelRunner:
         """`position_offsets`: by slot, the position of its first token where not 0, for probes."""
         self._model: Any = model
         self._adapters = adapters or Adapters()
-        self._chunks_prompts = supports_chunked_prefill
+        self.supports_chunked_prefill = supports_chunked_prefill
         names = inspect.signature(model.forward).parameters
         self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
         self.caches: dict[int, OwnCache] = {}
         self._position_offsets = position_offsets or {}
-
-    @property
-    def supports_chunked_prefill(self) -> bool:
-        return self._chunks_prompts
 
     def run(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> Tensor:
         columns = (decode.slots.tolist(), decode.positions.tolist())
@@ -75,20 +76,12 @@ class StepwiseModelRunner:
             logits = self._feed(
                 prefill.slot, prefill.start, prefill.token_ids, all_logits=prefill.all_logits
             )
-            if prefill.is_last_chunk or prefill.all_logits:
+            if prefill.num_logits:
                 rows.append(logits)
         return torch.cat(rows) if rows else torch.empty(0)
 
-    def assign_slot(
-        self,
-        free: Sequence[int],
-        token_ids: Ints,
-        adapter: str = "",
-        *,
-        salt: str = "",
-        reuse: bool = True,
-    ) -> int:
-        self._adapters.assign(free[0], adapter)
+    def assign_slot(self, free: Sequence[int], context: SequenceContext) -> int:
+        self._adapters.assign(free[0], context.adapter)
         return free[0]
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int:
@@ -142,7 +135,7 @@ class StepwiseModelRunner:
             first = cache.first_position + cache.length
             inputs["position_ids"] = torch.arange(first, first + count)[None]
         # Why what is carried again: Phi-3's own code drops its cache at the length where its
-        # frequencies would change, for a whole text that it is not given here.
+        # frequencies would change, for a whole sequence that it is not given here.
         output = self._model(**{**cache.carried, **inputs}, return_dict=True)
         cache.carried = self._model._update_model_kwargs_for_generation(output, {"use_cache": True})
         # Why a copy: without logits_to_keep this is one row of many.

@@ -8,24 +8,16 @@ engine and broadcasts every call of its model runner.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from transformers import PreTrainedConfig
 
-from headrace_worker.engine.base.model_runner import (
-    CacheSpace,
-    DecodeBatch,
-    Ints,
-    ModelRunner,
-    PrefillChunk,
-)
+from headrace_worker.engine.base.model_runner import ModelRunner
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +25,9 @@ _loads = count()
 _NO_TIMEOUT = timedelta(days=3650)
 """The followers wait this long for a call: a worker may be idle. If the leader dies, the wait
 ends at once with an error."""
+
+_BROADCAST = frozenset({"assign_slot", "allocate", "reserve", "run", "release"})
+"""The calls that all processes make."""
 
 
 def join() -> int:
@@ -83,7 +78,8 @@ def smallest_of_all(amount: int) -> int:
 
 def leading(forward: ModelRunner) -> ModelRunner:
     """Return the leader's model runner, which broadcasts its calls; elsewhere `forward` itself."""
-    return LeaderModelRunner(forward) if is_joined() and dist.get_rank() == 0 else forward
+    leads = is_joined() and dist.get_rank() == 0
+    return cast(ModelRunner, LeaderModelRunner(forward)) if leads else forward
 
 
 class LeaderModelRunner:
@@ -91,49 +87,9 @@ class LeaderModelRunner:
 
     def __init__(self, own: ModelRunner) -> None:
         self._own = own
-        self.supports_chunked_prefill, self.supports_prefix_caching = (
-            own.supports_chunked_prefill,
-            own.supports_prefix_caching,
-        )
 
-    @property
-    def cache_space(self) -> CacheSpace | None:
-        return self._own.cache_space
-
-    def assign_slot(
-        self,
-        free: Sequence[int],
-        token_ids: Ints,
-        adapter: str = "",
-        *,
-        salt: str = "",
-        reuse: bool = True,
-    ) -> int:
-        slot: int = self._call_all(
-            "assign_slot", list(free), token_ids, adapter, salt=salt, reuse=reuse
-        )
-        return slot
-
-    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
-        known: int | None = self._call_all("allocate", slot, spare_tokens=spare_tokens)
-        return known
-
-    def reserve(self, slots: Ints, ends: Ints) -> bool:
-        return bool(self._call_all("reserve", slots, ends))
-
-    def run(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> Tensor:
-        logits: Tensor = self._call_all("run", decode, prefills)
-        return logits
-
-    def release(self, slot: int, token_ids: Ints) -> None:
-        self._call_all("release", slot, token_ids)
-
-    @property
-    def cached_hashes(self) -> Collection[bytes]:
-        return self._own.cached_hashes
-
-    def check_integrity(self, free: Sequence[int]) -> None:
-        self._own.check_integrity(free)
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._call_all, name) if name in _BROADCAST else getattr(self._own, name)
 
     def _call_all(self, what: str, *arguments: object, **named: object) -> Any:
         dist.broadcast_object_list([(what, arguments, named)], src=0, group=_control_group())

@@ -8,9 +8,7 @@ depends on the rows beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Self
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from headrace.sampling import PARAMETERS
 from headrace_worker.engine.base.interface import SamplingParameters
-from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bits
+from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bits, seed_key
 from headrace_worker.engine.sampling.typical import keep_typical
 
 Ints = NDArray[np.int64]
@@ -36,7 +34,10 @@ _INT64 = {"dtype": torch.int64}
 
 @dataclass(frozen=True, slots=True)
 class SamplingColumns:
-    """Those of `headrace.sampling`'s parameters that cut a distribution, in columns `(rows,)`."""
+    """Those of `headrace.sampling`'s parameters that cut a distribution, and what keys the noise.
+
+    All are columns `(rows,)`.
+    """
 
     temperature: Tensor = field(metadata=_FLOAT32)
     """Above 0 on the host; on a device 0 is greedy."""
@@ -44,9 +45,11 @@ class SamplingColumns:
     top_p: Tensor = field(metadata=_FLOAT64)
     min_p: Tensor = field(metadata=_FLOAT32)
     typical_p: Tensor = field(metadata=_FLOAT64)
+    seed_keys: Tensor = field(metadata=_INT64)
+    """The bits of `noise.seed_key`."""
 
     @classmethod
-    def neutral(cls, rows: int, device: torch.device | str = "cpu") -> Self:
+    def neutral(cls, rows: int, device: torch.device | str = "cpu") -> SamplingColumns:
         """Return rows that change nothing; a column without a parameter has zeros."""
         columns = {}
         for each in fields(cls):
@@ -55,33 +58,15 @@ class SamplingColumns:
             columns[each.name] = torch.full((rows,), value, dtype=dtype, device=device)
         return cls(**columns)
 
-    @classmethod
-    def of(cls, parameters: Iterable[SamplingParameters]) -> Self:
-        """Return a row for each of these."""
-        rows = list(parameters)
-        columns = cls.neutral(len(rows))
-        for row, each in enumerate(rows):
-            columns.set(row, each)
-        return columns
-
-    def set(self, row: int, parameters: SamplingParameters) -> None:
+    def set(self, row: int, parameters: SamplingParameters, seed: int) -> None:
         for each in fields(self):
             if each.name in PARAMETERS:
                 getattr(self, each.name)[row] = getattr(parameters, each.name)
+        # As a signed number: torch has no arithmetic with unsigned ones.
+        self.seed_keys[row] = int(np.uint64(seed_key(seed)).view(np.int64))
 
-    def __getitem__(self, rows: Tensor) -> Self:
-        return type(self)(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
-
-
-@dataclass(frozen=True, slots=True)
-class RandomInputs:
-    """What makes each row's randomness, in columns `(rows,)`."""
-
-    seed_keys: Words
-    indices: Words
-
-    def __getitem__(self, rows: NDArray[np.bool_] | slice) -> RandomInputs:
-        return RandomInputs(self.seed_keys[rows], self.indices[rows])
+    def __getitem__(self, rows: Tensor) -> SamplingColumns:
+        return SamplingColumns(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
 def argmax(logits: Tensor) -> tuple[Ints, NDArray[np.bool_]]:
@@ -95,22 +80,25 @@ def argmax(logits: Tensor) -> tuple[Ints, NDArray[np.bool_]]:
     return tokens, np.isfinite(array[np.arange(len(array)), tokens])
 
 
-def sample(logits: Tensor, columns: SamplingColumns, random: RandomInputs) -> Ints:
-    """Sample a token for each row of `(rows, vocabulary)`; returns `(rows,)`."""
+def sample(logits: Tensor, columns: SamplingColumns, indices: Ints) -> Ints:
+    """Sample a token for each row of `(rows, vocabulary)`; returns `(rows,)`.
+
+    `indices` are the rows' output indices.
+    """
     scaled = torch.sub(logits, logits.amax(dim=-1, keepdim=True)).div_(columns.temperature[:, None])
     bounded = ((columns.top_k > 0) | (columns.top_p < 1)).numpy()
     if bounded.all():
-        return _sample_bounded(scaled, columns, random)
+        return _sample_bounded(scaled, columns, indices)
     if not bounded.any():
-        return _sample_unbounded(scaled, columns, random)
+        return _sample_unbounded(scaled, columns, indices)
     token_ids = np.empty(len(bounded), dtype=np.int64)
     for rows, sample_some in ((bounded, _sample_bounded), (~bounded, _sample_unbounded)):
         at = torch.from_numpy(rows)
-        token_ids[rows] = sample_some(scaled[at], columns[at], random[rows])
+        token_ids[rows] = sample_some(scaled[at], columns[at], indices[rows])
     return token_ids
 
 
-def _sample_bounded(scaled: Tensor, columns: SamplingColumns, random: RandomInputs) -> Ints:
+def _sample_bounded(scaled: Tensor, columns: SamplingColumns, indices: Ints) -> Ints:
     """Sample among the survivors of top-k, top-p and min-p, found without sorting all tokens."""
     vocabulary = scaled.shape[-1]
     look = max(_FIRST_LOOK, int(columns.top_k.max()) + 1)
@@ -124,9 +112,10 @@ def _sample_bounded(scaled: Tensor, columns: SamplingColumns, random: RandomInpu
         if look >= vocabulary or bool(((lowest < floor) | lowest.isneginf()).all()):
             break
         look *= 8
-    weights = _without_atypical(values.masked_fill(values < floor, float("-inf")).exp(), columns)
+    weights = values.masked_fill(values < floor, float("-inf")).exp()
+    weights = _apply_typical_p(weights, columns.typical_p)
     candidates = token_ids.numpy()
-    winners = _exponential_race(weights, random, candidates.view(np.uint64))
+    winners = _exponential_race(weights, columns.seed_keys, indices, candidates.view(np.uint64))
     return candidates[np.arange(len(candidates)), winners]
 
 
@@ -136,11 +125,9 @@ def _lowest_survivor(values: Tensor, totals: Tensor, columns: SamplingColumns) -
     `values` are the highest of each row, descending; `totals` sums the exponentials of the whole
     row. The result is never too high, and too low only if candidates are missing.
     """
-    ranks = torch.arange(values.shape[-1])
-    last_k = (
-        torch.where(columns.top_k > 0, columns.top_k, values.shape[-1]).clamp(max=len(ranks)) - 1
-    )
-    floor = values.gather(1, last_k[:, None])
+    most = values.shape[-1]
+    top_k = torch.where(columns.top_k > 0, columns.top_k, most).clamp(max=most)
+    floor = values.gather(1, top_k[:, None] - 1)
     weights = values.masked_fill(values < floor, float("-inf")).exp().double()
     # Why cumsum and not sum: it adds in one order whatever the number of candidates is.
     running = weights.cumsum(dim=-1)
@@ -151,30 +138,31 @@ def _lowest_survivor(values: Tensor, totals: Tensor, columns: SamplingColumns) -
     return torch.maximum(torch.maximum(floor, lowest), columns.min_p.log()[:, None])
 
 
-def _sample_unbounded(scaled: Tensor, columns: SamplingColumns, random: RandomInputs) -> Ints:
+def _sample_unbounded(scaled: Tensor, columns: SamplingColumns, indices: Ints) -> Ints:
     """Sample among all tokens but those below min-p."""
     if bool((columns.min_p > 0).any()):
         scaled = scaled.masked_fill(scaled < columns.min_p.log()[:, None], float("-inf"))
-    weights = _without_atypical(scaled.exp(), columns)
+    weights = _apply_typical_p(scaled.exp(), columns.typical_p)
     token_ids = np.arange(scaled.shape[-1], dtype=np.uint64)
     rows = max(1, _BLOCK // len(token_ids))
     blocks = [slice(at, at + rows) for at in range(0, len(weights), rows)]
+    keys = columns.seed_keys
     return np.concatenate(
-        [_exponential_race(weights[block], random[block], token_ids) for block in blocks]
+        [_exponential_race(weights[b], keys[b], indices[b], token_ids) for b in blocks]
     )
 
 
-def _without_atypical(weights: Tensor, columns: SamplingColumns) -> Tensor:
-    untouched = bool((columns.typical_p >= 1).all())
-    return weights if untouched else keep_typical(weights, columns.typical_p)
+def _apply_typical_p(weights: Tensor, typical_p: Tensor) -> Tensor:
+    return weights if bool((typical_p >= 1).all()) else keep_typical(weights, typical_p)
 
 
-def _exponential_race(weights: Tensor, random: RandomInputs, token_ids: Words) -> Ints:
+def _exponential_race(weights: Tensor, seed_keys: Tensor, indices: Ints, token_ids: Words) -> Ints:
     """Return the column that wins each row: a keyed exponential time over its weight, the shortest
     wins.
 
     The winner is distributed as the weights are. This is Gumbel-max with one logarithm less.
     """
-    speeds = weights.numpy() / exponentials(noise_bits(random.seed_keys, random.indices, token_ids))
+    keys = seed_keys.numpy().view(np.uint64)
+    speeds = weights.numpy() / exponentials(noise_bits(keys, indices.view(np.uint64), token_ids))
     winners: Ints = speeds.argmax(axis=-1)
     return winners

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.logprobs import LEAST, Logprobs
-from headrace_worker.engine.base.model_runner import PrefillChunk
+from headrace_worker.engine.base.model_runner import Ints, PrefillChunk
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
@@ -52,10 +51,8 @@ def split_logits(
     prompt_rows = []
     for prefill in prefills:
         if prefill.all_logits:
-            prompt_rows.append((prefill, logits[row : row + len(prefill.token_ids)]))
-            row += len(prefill.token_ids) - 1
-        if prefill.all_logits or prefill.is_last_chunk:
-            row += 1
+            prompt_rows.append((prefill, logits[row : row + prefill.num_logits]))
+        row += prefill.num_logits
         if prefill.is_last_chunk:
             choosing.append(row - 1)
     return logits[choosing], prompt_rows

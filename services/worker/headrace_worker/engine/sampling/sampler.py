@@ -13,13 +13,11 @@ from headrace.logprobs import Logprobs
 from headrace_worker.engine.base.interface import Sequence
 from headrace_worker.engine.grammar.slot_grammars import SlotGrammars
 from headrace_worker.engine.sampling.host_sampling import (
-    RandomInputs,
     SamplingColumns,
     argmax,
     sample,
 )
 from headrace_worker.engine.sampling.logprobs import row_logprobs
-from headrace_worker.engine.sampling.noise import seed_key
 from headrace_worker.engine.sampling.penalties import Penalties
 from headrace_worker.engine.sampling.token_masks import TokenMasks
 
@@ -53,7 +51,6 @@ class Sampler:
         self._masks = TokenMasks(vocabulary_size)
         self._sampled = np.zeros(slots, dtype=bool)
         self._columns = SamplingColumns.neutral(slots)
-        self._seed_keys = np.zeros(slots, dtype=np.uint64)
         self._widths = np.full(slots, _NONE)
 
     def admit(
@@ -66,8 +63,7 @@ class Sampler:
         self._widths[slot] = _NONE if parameters.logprobs is None else parameters.logprobs
         self._sampled[slot] = parameters.temperature > 0
         if parameters.temperature > 0:
-            self._columns.set(slot, parameters)
-            self._seed_keys[slot] = seed_key(sequence.seed)
+            self._columns.set(slot, parameters, sequence.seed)
 
     def release(self, slot: int) -> None:
         self._penalties.release(slot)
@@ -88,10 +84,8 @@ class Sampler:
         """
         requested = (self._widths[slots] != _NONE).nonzero()[0]
         raw = logits[torch.from_numpy(requested)] if len(requested) else None  # a copy
-        if not self._penalties.is_empty:
-            self._penalties.apply(logits, slots.tolist())
-        if not self._masks.is_empty:
-            self._masks.apply(logits, slots.tolist(), output_indices.tolist())
+        self._penalties.apply(logits, slots.tolist())
+        self._masks.apply(logits, slots.tolist(), output_indices.tolist())
         if self._grammars is not None and not self._grammars.is_empty:
             self._grammars.apply_bitmask(logits, slots)
         token_ids, finite = argmax(logits)
@@ -104,8 +98,7 @@ class Sampler:
         if raw is not None:
             runs = row_logprobs(raw, token_ids[requested], self._widths[slots[requested]])
             choice.logprobs.update(zip(requested.tolist(), runs, strict=True))
-        if not self._penalties.is_empty:
-            self._penalties.record(slots.tolist(), choice.token_ids)
+        self._penalties.record(slots.tolist(), choice.token_ids)
         self._masks.record(slots.tolist(), choice.token_ids)
         return choice
 
@@ -122,5 +115,4 @@ class Sampler:
 
     def _sample(self, logits: Tensor, rows: Ints, slots: Ints, output_indices: Ints) -> Ints:
         own = logits if len(rows) == len(logits) else logits[torch.from_numpy(rows)]
-        random = RandomInputs(self._seed_keys[slots], output_indices.astype(np.uint64))
-        return sample(own, self._columns[torch.from_numpy(slots)], random)
+        return sample(own, self._columns[torch.from_numpy(slots)], output_indices)

@@ -18,27 +18,19 @@ import torch
 from torch import Tensor
 
 
-def distances(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's distance from the entropy, infinite for weight 0, and its probability.
+def keep_typical(weights: Tensor, typical_p: Tensor) -> Tensor:
+    """Return the weights `(rows, tokens)` with those at 0 that are cut; 1 keeps all of a row.
 
-    `weights` `(rows, tokens)` need not sum to 1; both results are float64 of the same shape.
+    Kept are the nearest that together have a mass of `typical_p` `(rows,)`, and any that are as
+    near as the last of them. Weights need not sum to 1.
     """
     exact = weights.double()
     # Why cumsum and not sum: it adds in one order however many zeros follow.
     shares = exact / exact.cumsum(dim=-1)[:, -1:]
     information = -shares.log()
     terms = torch.where(shares > 0, shares * information, 0.0)
+    # Infinite for weight 0.
     away = (information - terms.cumsum(dim=-1)[:, -1:]).abs()
-    return away, shares
-
-
-def keep_typical(weights: Tensor, typical_p: Tensor) -> Tensor:
-    """Return the weights `(rows, tokens)` with those at 0 that are cut; 1 keeps all of a row.
-
-    Kept are the nearest that together have a mass of `typical_p` `(rows,)`, and any that are as
-    near as the last of them.
-    """
-    away, shares = distances(weights)
     order = away.sort(dim=-1, stable=True)
     mass = shares.gather(-1, order.indices).cumsum(dim=-1)
     last = (mass < typical_p.double()[:, None]).sum(dim=-1, keepdim=True)

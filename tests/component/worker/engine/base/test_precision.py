@@ -13,16 +13,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import headrace_worker
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded_model import LoadedModel, LoadFailed
 from headrace_worker.engine.base.precision import (
     Precision,
-    PrecisionUnavailable,
     multiplies_bfloat16,
     quantize_to_int8,
     require_available,
 )
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card, tokenizer_bundle
 from helpers.families import FAMILIES
@@ -58,7 +57,7 @@ def engine(model: PreTrainedModel, precision: Precision, max_slots: int = 5) -> 
         prefill_chunk_tokens=8,
         quantization=precision.quantization,
     )
-    return build(model, settings, EngineContext((EOS,)))
+    return EngineBuilder(model, settings, (EOS,)).build()
 
 
 @pytest.mark.parametrize(
@@ -84,13 +83,13 @@ def test_every_choice_in_a_mixed_batch_is_the_plain_models_within_rounding(
 def shipped(precision: Precision) -> LoadedModel:
     """The model that comes with Headrace."""
     settings = worker_settings(model_source=str(DEFAULT_MODEL), threads=1, max_slots=len(TEXTS))
-    # Why a copy: it is not validated, and some tests ask for a precision that does not exist.
+    # Why a copy: it is not validated, and some tests request a precision that does not exist.
     precise = {"dtype": precision.dtype, "quantization": precision.quantization}
     return load(settings.model_copy(update=precise))
 
 
 def default_model_texts(precision: Precision) -> tuple[list[Sequence], dict[int, list[int]]]:
-    """What the model that ships says to all of TEXTS at once."""
+    """What the model that ships answers to all of TEXTS at once."""
     model = shipped(precision)
     tokenizer = Tokenizer.from_str(model.tokenizer.tokenizer_json.decode())
     parameters = SamplingParameters(max_tokens=32, temperature=0, ignore_eos=True)
@@ -162,17 +161,15 @@ def _bytes(weight: torch.Tensor) -> int:
     ],
 )
 def test_an_unknown_precision_is_refused(precision: Precision, fact: str) -> None:
-    with pytest.raises(ModelLoadFailed, match=fact):
+    with pytest.raises(LoadFailed, match=fact):
         shipped(precision)
 
 
 def test_what_a_precision_needs_is_named_where_it_is_absent() -> None:
     half = Precision("float16")
-    with pytest.raises(
-        PrecisionUnavailable, match=r"needs torchao.*pip install 'headrace\[int8\]'"
-    ):
-        require_available(INT8, has_torchao=False, on_gpu=True)
-    with pytest.raises(PrecisionUnavailable, match=r"float16 needs a GPU.*take float32"):
+    with pytest.raises(LoadFailed, match=r"needs torchao.*pip install 'headrace\[int8\]'"):
+        require_available(INT8, on_gpu=True, has_torchao=False)
+    with pytest.raises(LoadFailed, match=r"float16 needs a GPU.*take float32"):
         require_available(half, has_torchao=True, on_gpu=False)
     for precision in (FLOAT32, BFLOAT16, half):
         require_available(precision, has_torchao=False, on_gpu=True)
@@ -203,6 +200,6 @@ def test_bfloat16_without_hardware_for_it_is_logged_and_loaded(
                 model_source=str(DEFAULT_MODEL), threads=1, max_slots=1, dtype="bfloat16"
             )
         )
-    said = [record for record in caplog.records if record.message == "precision.slow"]
+    logged = [record for record in caplog.records if record.message == "precision.slow"]
     in_hardware = multiplies_bfloat16(Path("/proc/cpuinfo").read_text())
-    assert len(said) == (0 if in_hardware else 1)
+    assert len(logged) == (0 if in_hardware else 1)

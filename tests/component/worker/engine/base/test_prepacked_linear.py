@@ -1,4 +1,4 @@
-"""Weights laid out for oneDNN multiply as torch does, and only where nobody else reads them."""
+"""Prepacked weights multiply as torch does, and only where no other code reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace_worker.engine.base.prepacked_linear import (
     weight_of,
     with_prepacked_weights,
 )
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 from helpers.tiny_models import EOS, generated, random_model
 from helpers.worker_settings import worker_settings
 
@@ -28,8 +28,9 @@ SHAPE = worker_settings(max_slots=2, context_tokens=64, prefill_chunk_tokens=8)
 @pytest.fixture(autouse=True)
 def any_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is right does not depend on whether this CPU gains by it."""
-    assert prepacked_linear._has_kernels()
-    monkeypatch.setattr(prepacked_linear, "_capability", lambda: "AVX512")
+    backends: Any = torch.backends
+    assert backends.mkldnn.is_available()
+    monkeypatch.setattr(backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
 @given(
@@ -94,7 +95,7 @@ def test_a_product_that_comes_out_otherwise_is_left_to_torch(
 
 def test_engines_are_built_over_prepacked_weights() -> None:
     model = random_model("llama")
-    engine = build(model, SHAPE, EngineContext((EOS,)))
+    engine = EngineBuilder(model, SHAPE, (EOS,)).build()
     assert engine.facts.name == "packed"
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     assert all(isinstance(layer, PrepackedLinear) for layer in layers)
@@ -102,7 +103,7 @@ def test_engines_are_built_over_prepacked_weights() -> None:
 
 def test_a_model_that_reads_its_weights_is_run_with_plain_ones() -> None:
     model = random_model("mamba")
-    engine = build(model, SHAPE, EngineContext((EOS,)))
+    engine = EngineBuilder(model, SHAPE, (EOS,)).build()
     assert engine.facts.name == "stepwise"
     assert not any(isinstance(module, PrepackedLinear) for module in model.modules())
     assert generated(model, (1, 2, 3), 5)

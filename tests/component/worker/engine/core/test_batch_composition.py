@@ -22,8 +22,7 @@ from headrace_worker.engine.files.rope import fix_frequencies
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
 from headrace_worker.engine.loading.selfcheck import (
-    PackedCheckFailed,
-    StepwiseCheckFailed,
+    CheckFailed,
     check_packable,
     check_steppable,
 )
@@ -117,9 +116,9 @@ def test_a_model_that_depends_on_the_longest_sequence_is_found_at_load(
         # That far, and so short of the switch, it is right all the same.
         assert check_packable(model, store, CONTEXT).max_context_tokens == width
     else:
-        with pytest.raises(PackedCheckFailed, match="at position"):
+        with pytest.raises(CheckFailed, match="at position"):
             check_packable(model, store, CONTEXT)
-        with pytest.raises(StepwiseCheckFailed, match="at position"):
+        with pytest.raises(CheckFailed, match="at position"):
             check_steppable(model, CONTEXT)
     fix_frequencies(model, CONTEXT)
     assert check_packable(model, store, CONTEXT).max_context_tokens is None
@@ -145,9 +144,9 @@ def test_an_unknown_family_that_depends_on_the_longest_sequence_is_found_at_load
     model = random_model("llama", max_position_embeddings=131_072)
     inner: Any = model.model
     inner.rotary_emb = Longest(inner.rotary_emb, position)
-    with pytest.raises(PackedCheckFailed, match="at position"):
+    with pytest.raises(CheckFailed, match="at position"):
         check_packable(model, ContiguousKvCache, 131_072)
-    with pytest.raises(StepwiseCheckFailed, match="at position"):
+    with pytest.raises(CheckFailed, match="at position"):
         check_steppable(model, 131_072)
     assert check_packable(model, ContiguousKvCache, SWITCH).max_context_tokens is None
 

@@ -38,19 +38,19 @@ FAMILIES = {
     "mamba": Family(stepwise, {"state_size": 8}),
 }
 GREEDY = SamplingParameters(max_tokens=6, temperature=0, ignore_eos=True)
-WISHES = [
+CASES = [
     replace(GREEDY, logprobs=3, prompt_logprobs=2),
     GREEDY,
     replace(GREEDY, logprobs=0, temperature=1.2, top_k=20),
-    # Bias and penalties shape the draw, not what is told.
+    # Bias and penalties shape the draw, not what is returned.
     replace(GREEDY, logprobs=20, repetition_penalty=1.5, logit_bias={30: 50.0}),
     replace(GREEDY, prompt_logprobs=0),
     replace(GREEDY, logprobs=3, temperature=0.9, presence_penalty=1.0, prompt_logprobs=20),
 ]
 
 
-def wish(number: int) -> Sequence:
-    return sequence(number, WISHES[number % len(WISHES)])
+def case(number: int) -> Sequence:
+    return sequence(number, CASES[number % len(CASES)])
 
 
 def expected(model: PreTrainedModel, token_ids: tuple[int, ...]) -> Tensor:
@@ -90,14 +90,14 @@ def require_all_right(model: PreTrainedModel, history: History, one: Sequence) -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_tells_the_plain_models_log_probabilities(family: str) -> None:
+def test_every_family_returns_the_plain_models_log_probabilities(family: str) -> None:
     build, changes = FAMILIES[family].build, FAMILIES[family].changes
     engine = build(random_model(family, **changes), max_slots=3, prefill_chunk_tokens=5)
-    history = run(engine, [wish(number) for number in range(len(WISHES))])
+    history = run(engine, [case(number) for number in range(len(CASES))])
     plain = random_model(family, **changes)
     plain.set_attn_implementation("eager")
-    for number in range(len(WISHES)):
-        require_all_right(plain, history, wish(number))
+    for number in range(len(CASES)):
+        require_all_right(plain, history, case(number))
 
 
 @settings(max_examples=10, deadline=None)
@@ -110,12 +110,12 @@ def test_every_family_tells_the_plain_models_log_probabilities(family: str) -> N
 def test_batching_and_parking_anywhere_change_none_of_them(
     slots: int, chunk: int, order: list[int], cuts: list[int]
 ) -> None:
-    """Each goes on from where it was cut, on another engine, and the prompt is told once."""
+    """Each goes on from where it was cut, on another engine, and the prompt is returned once."""
     plain = random_model("llama")
-    whole = run(packed(plain, max_slots=8), [wish(number) for number in range(8)])
+    whole = run(packed(plain, max_slots=8), [case(number) for number in range(8)])
     engine = packed(random_model("llama"), max_slots=slots, prefill_chunk_tokens=chunk)
     known = {n: tuple(whole.tokens[n][: cuts[n]]) for n in range(8)}
-    rest = run(engine, [replace(wish(n), output_ids=known[n]) for n in order])
+    rest = run(engine, [replace(case(n), output_ids=known[n]) for n in order])
     for number, run_of in whole.logprobs.items():
         told = run_of.cut(len(known[number]))
         assert rest.tokens[number] == whole.tokens[number][len(known[number]) :]
@@ -143,7 +143,7 @@ def test_prompt_logprobs_skip_no_cached_prefix_and_fill_the_cache() -> None:
     require_all_right(fresh, again, told)
 
 
-def test_a_prompt_of_one_token_has_nothing_to_tell() -> None:
+def test_a_prompt_of_one_token_has_no_prompt_logprobs() -> None:
     one = sequence(0, replace(GREEDY, prompt_logprobs=5), prompt_tokens=1)
     history = run(packed(random_model("llama")), [one])
     assert history.prompt_logprobs == {}

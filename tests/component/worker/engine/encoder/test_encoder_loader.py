@@ -12,7 +12,12 @@ from tokenizers import Tokenizer
 
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Sequence
-from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, VectorTask
+from headrace_worker.engine.base.loaded_model import (
+    LoadedModel,
+    LoadFailed,
+    ModelLoadFailed,
+    VectorTask,
+)
 from headrace_worker.engine.encoder.encoder_loader import load_encoder
 from headrace_worker.engine.files.sentence_config import vector_task
 from headrace_worker.serving.models import load_model
@@ -103,7 +108,7 @@ def test_the_modules_of_a_folder_are_applied_in_turn(
     require_vectors(model, {number: each / each.norm() for number, each in rest.items()})
 
 
-def test_the_first_token_stands_for_the_text_where_the_folder_says_so(folder: Path) -> None:
+def test_the_first_token_is_pooled_where_the_folder_configures_it(folder: Path) -> None:
     save_modules(folder, pooling={"pooling_mode_cls_token": True})
     plain = tiny_encoder()
     inputs = enumerate(TEXTS)
@@ -133,12 +138,12 @@ def test_the_shortest_of_the_lengths_counts(folder: Path) -> None:
     assert loaded(folder).engine.facts.context_tokens == 24
 
 
-def test_positions_of_padding_are_no_room_for_text(tmp_path: Path) -> None:
+def test_positions_up_to_the_padding_index_are_not_part_of_the_context(tmp_path: Path) -> None:
     model = tiny_encoder("roberta", max_position_embeddings=40, pad_token_id=1)
     assert loaded(save_encoder(tmp_path / "r", model)).engine.facts.context_tokens == 38
 
 
-def test_texts_are_lowered_where_the_folder_says_so(folder: Path) -> None:
+def test_texts_are_lowercased_where_the_folder_configures_it(folder: Path) -> None:
     (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     tokenizer = Tokenizer.from_str(loaded(folder).tokenizer.tokenizer_json.decode())
     assert tokenizer.encode("The RIVER").ids == tokenizer.encode("the river").ids
@@ -188,7 +193,7 @@ def _logits_alone(pair: Sequence) -> torch.Tensor:
         ("BertForMaskedLM", None),
     ],
 )
-def test_a_model_is_for_what_its_files_say(
+def test_the_task_of_a_model_follows_from_its_files(
     folder: Path, architecture: str, task: VectorTask | None
 ) -> None:
     edit(folder / "config.json", architectures=[architecture])
@@ -198,17 +203,17 @@ def test_a_model_is_for_what_its_files_say(
 
 
 def test_settings_choose_the_loader(folder: Path) -> None:
-    def asked(**fields: object) -> LoadedModel:
+    def loaded_with(**fields: object) -> LoadedModel:
         source = {"model_source": str(folder), "threads": 1}
         return load_model(WorkerSettings.model_validate(source | fields))
 
-    assert asked(max_slots=3, encoder_pass_tokens=77).engine.facts.max_slots == 3
+    assert loaded_with(max_slots=3, encoder_pass_tokens=77).engine.facts.max_slots == 3
     with pytest.raises(ModelLoadFailed, match="not a causal language model"):
-        asked(task="generate")
+        loaded_with(task="generate")
     with pytest.raises(ModelLoadFailed, match="classes"):
-        asked(task="score")
+        loaded_with(task="score")
     with pytest.raises(ModelLoadFailed, match="it is to embed, without adapters"):
-        asked(adapters_dir=str(folder))
+        loaded_with(adapters_dir=str(folder))
 
 
 @pytest.mark.parametrize(
@@ -222,21 +227,21 @@ def test_modules_that_are_not_served_are_named(
     folder: Path, changes: dict[str, Any], fact: str
 ) -> None:
     save_modules(folder, **changes)
-    with pytest.raises(ModelLoadFailed, match=fact):
+    with pytest.raises(LoadFailed, match=fact):
         loaded(folder)
 
 
 def test_what_cannot_make_vectors_is_refused_with_the_reason(folder: Path, judge: Path) -> None:
     edit(judge / "config.json", sentence_transformers={"activation_fn": "mine.Own"})
-    with pytest.raises(ModelLoadFailed, match=r"activation mine\.Own is none of"):
+    with pytest.raises(LoadFailed, match=r"activation mine\.Own is none of"):
         loaded(judge)
     save_modules(folder, pooling={"pooling_mode": "mean"}, dense=torch.eye(32))
     (folder / "2_Dense" / "model.safetensors").unlink()
-    with pytest.raises(ModelLoadFailed, match="2_Dense/ has no safetensors"):
+    with pytest.raises(LoadFailed, match="2_Dense/ has no safetensors"):
         loaded(folder)
     edit(folder / "config.json", model_type="t5")
-    with pytest.raises(ModelLoadFailed, match=r"its config\.json: .*classifier_dropout"):
+    with pytest.raises(LoadFailed, match=r"its config\.json: .*classifier_dropout"):
         loaded(folder)
     (folder / "config.json").write_text('{"model_type": "t5", "architectures": ["T5Model"]}')
-    with pytest.raises(ModelLoadFailed, match="an encoder and a decoder"):
+    with pytest.raises(LoadFailed, match="an encoder and a decoder"):
         loaded(folder)

@@ -26,6 +26,7 @@ from helpers.running_engine import run
 from helpers.sentence_pieces import sentence_pieces
 from helpers.switching_families import SWITCHING
 from helpers.tiny_models import VOCABULARY, random_model
+from helpers.tokenizer_folders import write_tokenizer
 from helpers.worker_settings import worker_settings
 
 END = 1
@@ -36,7 +37,7 @@ END = 1
 def folder(tmp_path: Path) -> Path:
     """A model whose configuration ends turns with token 0, and its tokenizer with token 1."""
     folder = tmp_path / "model"
-    scripted_tokenizer_files().write_to(folder)
+    write_tokenizer(scripted_tokenizer_files(), folder)
     random_model("llama", bos_token_id=5, eos_token_id=0).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     return folder
@@ -93,8 +94,8 @@ def test_a_template_whose_end_of_turn_ends_nothing_is_logged(
     template = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
     (folder / "chat_template.jinja").write_text(template)
     assert loaded(folder).tokenizer.eos_token_ids == (0,)
-    said = [record for record in caplog.records if record.msg == "model.turn_end_unknown"]
-    assert [(r.__dict__["token"], r.__dict__["token_id"]) for r in said] == [("<|end|>", END)]
+    logged = [record for record in caplog.records if record.msg == "model.turn_end_unknown"]
+    assert [(r.__dict__["token"], r.__dict__["token_id"]) for r in logged] == [("<|end|>", END)]
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,15 @@ def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_l
         value = defaults.get(name)
         assert card.HasField(name) == (value is not None)
         assert getattr(card, name) == pytest.approx(value or 0)
-    said = [r.__dict__["field"] for r in caplog.records if r.msg == "model.default_ignored"]
-    assert said == ignored
+    logged = [r.__dict__["field"] for r in caplog.records if r.msg == "model.default_ignored"]
+    assert logged == ignored
 
 
-@pytest.mark.parametrize(("context_tokens", "said"), [(24, []), (25, ["long factors of LongRoPE"])])
+@pytest.mark.parametrize(
+    ("context_tokens", "facts"), [(24, []), (25, ["long factors of LongRoPE"])]
+)
 def test_frequencies_that_are_not_those_of_short_texts_are_in_the_log(
-    folder: Path, caplog: pytest.LogCaptureFixture, context_tokens: int, said: list[str]
+    folder: Path, caplog: pytest.LogCaptureFixture, context_tokens: int, facts: list[str]
 ) -> None:
     caplog.set_level("INFO")
     one = SWITCHING["llama, LongRoPE"]
@@ -150,8 +153,8 @@ def test_frequencies_that_are_not_those_of_short_texts_are_in_the_log(
     )
     chosen = [record for record in caplog.records if record.msg == "engine.chosen"]
     whys = [r.__dict__["frequencies"] for r in chosen if "frequencies" in r.__dict__]
-    assert len(whys) == len(said)
-    assert all(fact in why and "at most 24" in why for fact, why in zip(said, whys, strict=True))
+    assert len(whys) == len(facts)
+    assert all(fact in why and "at most 24" in why for fact, why in zip(facts, whys, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

@@ -55,7 +55,7 @@ def test_a_sequence_that_breaks_a_launch_fails_alone() -> None:
 
 
 @pytest.mark.parametrize("leaves", ["park", "cancel"])
-def test_who_leaves_while_a_step_is_under_way_changes_nothing_for_who_takes_its_slot(
+def test_a_sequence_that_leaves_during_a_step_changes_nothing_for_the_next_in_its_slot(
     leaves: str,
 ) -> None:
     engine, history = async_engine(max_slots=1), History()

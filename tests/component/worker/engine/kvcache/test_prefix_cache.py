@@ -1,4 +1,4 @@
-"""Contexts that begin alike: computed once, and nobody's output differs for it."""
+"""Contexts with one prefix: it is computed once, and no output differs for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from headrace.prefixes import BLOCK_TOKENS, block_hashes, root_hash
 from headrace_worker.engine.base.interface import Engine, EngineStatistics, Sequence
-from headrace_worker.engine.base.model_runner import DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.base.model_runner import (
+    DecodeBatch,
+    Ints,
+    PrefillChunk,
+    SequenceContext,
+)
 from headrace_worker.engine.kvcache.kv_cache import PromptContext
 from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
 from headrace_worker.engine.model.packed_runner import PackedModelRunner
@@ -77,10 +82,11 @@ def test_logits_behind_a_copied_prefix_are_the_plain_models(
     expected = _plain_logits(model, other)
     forward = PackedModelRunner(model, STORES[store](3, 64), prefix_root=root_hash(""))
     with torch.inference_mode():
-        assert _computed(forward, forward.assign_slot([0, 1, 2], first), first)[0] == 0
+        slot = forward.assign_slot([0, 1, 2], SequenceContext(first))
+        assert _computed(forward, slot, first)[0] == 0
         if left:
             forward.release(0, first)
-        slot = forward.assign_slot([1, 2], other)
+        slot = forward.assign_slot([1, 2], SequenceContext(other))
         known, logits = _computed(forward, slot, other)
     assert known == 37 // BLOCK_TOKENS * BLOCK_TOKENS
     error = float((logits - expected[-1]).abs().max())
@@ -188,8 +194,8 @@ def test_cached_prompt_tokens_are_reported_whatever_output_was_cached_with_them(
     assert fresh.cached_prompts == {1: 0}
     again = replace(one, output_ids=tuple(fresh.tokens[1][:30]))
     assert run(engine, [again]).cached_prompts == {1: 40}
-    told = replace(one, parameters=replace(long, prompt_logprobs=0))
-    assert run(engine, [told]).cached_prompts == {1: 0}
+    with_logprobs = replace(one, parameters=replace(long, prompt_logprobs=0))
+    assert run(engine, [with_logprobs]).cached_prompts == {1: 0}
 
 
 @pytest.mark.parametrize("store", STORES)

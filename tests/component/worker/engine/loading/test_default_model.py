@@ -60,7 +60,7 @@ def test_any_text_comes_back_from_the_tokenizer_unchanged(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer"),
+    ("question", "answer"),
     [
         ("Say hello.", "Hello! It is good to see you."),
         ("who lives in willowmere", "Ada, Edith and Ida live in Willowmere."),
@@ -69,15 +69,15 @@ def test_any_text_comes_back_from_the_tokenizer_unchanged(text: str) -> None:
         ("Count from 3 to 9.", "3, 4, 5, 6, 7, 8, 9"),
     ],
 )
-def test_it_answers_what_the_card_says_and_stops(asked: str, answer: str) -> None:
-    assert reply(user(asked)) == f"{answer}<|end|>"
+def test_it_answers_as_its_model_card_states_and_stops(question: str, answer: str) -> None:
+    assert reply(user(question)) == f"{answer}<|end|>"
 
 
-def test_it_says_so_when_it_does_not_know() -> None:
+def test_it_answers_that_it_does_not_know_what_it_does_not() -> None:
     assert reply(user("Explain quantum mechanics.")).startswith("I do not know that.")
 
 
-def test_a_story_is_about_what_was_asked_and_ends() -> None:
+def test_a_story_is_about_the_requested_subject_and_ends() -> None:
     story = reply(user("Tell me a story about a cat and a violin."))
     assert "cat" in story
     assert "violin" in story

@@ -25,9 +25,9 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"bias": "lora_only"}, "sets bias, "),
     ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
     ({"peft_type": "IA3"}, "is not peft's of a LoRA adapter"),
-    ({"r": 5}, "has rank 4, where adapter_config.json says 5"),
+    ({"r": 5}, "has rank 4, where adapter_config.json has 5"),
     ({"lora_alpha": None}, "gives no rank or alpha for module model.layers."),
-    ({"rank_pattern": {"q_proj": 3}}, "q_proj has rank 4, where adapter_config.json says 3"),
+    ({"rank_pattern": {"q_proj": 3}}, "q_proj has rank 4, where adapter_config.json has 3"),
 ]
 
 
@@ -43,7 +43,7 @@ def test_what_is_not_applied_is_refused_by_name(
 
 def refusal(folder: Path) -> str:
     with pytest.raises(AdapterRefused) as caught:
-        packed(random_model("llama"), **BOUNDS).load_adapter(folder)
+        packed(random_model("llama"), **BOUNDS).adapters.load(folder)
     return str(caught.value)
 
 
@@ -96,8 +96,8 @@ def test_ranks_and_scales_by_pattern_are_those_that_peft_takes(tmp_path: Path) -
         alpha_pattern={"self_attn.v_proj": 1, "up_proj": 30},
     )
     engine = packed(random_model("llama"), **BOUNDS)
-    fitted = engine.load_adapter(folder)
-    engine.add_adapter(fitted)
+    fitted = engine.adapters.load(folder)
+    engine.adapters.add(fitted)
     one = replace(sequence(1, replace(GREEDY, ignore_eos=True)), adapter=fitted.digest)
     assert alone(engine, one) == generated(
         merged(random_model("llama"), folder), one.prompt_ids, 24

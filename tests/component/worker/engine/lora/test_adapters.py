@@ -1,4 +1,4 @@
-"""Adapters, several in one batch: every row says what a model with its own merged in would say."""
+"""Adapters, several in one batch: each row is as of a model with its own adapter merged in."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.base.interface import AdapterRefused, Sequence, SequenceRefused
-from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
+from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk, SequenceContext
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
-from headrace_worker.engine.loading.builder import adapters_for
+from headrace_worker.engine.loading.builder import EngineBuilder
 from headrace_worker.engine.loading.selfcheck import check_packable
 from headrace_worker.engine.lora.adapter_files import WEIGHTS, LoraWeights
 from headrace_worker.engine.lora.lora_layers import (
@@ -102,10 +102,9 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
     plain = [fresh(), *(merged(fresh(), folder) for folder in folders)]
     expected = [plain_logits(plain[slot % 4], text) for slot, text in enumerate(texts)]
     model = fresh()
-    probe = check_packable(model, ContiguousKvCache).probe
-    adapters = adapters_for(
-        model, worker_settings(**BOUNDS), PackedModelRunner(model, probe), packed=True
-    )
+    probe = check_packable(model, ContiguousKvCache).result
+    builder = EngineBuilder(model, worker_settings(**BOUNDS))
+    adapters = builder.adapters(PackedModelRunner(model, probe), packed=True)
     forward = PackedModelRunner(model, ContiguousKvCache(slots=6, tokens=24), adapters=adapters)
     digests = [""]
     for folder in folders:
@@ -113,7 +112,7 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
         adapters.add(fitted)
         digests.append(fitted.digest)
     for slot, text in enumerate(texts):
-        assert forward.assign_slot([slot], text, digests[slot % 4]) == slot
+        assert forward.assign_slot([slot], SequenceContext(text, digests[slot % 4])) == slot
         forward.allocate(slot)
     largest = max(
         float((row - expected[slot][position]).abs().max())
@@ -130,7 +129,7 @@ def rows_of_mixed_steps(
 ) -> list[tuple[int, int, Tensor]]:
     """Slot, position and logits of every row, where each begins two steps after the last.
 
-    Of every third slot all of the prompt's logits are asked for.
+    Of every third slot all of the prompt's logits are requested.
     """
     rows, decoding = [], dict[int, int]()
     for step in range(2 * len(texts) + 4):
@@ -158,7 +157,7 @@ def piece(slot: int, text: NDArray[np.int64], start: int) -> PrefillChunk:
 
 
 def kept(prefill: PrefillChunk) -> list[tuple[int, int]]:
-    """Slot and position of the rows whose logits it asks for."""
+    """Slot and position of the rows whose logits it requests."""
     end = prefill.start + len(prefill.token_ids)
     first = prefill.start if prefill.all_logits else end - prefill.is_last_chunk
     return [(prefill.slot, position) for position in range(first, end)]
@@ -182,8 +181,8 @@ def test_where_each_sequence_runs_alone_adapters_change_it_too(family: str, tmp_
 
 def held(engine: SlotEngine, folder: Path) -> str:
     """Fit and hold; returns the digest."""
-    fitted = engine.load_adapter(folder)
-    engine.add_adapter(fitted)
+    fitted = engine.adapters.load(folder)
+    engine.adapters.add(fitted)
     return fitted.digest
 
 
@@ -208,7 +207,7 @@ def adapted(number: int, digests: list[str], output_ids: tuple[int, ...] = ()) -
 
 @cache
 def expected_of_adapted() -> dict[int, list[int]]:
-    """What each of twelve says alone, the greedy ones held against `generate`."""
+    """What each of twelve generates alone, the greedy ones held against `generate`."""
     engine, digests = llama_engine()
     alone_ = {number: alone(engine, adapted(number, digests)) for number in range(12)}
     plain = [random_model("llama"), *(merged(random_model("llama"), f) for f in llama_adapters())]
@@ -250,10 +249,10 @@ def test_a_cached_prefix_is_used_under_its_own_adapter_only() -> None:
     one = sequence(1, prompt_tokens=50)
     for digest, hits in ((digests[1], 0), (digests[2], 0), (digests[0], 0), (digests[1], 48)):
         before = engine.statistics().prefix_hits
-        said = alone(engine, replace(one, adapter=digest))
+        generated = alone(engine, replace(one, adapter=digest))
         assert engine.statistics().prefix_hits - before == hits
         fresh, _ = llama_engine(prefix_cache=False)
-        assert said == alone(fresh, replace(one, adapter=digest))
+        assert generated == alone(fresh, replace(one, adapter=digest))
 
 
 def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None:
@@ -262,7 +261,7 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     a = held(engine, first)
     expected = expected_of_adapted()
     history = History()
-    b = engine.load_adapter(second).digest
+    b = engine.adapters.load(second).digest
     digests = ["", a, b, ""]
     engine.admit(adapted(0, digests))
     engine.admit(adapted(1, digests))
@@ -270,7 +269,7 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     held(engine, second)
     engine.admit(adapted(2, digests))
     history.step(engine)
-    engine.remove_adapter(a)
+    engine.adapters.remove(a)
     with pytest.raises(SequenceRefused, match="is not held"):
         engine.admit(adapted(5, digests))
     held(engine, third)
@@ -284,7 +283,7 @@ def test_a_removed_adapter_is_freed_with_the_last_sequence_that_uses_it() -> Non
     engine.admit(adapted(1, digests))
     full = engine.statistics().adapter_bytes
     for digest in digests[1:]:
-        engine.remove_adapter(digest)
+        engine.adapters.remove(digest)
     left = engine.statistics().adapter_bytes
     assert 0 < left < full
     engine.cancel(1)
@@ -295,7 +294,7 @@ def test_a_removed_adapter_is_freed_with_the_last_sequence_that_uses_it() -> Non
 def test_an_adapter_that_comes_back_while_it_is_leaving_stays() -> None:
     engine, digests = llama_engine()
     engine.admit(adapted(1, digests))
-    engine.remove_adapter(digests[1])
+    engine.adapters.remove(digests[1])
     held(engine, llama_adapters()[0])
     history = run(engine, [adapted(5, digests)])
     assert {1: history.tokens[1], 5: history.tokens[5]} == {

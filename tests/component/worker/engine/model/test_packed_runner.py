@@ -22,12 +22,8 @@ import headrace_worker
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
-from headrace_worker.engine.loading.builder import (
-    CacheTooSmall,
-    EngineContext,
-    build_packed,
-)
-from headrace_worker.engine.loading.selfcheck import PackedCheckFailed, check_packable
+from headrace_worker.engine.loading.builder import CacheTooSmall, EngineBuilder
+from headrace_worker.engine.loading.selfcheck import CheckFailed, check_packable
 from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
 from headrace_worker.engine.model.packed_runner import PackedModelRunner
 from helpers.families import FAMILIES
@@ -118,7 +114,7 @@ def test_an_architecture_with_attention_or_state_of_its_own_is_found_out_at_load
     model = random_model(family, **changes)
     try:
         check_packable(model, ContiguousKvCache)
-    except PackedCheckFailed:
+    except CheckFailed:
         return
     parameters = replace(GREEDY, max_tokens=16, ignore_eos=True)
     sequences = [sequence(number, parameters) for number in range(5)]
@@ -177,7 +173,7 @@ def mixed(number: int, output_ids: tuple[int, ...] = ()) -> Sequence:
 
 @cache
 def expected_of_mixed() -> dict[int, list[int]]:
-    """What each of nine says alone."""
+    """What each of nine generates alone."""
     return {number: alone(packed(tiny_llama()), mixed(number)) for number in range(9)}
 
 
@@ -305,13 +301,13 @@ def test_prompts_are_prefilled_in_the_order_of_their_arrival() -> None:
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
     settings = worker_settings(context_tokens=128)
-    enough = EngineContext(cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_packed(random_model("llama"), settings, enough).facts.max_slots == 5
+    enough = EngineBuilder(random_model("llama"), settings, cache_bytes=5 * 128 * token_bytes + 1)
+    assert enough.packed().facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_packed(random_model("llama"), settings, EngineContext(cache_bytes=1000))
+        EngineBuilder(random_model("llama"), settings, cache_bytes=1000).packed()
 
 
-def test_the_context_is_the_models_own_where_more_is_asked() -> None:
+def test_the_context_is_the_models_own_where_more_is_requested() -> None:
     assert packed(random_model("llama"), context_tokens=9999).facts.context_tokens == 256
 
 

@@ -13,14 +13,9 @@ import transformers
 
 from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
-from headrace_worker.engine.loading.builder import (
-    CacheTooSmall,
-    EngineContext,
-    build_stepwise,
-)
+from headrace_worker.engine.loading.builder import CacheTooSmall, EngineBuilder
 from headrace_worker.engine.loading.selfcheck import (
-    PackedCheckFailed,
-    StepwiseCheckFailed,
+    CheckFailed,
     check_packable,
     check_steppable,
 )
@@ -91,7 +86,7 @@ def test_every_position_has_the_plain_models_logits_beside_another_sequence(
     with torch.inference_mode():
         model.set_attn_implementation("eager")
         plain = model(input_ids=torch.from_numpy(text)[None], use_cache=False).logits[0]
-        stepping = check_steppable(model)
+        stepping = check_steppable(model).result
         forward = StepwiseModelRunner(
             model, supports_chunked_prefill=stepping.supports_chunked_prefill
         )
@@ -155,12 +150,12 @@ def test_state_that_sequences_share_is_found_out_at_load(
 ) -> None:
     """Or it is right: then transformers keeps the state with the sequence by now."""
     model = random_model(family, num_hidden_layers=3, head_dim=16, attention_window_size=16)
-    with pytest.raises(PackedCheckFailed):
+    with pytest.raises(CheckFailed):
         check_packable(model, ContiguousKvCache)
     fact = ""
     try:
         check_steppable(model)
-    except StepwiseCheckFailed as refused:
+    except CheckFailed as refused:
         fact = str(refused)
     if fact:
         assert re.search(r"with sdpa attention .* with eager attention", fact)
@@ -176,14 +171,14 @@ def test_state_that_sequences_share_is_found_out_at_load(
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
     settings = worker_settings(context_tokens=128)
-    enough = EngineContext(cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_stepwise(random_model("llama"), settings, enough).facts.max_slots == 5
+    enough = EngineBuilder(random_model("llama"), settings, cache_bytes=5 * 128 * token_bytes + 1)
+    assert enough.stepwise().facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_stepwise(random_model("llama"), settings, EngineContext(cache_bytes=1000))
+        EngineBuilder(random_model("llama"), settings, cache_bytes=1000).stepwise()
 
 
 def test_a_state_of_one_size_costs_the_same_in_any_context() -> None:
-    stepping = check_steppable(random_model("mamba", **FAMILIES["mamba"]))
+    stepping = check_steppable(random_model("mamba", **FAMILIES["mamba"])).result
     assert stepping.slot_bytes(100_000) == stepping.slot_bytes(16) > 0
 
 

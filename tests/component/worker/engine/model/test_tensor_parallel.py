@@ -1,4 +1,4 @@
-"""One model over two processes says what it says in one. On CPUs, over gloo."""
+"""One model over two processes generates what it generates in one. On CPUs, over gloo."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ async def test_two_processes_with_half_of_every_matrix_generate_what_one_generat
     )
     out, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
-    said = json.loads(out)
+    generated = json.loads(out)
     for one in parallel_engine.SEQUENCES:
-        assert said[str(one.sequence_id)] == alone(packed(tiny_llama()), one)
+        assert generated[str(one.sequence_id)] == alone(packed(tiny_llama()), one)

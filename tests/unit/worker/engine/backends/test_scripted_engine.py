@@ -23,6 +23,7 @@ from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_fil
 from headrace_worker.engine.base.interface import SequenceRefused
 from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from helpers.running_engine import GREEDY, alone, run, sequence
+from helpers.tokenizer_folders import write_tokenizer
 from helpers.worker_settings import worker_settings
 
 LONG = replace(GREEDY, max_tokens=1000, ignore_eos=True)
@@ -69,7 +70,7 @@ def test_an_answer_ends_of_itself_after_16_to_64_tokens() -> None:
 
 def test_the_files_are_what_transformers_reads(tmp_path: Path) -> None:
     files = scripted_tokenizer_files()
-    files.write_to(tmp_path)
+    write_tokenizer(files, tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == files.tokenizer_json
     assert files == TokenizerFiles(
         files.tokenizer_json, files.chat_template, files.special_tokens, (1,)

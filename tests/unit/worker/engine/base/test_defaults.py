@@ -1,4 +1,4 @@
-"""What a worker takes of a machine where nobody says."""
+"""What a worker takes of a machine where no setting decides."""
 
 from __future__ import annotations
 

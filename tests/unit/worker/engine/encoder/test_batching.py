@@ -11,7 +11,7 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
 
 
 def passes(lengths: dict[int, int], batch_tokens: int, batch_mode: BatchMode) -> list[list[int]]:
-    """All passes until nobody waits."""
+    """All passes until no input waits."""
     waiting, found = dict(lengths), []
     while waiting:
         chosen = choose_batch(waiting, batch_tokens=batch_tokens, batch_mode=batch_mode)

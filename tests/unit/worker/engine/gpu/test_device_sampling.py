@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from headrace_worker.engine.base.interface import SamplingParameters
 from headrace_worker.engine.gpu.device_sampling import (
-    DeviceSamplingColumns,
     SamplingKind,
     exponentials,
     noise_bits,
@@ -20,10 +19,11 @@ from headrace_worker.engine.gpu.device_sampling import (
 )
 from headrace_worker.engine.sampling import noise
 from headrace_worker.engine.sampling.host_sampling import (
-    RandomInputs,
+    SamplingColumns,
     argmax,
     sample,
 )
+from helpers.sampling_columns import columns_of
 
 WORDS = st.integers(0, 2**64 - 1)
 
@@ -41,14 +41,14 @@ def test_the_hash_is_that_of_the_host_bit_for_bit(seeds: list[int], index: int) 
 
 def random_rows(
     rows: int, seed: int, **columns: Any
-) -> tuple[torch.Tensor, DeviceSamplingColumns, torch.Tensor]:
+) -> tuple[torch.Tensor, SamplingColumns, torch.Tensor]:
     """Logits of several shapes, with parameters that are the same for all rows."""
     generator = np.random.default_rng(seed)
     spread = generator.choice([0.0, 0.5, 3.0, 20.0], size=(rows, 1))
     logits = (generator.standard_normal((rows, 300)) * spread).round(1).astype(np.float32)
     keys = generator.integers(-(2**63), 2**63, rows)
     one = SamplingParameters(max_tokens=1, **columns)
-    parameters = DeviceSamplingColumns.of([one] * rows)
+    parameters = columns_of([one] * rows)
     parameters.seed_keys.copy_(torch.from_numpy(keys))
     return torch.from_numpy(logits), parameters, torch.arange(rows)
 
@@ -73,13 +73,9 @@ def random_rows(
 def test_every_row_gets_the_token_that_the_host_would_give_it(columns: dict[str, float]) -> None:
     rows = 200
     logits, parameters, indices = random_rows(rows, 3, **columns)
-    shape = parameters
-    draw = RandomInputs(
-        parameters.seed_keys.numpy().view(np.uint64), indices.numpy().astype(np.uint64)
-    )
     tokens, finite = sample_on_device(logits, parameters, indices, SamplingKind.TYPICAL)
     assert finite.all()
-    assert tokens.tolist() == sample(logits, shape, draw).tolist()
+    assert tokens.tolist() == sample(logits, parameters, indices.numpy()).tolist()
     if not {"top_k", "top_p", "typical_p"} & columns.keys():
         assert (
             sample_on_device(logits, parameters, indices, SamplingKind.ALL_TOKENS)[0].tolist()

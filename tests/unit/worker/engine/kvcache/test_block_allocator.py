@@ -1,4 +1,4 @@
-"""Pages: shared by texts that begin alike, kept while nobody needs their place, never lost."""
+"""Blocks: shared by sequences with one prefix, cached until they are needed, never lost."""
 
 from __future__ import annotations
 

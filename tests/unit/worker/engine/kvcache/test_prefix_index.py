@@ -1,4 +1,4 @@
-"""Blocks of texts: what they are called, who holds them, and whose place is taken."""
+"""Block hashes, which slots hold which blocks, and which slot the next sequence gets."""
 
 from __future__ import annotations
 

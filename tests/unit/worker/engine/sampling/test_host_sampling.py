@@ -1,4 +1,4 @@
-"""How the next token is chosen: against transformers' processors and plain arithmetic."""
+"""How the next token is sampled: against transformers' processors and plain arithmetic."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from transformers import (
 
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.sampling.host_sampling import (
-    RandomInputs,
-    SamplingColumns,
     argmax,
     sample,
 )
 from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bits, seed_key
 from headrace_worker.engine.sampling.penalties import Penalties
 from headrace_worker.engine.sampling.sampler import Sampler
+from helpers.sampling_columns import columns_of
 
 GREEDY = SamplingParameters(max_tokens=8, temperature=0)
 
@@ -38,16 +37,6 @@ GREEDY = SamplingParameters(max_tokens=8, temperature=0)
 def spread_logits(rows: int, vocabulary: int, *, sharpness: float = 3.0) -> Tensor:
     generator = torch.Generator().manual_seed(rows * vocabulary)
     return torch.randn(rows, vocabulary, generator=generator) * sharpness
-
-
-def shape_of(parameters: list[SamplingParameters]) -> SamplingColumns:
-    return SamplingColumns.of(parameters)
-
-
-def draws(rows: int, *, seed: int = 5, first_index: int = 0) -> RandomInputs:
-    return RandomInputs(
-        words(seed_key(seed)).repeat(rows), words(*range(first_index, first_index + rows))
-    )
 
 
 def words(*values: int) -> Words:
@@ -112,7 +101,7 @@ def test_exponentials_are_above_zero_and_finite_at_both_ends() -> None:
 def test_a_draw_is_the_keyed_race_among_what_transformers_lets_survive(vocabulary: int) -> None:
     rows = 120
     logits, parameters = spread_logits(rows, vocabulary), various_parameters(rows)
-    chosen = sample(logits, shape_of(parameters), draws(rows))
+    chosen = sample(logits, columns_of(parameters), np.arange(rows))
     for row, requested in enumerate(parameters):
         weights = processed(logits[row], requested).double().softmax(-1)
         bits = noise_bits(words(seed_key(5)), words(row), words(*range(vocabulary)))
@@ -122,9 +111,9 @@ def test_a_draw_is_the_keyed_race_among_what_transformers_lets_survive(vocabular
 def test_a_row_is_drawn_the_same_beside_others_as_alone() -> None:
     rows = 60
     logits, parameters = spread_logits(rows, 3000, sharpness=0.5), various_parameters(rows)
-    together = sample(logits, shape_of(parameters), draws(rows))
+    together = sample(logits, columns_of(parameters), np.arange(rows))
     for row, own in enumerate(parameters):
-        alone = sample(logits[row : row + 1], shape_of([own]), draws(1, first_index=row))
+        alone = sample(logits[row : row + 1], columns_of([own]), np.array([row]))
         assert together[row] == alone[0]
 
 
@@ -134,7 +123,7 @@ def test_draws_are_distributed_as_the_weights_are(shape: dict[str, float]) -> No
     weights = torch.tensor([0.3, 0.2, 0.15, 0.1, 0.1, 0.08, 0.05, 0.02])
     logits = weights.log().expand(count, -1)
     requested = replace(SamplingParameters(max_tokens=8), **shape)  # type: ignore[arg-type]
-    chosen = sample(logits, shape_of([requested] * count), draws(count))
+    chosen = sample(logits, columns_of([requested] * count), np.arange(count))
     expected = weights * count
     chi_square = (
         ((torch.bincount(torch.from_numpy(chosen), minlength=8) - expected) ** 2 / expected)
@@ -147,14 +136,16 @@ def test_draws_are_distributed_as_the_weights_are(shape: dict[str, float]) -> No
 def test_tokens_that_tie_at_the_edge_all_survive() -> None:
     logits = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]).expand(400, -1)
     requested = SamplingParameters(max_tokens=8, top_k=2)
-    chosen = sample(logits, shape_of([requested] * 400), draws(400))
+    chosen = sample(logits, columns_of([requested] * 400), np.arange(400))
     assert set(chosen.tolist()) == {0, 1, 2, 3}
 
 
 def test_a_temperature_next_to_nothing_is_greedy() -> None:
     logits = spread_logits(20, 300)
     parameters = [SamplingParameters(max_tokens=8, temperature=1e-30)] * 20
-    assert sample(logits, shape_of(parameters), draws(20)).tolist() == logits.argmax(-1).tolist()
+    assert (
+        sample(logits, columns_of(parameters), np.arange(20)).tolist() == logits.argmax(-1).tolist()
+    )
 
 
 def test_greedy_takes_the_lowest_id_of_the_highest_and_reports_rows_that_are_not_finite() -> None:
@@ -200,7 +191,7 @@ def test_bias_is_added_before_the_penalties() -> None:
     assert changed[[3, 9, 1]].tolist() == [2.0, -100.0, 0.0]
 
 
-def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
+def test_each_slot_is_sampled_by_its_own_parameters() -> None:
     chooser = Sampler(slots=8, vocabulary_size=50)
     logits = spread_logits(4, 50)
     best = logits.argmax(-1).tolist()
@@ -214,7 +205,7 @@ def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
         chooser.admit(slot, Sequence(slot, (1,), (), parameters, seed=slot))
     slots, indices = np.array(list(requested)), np.array([0, 1, 2, 3])
     choice = chooser.sample(logits.clone(), slots, indices)
-    drawn = sample(logits[3:], shape_of([requested[6]]), draws(1, seed=6, first_index=3))
+    drawn = sample(logits[3:], columns_of([requested[6]], seed=6), np.array([3]))
     assert choice.token_ids == [best[0], best[1], 17, drawn.item()]
     assert choice.finite == [True] * 4
 
@@ -248,7 +239,7 @@ def test_masks_follow_from_the_output_so_far(
     assert set(masked(replace(GREEDY, **changes), output, torch.zeros(10))) == left
 
 
-def test_a_row_without_any_token_left_is_stuck_and_one_of_nans_is_not() -> None:
+def test_a_row_whose_masks_leave_no_token_is_a_dead_end_and_one_of_nans_is_not() -> None:
     chooser = Sampler(slots=3, vocabulary_size=10)
     nothing = replace(GREEDY, allowed_token_ids=frozenset((2,)), bad_words=((2,),))
     for slot, parameters in ((0, nothing), (1, replace(GREEDY, min_tokens=1)), (2, GREEDY)):
