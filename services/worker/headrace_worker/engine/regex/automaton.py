@@ -127,29 +127,26 @@ def derivative(regex: Regex, character: int) -> Regex:
 
 
 def _alt(parts: list[Regex]) -> Regex:
-    kept: dict[Regex, None] = {}
-    for part in parts:
-        for each in part.parts if isinstance(part, Alt) else (part,):
-            if each == Not(NEVER):
-                return each
-            if each != NEVER:
-                kept[each] = None
-    if not kept:
-        return NEVER
-    return next(iter(kept)) if len(kept) == 1 else Alt(tuple(sorted(kept, key=repr)))
+    return _combined(Alt, parts, neutral=NEVER, decisive=Not(NEVER))
 
 
 def _and(parts: list[Regex]) -> Regex:
-    kept: dict[Regex, None] = {}
+    return _combined(And, parts, neutral=Not(NEVER), decisive=NEVER)
+
+
+def _combined(
+    kind: type[Alt | And], parts: list[Regex], *, neutral: Regex, decisive: Regex
+) -> Regex:
+    """Return equal results for equal sets of parts; a `neutral` part adds nothing to others."""
+    kept: set[Regex] = set()
     for part in parts:
-        for each in part.parts if isinstance(part, And) else (part,):
-            if each == NEVER:
-                return NEVER
-            if each != Not(NEVER):
-                kept[each] = None
-    if not kept:
-        return Not(NEVER)
-    return next(iter(kept)) if len(kept) == 1 else And(tuple(sorted(kept, key=repr)))
+        kept.update(part.parts if isinstance(part, kind) else (part,))
+    if decisive in kept:
+        return decisive
+    kept.discard(neutral)
+    if len(kept) < 2:
+        return kept.pop() if kept else neutral
+    return kind(tuple(sorted(kept, key=repr)))
 
 
 def _not(inner: Regex) -> Regex:

@@ -6,6 +6,7 @@ A `pattern` is searched anywhere; only `^` and `$` anchor it. Python and ECMA-26
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import warnings
@@ -120,38 +121,26 @@ def intersect(one: Ranges, other: Ranges) -> Ranges:
     return invert(merge_ranges([*invert(one), *invert(other)]))
 
 
-def length_bounds(regex: Regex) -> tuple[int, int | None]:
-    """Return the least and greatest length of its strings; None for unbounded."""
+def length_bounds(regex: Regex) -> tuple[float, float]:
+    """Return the least and greatest length of its strings."""
     match regex:
         case Chars():
             return 1, 1
-        case Cat(parts):
-            each = [length_bounds(part) for part in parts]
-            return sum(low for low, _ in each), _total([high for _, high in each])
-        case Alt(parts):
-            each = [length_bounds(part) for part in parts]
-            maximum = [high for _, high in each]
-            return min(low for low, _ in each), None if None in maximum else max(
-                h or 0 for h in maximum
-            )
-        case And(parts):
-            each = [length_bounds(part) for part in parts]
-            return max(low for low, _ in each), min(
-                (high for _, high in each if high is not None), default=None
-            )
         case Not():
-            return 0, None
+            return 0, math.inf
         case Repeat(inner, minimum, maximum):
             low, high = length_bounds(inner)
-            return low * minimum, 0 if high == 0 else _times(high, maximum)
-
-
-def _total(numbers: list[int | None]) -> int | None:
-    return None if None in numbers else sum(each or 0 for each in numbers)
-
-
-def _times(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one * other
+            times = math.inf if maximum is None else maximum
+            return low * minimum, high * times if high and times else 0
+    each = [length_bounds(part) for part in regex.parts]
+    lows, highs = [low for low, _ in each], [high for _, high in each]
+    match regex:
+        case Cat():
+            return sum(lows), sum(highs)
+        case Alt():
+            return min(lows), max(highs)
+        case And():
+            return max(lows), min(highs)
 
 
 def search(pattern: str, *, permissive: bool = False) -> Regex:

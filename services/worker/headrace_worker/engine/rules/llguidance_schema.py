@@ -18,10 +18,10 @@ from headrace_worker.engine.regex.value_regex import (
 )
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
+from headrace_worker.engine.schema.subschemas import Key
 from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
-    Key,
     Number,
     Object,
     String,
@@ -39,9 +39,7 @@ def to_llguidance_schema(nodes: Nodes) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{names[ROOT]}", "$defs": defs}
 
 
-def _node(value_sets: list[ValueSet], names: dict[Key, str]) -> Any:
-    if not value_sets:
-        return False
+def _node(value_sets: list[ValueSet], names: dict[Key, str]) -> dict[str, Any]:
     plain = [_value_set(value_set, names) for value_set in value_sets]
     return plain[0] if len(plain) == 1 else {"anyOf": plain}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 
@@ -22,22 +22,56 @@ class Effect(StrEnum):
     REFUSED = "refused"
 
 
-class Form(StrEnum):
-    """What a keyword's value must be."""
+MAX_COUNT = 1_000_000
+"""A minimum above it is refused; a maximum above it is longer than any answer."""
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
-    ANYTHING = "anything"
-    SCHEMA = "a schema"
-    SCHEMA_OR_SCHEMAS = "a schema or a list of schemas"
-    SCHEMAS = "a list of one schema or more"
-    NAMED_SCHEMAS = "an object of schemas"
-    COUNT = "an integer of 0 or more"
-    NUMBER = "a number"
-    POSITIVE = "a number above 0"
-    TEXT = "a text"
-    TEXTS = "a list of texts"
-    FLAG = "true or false"
-    VALUES = "a list of one value or more"
-    TYPES = "a type of JSON, or a list of them"
+
+def is_number(value: object) -> bool:
+    """Return whether the value is a finite JSON number."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, dict | bool)
+
+
+def _are_schemas(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
+
+
+def _are_types(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(each in TYPES for each in names)
+
+
+class Form(Enum):
+    """What a keyword's value must be, and whether a value is that."""
+
+    ANYTHING = "anything", lambda _: True
+    SCHEMA = "a schema", _is_schema
+    SCHEMA_OR_SCHEMAS = (
+        "a schema or a list of schemas",
+        lambda v: _is_schema(v) or v == [] or _are_schemas(v),
+    )
+    SCHEMAS = "a list of one schema or more", _are_schemas
+    NAMED_SCHEMAS = (
+        "an object of schemas",
+        lambda v: isinstance(v, dict) and all(map(_is_schema, v.values())),
+    )
+    COUNT = "an integer of 0 or more", lambda v: is_number(v) and v >= 0 and v == int(v)
+    NUMBER = "a number", is_number
+    POSITIVE = "a number above 0", lambda v: is_number(v) and v > 0
+    TEXT = "a text", lambda v: isinstance(v, str)
+    TEXTS = "a list of texts", lambda v: isinstance(v, list) and all(type(t) is str for t in v)
+    FLAG = "true or false", lambda v: isinstance(v, bool)
+    VALUES = "a list of one value or more", lambda v: isinstance(v, list) and bool(v)
+    TYPES = "a type of JSON, or a list of them", _are_types
+
+    def __init__(self, description: str, fits: Callable[[Any], bool]) -> None:
+        self.description, self.fits = description, fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +79,6 @@ class Keyword:
     effect: Effect
     form: Form = Form.ANYTHING
     note: str = ""
-
-
-MAX_COUNT = 1_000_000
-"""A minimum above it is refused; a maximum above it is longer than any answer."""
-TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 
 def _enforced(form: Form, note: str = "") -> Keyword:
@@ -159,52 +188,7 @@ def check_keywords(schema: dict[str, Any], pointer: str) -> None:
         if keyword.effect is Effect.REFUSED:
             advice = f"; {keyword.note}".replace("`", "") if keyword.note else ""
             raise SchemaRefused(f"{name} at {pointer} cannot be enforced{advice}")
-        if not _FORMS.get(keyword.form, _anything)(value):
-            raise SchemaRefused(f"{name} at {pointer} should be {keyword.form.value}")
+        if not keyword.form.fits(value):
+            raise SchemaRefused(f"{name} at {pointer} should be {keyword.form.description}")
         if name.startswith("min") and keyword.form is Form.COUNT and value > MAX_COUNT:
             raise SchemaRefused(f"{name} at {pointer} is above {MAX_COUNT}")
-
-
-def is_number(value: object) -> bool:
-    """Return whether the value is a finite JSON number."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _anything(_: object) -> bool:
-    return True
-
-
-def _is_schema(value: object) -> bool:
-    return isinstance(value, dict | bool)
-
-
-def _are_schemas(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _is_type(value: object) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(each in TYPES for each in value)
-    return value in TYPES
-
-
-_FORMS: dict[Form, Callable[[Any], bool]] = {
-    Form.SCHEMA: _is_schema,
-    Form.SCHEMAS: _are_schemas,
-    Form.SCHEMA_OR_SCHEMAS: lambda v: _is_schema(v) or v == [] or _are_schemas(v),
-    Form.NAMED_SCHEMAS: lambda v: isinstance(v, dict) and all(map(_is_schema, v.values())),
-    Form.COUNT: lambda v: is_number(v) and v >= 0 and v == int(v),
-    Form.NUMBER: is_number,
-    Form.POSITIVE: lambda v: is_number(v) and v > 0,
-    Form.TEXT: lambda v: isinstance(v, str),
-    Form.TEXTS: _are_texts,
-    Form.FLAG: lambda v: isinstance(v, bool),
-    Form.VALUES: lambda v: isinstance(v, list) and bool(v),
-    Form.TYPES: _is_type,
-}

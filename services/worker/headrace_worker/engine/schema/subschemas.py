@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
-from headrace_worker.engine.schema.keywords import KEYWORDS, Form, SchemaRefused, check_keywords
+from headrace_worker.engine.schema.keywords import (
+    KEYWORDS,
+    MAX_COUNT,
+    Form,
+    SchemaRefused,
+    check_keywords,
+)
 
+Key = tuple[str, ...]
+"""Pointers of the subschemas that must all hold; the empty one allows any value."""
 Conjunction = tuple[str, ...]
 """Pointers of subschemas that must all hold, with references and combinations resolved."""
 
 MAX_ALTERNATIVES = 256
 _REFERENCES = ("$ref", "$dynamicRef")
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The subschemas of a conjunction, by pointer."""
+
+    schemas: dict[str, dict[str, Any]]
+
+    @property
+    def where(self) -> str:
+        return " and ".join(self.schemas)
+
+    def values(self, keyword: str) -> list[Any]:
+        """Return the keyword's values in the members that have it."""
+        return [schema[keyword] for schema in self.schemas.values() if keyword in schema]
+
+    def have(self, *keywords: str) -> bool:
+        """Return whether any member has any of the keywords."""
+        return any(keyword in schema for schema in self.schemas.values() for keyword in keywords)
+
+    def least(self, keyword: str) -> int:
+        """Return the count that the keyword requires; 0 without it."""
+        return int(max(self.values(keyword), default=0))
+
+    def most(self, keyword: str) -> int | None:
+        """Return the count that the keyword allows; None if it is unbounded."""
+        counts = (int(value) for value in self.values(keyword) if value <= MAX_COUNT)
+        return min(counts, default=None)
+
+    def first_with(self, keyword: str) -> str:
+        """Return the pointer of the first member that has the keyword, or else of the first."""
+        having = (pointer for pointer, schema in self.schemas.items() if keyword in schema)
+        return next(having, next(iter(self.schemas), "#"))
 
 
 class Subschemas:
@@ -56,6 +98,9 @@ class Subschemas:
         schema = self.get(pointer)
         assert isinstance(schema, dict)
         return schema
+
+    def members(self, conjunction: Conjunction) -> Members:
+        return Members({pointer: self.get_object(pointer) for pointer in conjunction})
 
     def alternatives(self, pointers: tuple[str, ...]) -> list[Conjunction]:
         """Return conjunctions, each of which is enough; none if nothing satisfies them.
@@ -134,6 +179,11 @@ class Subschemas:
             check_keywords(found, pointer)
             return found
         return bool(found)
+
+
+def key_of(pointers: Iterable[str | None]) -> Key:
+    """Return the key of the subschemas at these pointers, each once; None stands for none."""
+    return tuple(dict.fromkeys(each for each in pointers if each is not None))
 
 
 def child_pointer(pointer: str, *names: str | int) -> str:
