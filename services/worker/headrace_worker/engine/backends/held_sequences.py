@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from headrace_worker.engine.base.interface import (
@@ -26,17 +25,17 @@ from headrace_worker.engine.core.stop_conditions import (
 )
 
 
-@dataclass(slots=True, eq=False)
 class HeldSequence:
     """A sequence that the engine has admitted."""
 
-    sequence: Sequence
-    stop_ids: frozenset[int]
-    output_ids: list[int]
-    finish: FinishReason | None
-    """How it ends once no more tokens come; None if that is not known yet."""
-    prefilled: int = 0
-    """Tokens of the prompt and of earlier output that are in the cache."""
+    def __init__(self, sequence: Sequence, facts: EngineFacts) -> None:
+        self.sequence = sequence
+        self.stop_ids = stop_ids(sequence, facts.eos_token_ids)
+        self.output_ids = list(sequence.output_ids)
+        self.finish = finish_reason_so_far(sequence, facts)
+        """How it ends once no more tokens come; None if that is not known yet."""
+        self.prefilled = 0
+        """Tokens of the prompt and of earlier output that are in the cache."""
 
     @property
     def context_tokens(self) -> int:
@@ -56,18 +55,14 @@ Held = TypeVar("Held", bound=HeldSequence)
 class HoldingEngine(ABC, Generic[Held]):
     """An engine without a cache of its own; a subclass says where tokens come from."""
 
-    def __init__(
-        self, facts: EngineFacts, *, now_s: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, facts: EngineFacts, now_s: Callable[[], float] = time.perf_counter) -> None:
         self._facts, self._now_s = facts, now_s
         self._held: dict[int, Held] = {}
         self._counters = EngineCounters()
 
     @abstractmethod
-    def _start(
-        self, sequence: Sequence, stop_ids: frozenset[int], finish: FinishReason | None
-    ) -> Held:
-        """Begin a sequence; it has a `finish` if earlier attempts completed it.
+    def _start(self, sequence: Sequence) -> Held:
+        """Begin a sequence; it has a `finish` already if earlier attempts completed it.
 
         Raises:
             SequenceRefused: the engine cannot run it.
@@ -101,9 +96,7 @@ class HoldingEngine(ABC, Generic[Held]):
         validate_sequence(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
-        self._held[sequence.sequence_id] = self._start(
-            sequence, stop_ids(sequence, facts.eos_token_ids), finish_reason_so_far(sequence, facts)
-        )
+        self._held[sequence.sequence_id] = self._start(sequence)
 
     def step(self) -> StepOutput:
         output = StepOutput()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol
 
@@ -70,12 +70,14 @@ class RemoteBackend(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
 class _Held(HeldSequence):
-    pending: deque[int] = field(default_factory=deque)
-    """Arrived and not yet returned; at most `max_tokens`."""
-    failure: str | None = None
-    receiving: Future[None] | None = None
+    def __init__(self, sequence: Sequence, facts: EngineFacts) -> None:
+        super().__init__(sequence, facts)
+        self.prefilled = self.context_tokens
+        self.pending: deque[int] = deque()
+        """Arrived and not yet returned; at most `max_tokens`."""
+        self.failure: str | None = None
+        self.receiving: Future[None] | None = None
 
     @property
     def has_output(self) -> bool:
@@ -88,20 +90,15 @@ class RemoteEngine(HoldingEngine[_Held]):
     def __init__(self, facts: EngineFacts, backend: RemoteBackend, loop: LoopThread) -> None:
         super().__init__(facts)
         self._backend, self._loop = backend, loop
-        self._received: queue.SimpleQueue[tuple[_Held, TokenChunk | Exception]] = (
-            queue.SimpleQueue()
-        )
+        self._received = queue.SimpleQueue[tuple[_Held, TokenChunk | Exception]]()
 
     @property
     def unavailable_reason(self) -> str:
         return self._backend.unavailable_reason
 
-    def _start(
-        self, sequence: Sequence, stop_ids: frozenset[int], finish: FinishReason | None
-    ) -> _Held:
-        held = _Held(sequence, stop_ids, list(sequence.output_ids), finish)
-        held.prefilled = held.context_tokens
-        if finish is None:
+    def _start(self, sequence: Sequence) -> _Held:
+        held = _Held(sequence, self._facts)
+        if held.finish is None:
             self._require_supported(sequence)
             receiving = self._receive(held, self._with_bounded_output(sequence))
             held.receiving = self._loop.spawn(receiving)
@@ -148,10 +145,7 @@ class RemoteEngine(HoldingEngine[_Held]):
         wait_s = 0.0 if any(held.has_output for held in self._held.values()) else POLL_S
         try:
             while True:
-                held, news = (
-                    self._received.get(timeout=wait_s) if wait_s else self._received.get_nowait()
-                )
-                self._apply(held, news)
+                self._apply(*self._received.get(wait_s > 0, wait_s))
                 wait_s = 0.0
         except queue.Empty:
             pass

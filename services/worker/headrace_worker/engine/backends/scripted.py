@@ -27,7 +27,6 @@ from headrace_worker.engine.backends.scripted_text import (
 from headrace_worker.engine.base.interface import (
     Capabilities,
     EngineFacts,
-    FinishReason,
     Sequence,
     SequenceRefused,
     StepOutput,
@@ -72,10 +71,11 @@ class ScriptedSettings:
     faults: ScriptedFaults = ScriptedFaults()
 
 
-@dataclass(slots=True, eq=False)
 class _Held(HeldSequence):
-    key: int = 0
-    """What its output depends on, as `script_key` makes it."""
+    def __init__(self, sequence: Sequence, facts: EngineFacts) -> None:
+        super().__init__(sequence, facts)
+        seed = sequence.seed if sequence.parameters.temperature > 0 else None
+        self.key = script_key(sequence.prompt_ids, seed)
 
 
 class ScriptedEngine(HoldingEngine[_Held]):
@@ -109,7 +109,7 @@ class ScriptedEngine(HoldingEngine[_Held]):
                 logprobs=True, cache_salt=True, sampling=names_in("scripted").keys()
             ),
         )
-        super().__init__(facts, now_s=now_s)
+        super().__init__(facts, now_s)
 
     def admit(self, sequence: Sequence) -> None:
         if self._settings.faults.refuse_all:
@@ -118,12 +118,8 @@ class ScriptedEngine(HoldingEngine[_Held]):
             raise SequenceRefused("this engine takes no grammars")
         super().admit(sequence)
 
-    def _start(
-        self, sequence: Sequence, stop_ids: frozenset[int], finish: FinishReason | None
-    ) -> _Held:
-        seed = sequence.seed if sequence.parameters.temperature > 0 else None
-        key = script_key(sequence.prompt_ids, seed)
-        return _Held(sequence, stop_ids, list(sequence.output_ids), finish, key=key)
+    def _start(self, sequence: Sequence) -> _Held:
+        return _Held(sequence, self._facts)
 
     def _prepare_step(self) -> None:
         faults = self._settings.faults

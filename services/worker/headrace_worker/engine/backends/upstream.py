@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -198,12 +198,11 @@ class Upstream:
             await asyncio.sleep(self._settings.pause_s)
             try:
                 await self.get(self._settings.probe_path)
-            except UpstreamRejected:
-                self._breaker.record_success()
             except UpstreamUnavailable:
                 continue
-            else:
-                self._breaker.record_success()
+            except UpstreamRejected:
+                pass
+            self._breaker.record_success()
         log.info("upstream.back", extra={"url": self.url})
 
     async def close(self) -> None:
@@ -261,12 +260,9 @@ def _message(event: Any) -> str:
 
 def _retry_after_s(text: str) -> float | None:
     """Parse Retry-After, seconds or a date; None if it is neither."""
-    try:
+    with suppress(ValueError):
         return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):
         at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None

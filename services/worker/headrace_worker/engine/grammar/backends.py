@@ -14,15 +14,13 @@ class BackendMissing(Exception):
     """The library is not installed; the text says how to install it."""
 
 
-def compiler_for(
-    name: str, tokenizer: TokenizerFiles, vocabulary_size: int
-) -> CompileFunction | None:
+def compiler_for(name: str, files: TokenizerFiles, vocabulary_size: int) -> CompileFunction | None:
     """Return the compile function; None if the model has no end-of-sequence token.
 
     Raises:
         BackendMissing: `llguidance` is not installed.
     """
-    if not tokenizer.eos_token_ids:
+    if not files.eos_token_ids:
         log.warning("grammars.off", extra={"why": "the model has no end-of-sequence token"})
         return None
     # Why here: what is not asked for need not be installed.
@@ -33,15 +31,7 @@ def compiler_for(
             raise BackendMissing(
                 f"grammar_backend llguidance: {error}; pip install 'headrace[llguidance]'"
             ) from error
-        return Llguidance(
-            tokenizer.tokenizer_json,
-            vocabulary_size=vocabulary_size,
-            eos_token_ids=tokenizer.eos_token_ids,
-        ).compile
+        return Llguidance(files, vocabulary_size).compile
     from headrace_worker.engine.grammar.xgrammar_backend import Xgrammar
 
-    return Xgrammar(
-        tokenizer.tokenizer_json,
-        vocabulary_size=vocabulary_size,
-        eos_token_ids=tokenizer.eos_token_ids,
-    ).compile
+    return Xgrammar(files, vocabulary_size).compile

@@ -82,9 +82,7 @@ class Compiler:
         """Running, or in the queue."""
         self._queue: deque[Compilation] = deque()
         self._overdue = 0
-        self._results: queue.SimpleQueue[tuple[Compilation, Compiled | None, str]] = (
-            queue.SimpleQueue()
-        )
+        self._results = queue.SimpleQueue[tuple[Compilation, Compiled | None, str]]()
 
     def request(self, grammar: Grammar) -> Compilation:
         """Return the cached compilation, or start one as soon as a thread is free."""

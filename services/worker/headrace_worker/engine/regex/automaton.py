@@ -118,7 +118,8 @@ def derivative(regex: Regex, character: int) -> Regex:
         case And(parts):
             return _and([derivative(part, character) for part in parts])
         case Not(inner):
-            return _not(derivative(inner, character))
+            following = derivative(inner, character)
+            return following.inner if isinstance(following, Not) else Not(following)
         case Repeat(inner, minimum, maximum):
             if maximum == 0:
                 return NEVER
@@ -134,9 +135,7 @@ def _and(parts: list[Regex]) -> Regex:
     return _combined(And, parts, neutral=Not(NEVER), decisive=NEVER)
 
 
-def _combined(
-    kind: type[Alt | And], parts: list[Regex], *, neutral: Regex, decisive: Regex
-) -> Regex:
+def _combined(kind: type[Alt | And], parts: list[Regex], neutral: Regex, decisive: Regex) -> Regex:
     """Return equal results for equal sets of parts; a `neutral` part adds nothing to others."""
     kept: set[Regex] = set()
     for part in parts:
@@ -147,10 +146,6 @@ def _combined(
     if len(kept) < 2:
         return kept.pop() if kept else neutral
     return kind(tuple(sorted(kept, key=repr)))
-
-
-def _not(inner: Regex) -> Regex:
-    return inner.inner if isinstance(inner, Not) else Not(inner)
 
 
 def _first_sets(regex: Regex, found: set[Ranges]) -> None:

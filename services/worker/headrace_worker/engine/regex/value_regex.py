@@ -10,6 +10,7 @@ import math
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from re import _constants as ops  # type: ignore[attr-defined]
@@ -248,34 +249,29 @@ class _Reader:
         raise UnsupportedPattern(_NAMES.get(op, str(op).lower()))
 
     def _characters(self, op: Any, value: Any) -> Ranges:
-        if op is ops.LITERAL:
-            return intersect(((value, value),), ANY_CHARACTER.ranges)
-        if op is ops.NOT_LITERAL:
-            return invert(((value, value),))
         if op is ops.ANY:
             return invert(((10, 10),) if self._widest else _LINE_ENDS)
-        negated = value[0][0] is ops.NEGATE
+        members = value if op is ops.IN else [(ops.LITERAL, value)]
+        negated = op is ops.NOT_LITERAL or members[0][0] is ops.NEGATE
         ranges = [
-            r
-            for each in value[negated:]
-            for r in self._in_class(*each, permissive=negated != self._widest)
+            each
+            for member in members[members[0][0] is ops.NEGATE :]
+            for each in _in_class(*member, permissive=negated != self._widest)
         ]
-        return (
-            invert(merge_ranges(ranges))
-            if negated
-            else intersect(merge_ranges(ranges), ANY_CHARACTER.ranges)
-        )
+        found = merge_ranges(ranges)
+        return invert(found) if negated else intersect(found, ANY_CHARACTER.ranges)
 
-    def _in_class(self, op: Any, value: Any, *, permissive: bool) -> Ranges:
-        if op is ops.LITERAL:
-            return ((value, value),)
-        if op is ops.RANGE:
-            return (tuple(value),)
-        name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
-        positive = name.removeprefix("NOT_")
-        if positive == name:
-            return _class(name, permissive=permissive)
-        return invert(_class(positive, permissive=not permissive))
+
+def _in_class(op: Any, value: Any, *, permissive: bool) -> Ranges:
+    if op is ops.LITERAL:
+        return ((value, value),)
+    if op is ops.RANGE:
+        return (tuple(value),)
+    name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
+    positive = name.removeprefix("NOT_")
+    if positive == name:
+        return _class(name, permissive=permissive)
+    return invert(_class(positive, permissive=not permissive))
 
 
 def _look_ahead_in(items: list[tuple[Any, Any]]) -> int | None:
@@ -294,22 +290,19 @@ def _has_anchor(item: tuple[Any, Any]) -> bool:
 
 @cache
 def _class(name: str, *, permissive: bool) -> Ranges:
-    """Return the class in ECMA-262 (ASCII, but for spaces), or its widest reading."""
-    if name == "SPACE":
-        if not permissive:
-            return ((9, 13), (32, 32))
-        return merge_ranges([*((ord(c),) * 2 for c in _every() if c.isspace()), (0xFEFF, 0xFEFF)])
-    ascii_only = ((48, 57),) if name == "DIGIT" else ((48, 57), (65, 90), (95, 95), (97, 122))
+    """Return the class in ECMA-262, or its widest reading."""
+    plain, is_in_widest = _CLASSES[name]
     if not permissive:
-        return ascii_only
-    reads = str.isdecimal if name == "DIGIT" else str.isalnum
-    return merge_ranges([*((ord(c),) * 2 for c in _every() if reads(c)), *ascii_only])
+        return plain
+    widest = (code for code in range(sys.maxunicode + 1) if is_in_widest(chr(code)))
+    return merge_ranges([*plain, *((code, code) for code in widest)])
 
 
-def _every() -> map[str]:
-    return map(chr, range(sys.maxunicode + 1))
-
-
+_CLASSES: dict[str, tuple[Ranges, Callable[[str], bool]]] = {
+    "SPACE": (((9, 13), (32, 32)), lambda c: c.isspace() or c == "\ufeff"),
+    "DIGIT": (((48, 57),), str.isdecimal),
+    "WORD": (((48, 57), (65, 90), (95, 95), (97, 122)), str.isalnum),
+}
 _LINE_ENDS = ((10, 10), (13, 13), (0x2028, 0x2029))
 _BEGINS = ((ops.AT, ops.AT_BEGINNING), (ops.AT, ops.AT_BEGINNING_STRING))
 _ENDS = ((ops.AT, ops.AT_END), (ops.AT, ops.AT_END_STRING))

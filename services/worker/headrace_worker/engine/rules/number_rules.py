@@ -28,19 +28,16 @@ def number_rule(number: Number, add: AddRule) -> str:
     """Return the body of a rule for these numbers; `add` adds the rules that it needs."""
     if number.low is None and number.high is None and number.multiple_of == 1:
         return ANY_INTEGER if number.integer else ANY_NUMBER
-    options = _from_zero(number, add)
-    options += [f'"-" {option}' for option in _from_zero(_mirrored(number), add)]
-    return " | ".join(options)
-
-
-def _mirrored(number: Number) -> Number:
-    return replace(
+    mirrored = replace(
         number,
         low=None if number.high is None else -number.high,
         high=None if number.low is None else -number.low,
         exclusive_low=number.exclusive_high,
         exclusive_high=number.exclusive_low,
     )
+    options = _from_zero(number, add)
+    options += [f'"-" {option}' for option in _from_zero(mirrored, add)]
+    return " | ".join(options)
 
 
 def _from_zero(number: Number, add: AddRule) -> list[str]:

@@ -76,15 +76,12 @@ def _distinguishing_objects(one: Object, other: Object, get_node: GetNode) -> se
         mine, theirs = get_node(one.properties[name]), get_node(other.properties[name])
         if mine is None or theirs is None or not theirs.value_sets or theirs.omitted_types:
             continue
-        constant = _all_constants(mine) and _all_constants(theirs)
+        value_sets = (*mine.value_sets, *theirs.value_sets)
+        constant = all(isinstance(each, Constants) for each in value_sets)
         pairs = product(mine.value_sets, theirs.value_sets)
         if constant and all(_distinguishing(a, b, get_node) is not None for a, b in pairs):
             return {name} - one.required
     return None
-
-
-def _all_constants(node: Node) -> bool:
-    return all(isinstance(value_set, Constants) for value_set in node.value_sets)
 
 
 def _before(one: Number, other: Number) -> bool:
@@ -97,13 +94,9 @@ def _before(one: Number, other: Number) -> bool:
 
 
 def _types(value_set: ValueSet) -> set[str]:
-    match value_set:
-        case Constants(values):
-            return set(map(type_of, values))
-        case Number():
-            return {"number"}
-        case String():
-            return {"string"}
-        case Array():
-            return {"array"}
-    return {"object"}
+    if isinstance(value_set, Constants):
+        return set(map(type_of, value_set.values))
+    return {_TYPES[type(value_set)]}
+
+
+_TYPES = {Number: "number", String: "string", Array: "array", Object: "object"}

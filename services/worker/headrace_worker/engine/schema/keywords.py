@@ -6,14 +6,26 @@ The documentation's table is made from this one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
+from headrace_worker.engine.regex.value_regex import UnsupportedPattern
+
 
 class SchemaRefused(Exception):
     """The schema cannot be enforced, or nothing satisfies it; the text says where and why."""
+
+
+@contextmanager
+def refusing_unsupported(keyword: str, pointer: str) -> Iterator[None]:
+    """Raise SchemaRefused for a pattern that is unsupported."""
+    try:
+        yield
+    except UnsupportedPattern as error:
+        raise SchemaRefused(f"{keyword} at {pointer} cannot be enforced: {error}") from error
 
 
 class Effect(StrEnum):
@@ -91,6 +103,7 @@ def _refused(note: str = "") -> Keyword:
 
 _NO_EFFECT = Keyword(Effect.NONE)
 _FIXED_ORDER = "properties come in the order in which they are declared"
+_ALONE = "`true` or `false` only, in a schema that no other stands beside"
 
 KEYWORDS: dict[str, Keyword] = {
     # Core.
@@ -128,12 +141,8 @@ KEYWORDS: dict[str, Keyword] = {
     ),
     "propertyNames": _enforced(Form.SCHEMA),
     # Unevaluated.
-    "unevaluatedItems": _enforced(
-        Form.SCHEMA, "`true` or `false` only, in a schema that no other stands beside"
-    ),
-    "unevaluatedProperties": _enforced(
-        Form.SCHEMA, "`true` or `false` only, in a schema that no other stands beside"
-    ),
+    "unevaluatedItems": _enforced(Form.SCHEMA, _ALONE),
+    "unevaluatedProperties": _enforced(Form.SCHEMA, _ALONE),
     # Validation.
     "type": _enforced(Form.TYPES),
     "enum": _enforced(Form.VALUES, "values that what stands beside it forbids do not come"),
@@ -177,6 +186,28 @@ KEYWORDS: dict[str, Keyword] = {
     ),
 }
 """A keyword that is not here has no effect, as in JSON Schema."""
+
+KEYWORDS_ABOUT = {
+    "number": ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+    "string": ("maxLength", "minLength", "pattern", "format"),
+    "array": ("prefixItems", "items", "maxItems", "minItems", "uniqueItems", "unevaluatedItems"),
+    "object": (
+        "properties",
+        "patternProperties",
+        "additionalProperties",
+        "propertyNames",
+        "unevaluatedProperties",
+        "maxProperties",
+        "minProperties",
+        "required",
+    ),
+}
+"""Keywords by the type of the values that they are about."""
+
+
+def keywords_beside(keyword: str) -> tuple[str, ...]:
+    """Return the keywords that are about values of the same type."""
+    return next(keywords for keywords in KEYWORDS_ABOUT.values() if keyword in keywords)
 
 
 def check_keywords(schema: dict[str, Any], pointer: str) -> None:

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
-from headrace_worker.engine.regex.value_regex import Regex, UnsupportedPattern, fullmatch, search
+from headrace_worker.engine.regex.value_regex import Regex, fullmatch, search
 from headrace_worker.engine.schema.formats import FORMATS
-from headrace_worker.engine.schema.keywords import TYPES, SchemaRefused
-from headrace_worker.engine.schema.object_merging import OBJECTS, ObjectMerger, unevaluated_allowed
+from headrace_worker.engine.schema.keywords import (
+    KEYWORDS_ABOUT,
+    TYPES,
+    SchemaRefused,
+    refusing_unsupported,
+)
+from headrace_worker.engine.schema.object_merging import ObjectMerger, unevaluated_allowed
 from headrace_worker.engine.schema.subschemas import (
-    Conjunction,
     Key,
     Members,
     Subschemas,
@@ -36,13 +40,6 @@ MAX_MULTIPLE = 1000
 MAX_DIGITS = 40
 NO_BOUND = 10**200
 """Numbers that are written stay within it (see `ANY_NUMBER`)."""
-ARRAYS = ("prefixItems", "items", "maxItems", "minItems", "uniqueItems", "unevaluatedItems")
-_KEYWORDS_ABOUT = {
-    "number": ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
-    "string": ("maxLength", "minLength", "pattern", "format"),
-    "array": ARRAYS,
-    "object": OBJECTS,
-}
 
 
 class SchemaMerger:
@@ -52,7 +49,7 @@ class SchemaMerger:
         self._subschemas = subschemas
         self._objects = ObjectMerger(subschemas, get_node)
 
-    def merge(self, conjunction: Conjunction, node: Node) -> None:
+    def merge(self, conjunction: Key, node: Node) -> None:
         """Add to the node the values that satisfy the conjunction, or why none do."""
         members = self._subschemas.members(conjunction)
         with _reasons_in(node):
@@ -93,7 +90,7 @@ class SchemaMerger:
             key_of(p[i] if i < len(p) else rest for p, rest in lists) for i in range(count)
         )
         ends = [rest for _, rest in lists if rest is not None]
-        more = unevaluated_allowed(self._subschemas, "unevaluatedItems", members, ARRAYS)
+        more = unevaluated_allowed(self._subschemas, members, "unevaluatedItems")
         if ends:
             closed = any(self._subschemas.get(pointer) is False for pointer in ends)
         else:
@@ -139,7 +136,7 @@ def _types(members: Members) -> tuple[list[str], set[str]]:
     if "number" in left:
         left.discard("integer")
     omitted_types: set[str] = set()
-    about = {name for name, keywords in _KEYWORDS_ABOUT.items() if members.have(*keywords)}
+    about = {name for name, keywords in KEYWORDS_ABOUT.items() if members.have(*keywords)}
     if about and not explicit and not members.have("enum", "const"):
         left, omitted_types = left & about, left - about
     return [name for name in TYPES if name in left], omitted_types
@@ -170,7 +167,7 @@ def _constants(members: Members, types: list[str]) -> Constants:
 def _require_simple(constant: Any, members: Members) -> None:
     if isinstance(constant, list | dict):
         for pointer, schema in members.schemas.items():
-            for keyword in _KEYWORDS_ABOUT[type_of(constant)]:
+            for keyword in KEYWORDS_ABOUT[type_of(constant)]:
                 if keyword in schema:
                     raise SchemaRefused(
                         f"{keyword} at {pointer} cannot be enforced beside an enum or const"
@@ -239,11 +236,8 @@ def _string(members: Members) -> String:
 
 def _nonempty_string(members: Members) -> String:
     string = _string(members)
-    try:
+    with refusing_unsupported("pattern", members.first_with("pattern")):
         empty = string.is_empty
-    except UnsupportedPattern as error:
-        at = members.first_with("pattern")
-        raise SchemaRefused(f"pattern at {at} cannot be enforced: {error}") from error
     if empty:
         raise Unsatisfiable(f"no text has such a pattern and length at {members.where}")
     return string
@@ -255,10 +249,8 @@ def _parts(pointer: str, schema: dict[str, Any]) -> list[Regex]:
     if schema.get("format") in FORMATS:
         parts.append(fullmatch(FORMATS[schema["format"]]))
     if "pattern" in schema:
-        try:
+        with refusing_unsupported("pattern", pointer):
             parts.append(search(schema["pattern"]))
-        except UnsupportedPattern as error:
-            raise SchemaRefused(f"pattern at {pointer} cannot be enforced: {error}") from error
     return parts
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Set
+from itertools import chain, product
 
 from headrace_worker.engine.regex.automaton import Automaton, matches
 from headrace_worker.engine.regex.value_regex import (
@@ -13,12 +13,15 @@ from headrace_worker.engine.regex.value_regex import (
     And,
     Not,
     Regex,
-    UnsupportedPattern,
     alternatives,
     literal,
     search,
 )
-from headrace_worker.engine.schema.keywords import SchemaRefused
+from headrace_worker.engine.schema.keywords import (
+    SchemaRefused,
+    keywords_beside,
+    refusing_unsupported,
+)
 from headrace_worker.engine.schema.subschemas import Key, Members, Subschemas, child_pointer, key_of
 from headrace_worker.engine.schema.value_sets import (
     AdditionalNames,
@@ -31,16 +34,6 @@ from headrace_worker.engine.schema.value_sets import (
 )
 
 MAX_PATTERNS = 3
-OBJECTS = (
-    "properties",
-    "patternProperties",
-    "additionalProperties",
-    "propertyNames",
-    "unevaluatedProperties",
-    "maxProperties",
-    "minProperties",
-    "required",
-)
 
 Patterns = dict[str, tuple[Regex, Regex]]
 """By pattern: names that surely match, and those that some dialect takes for a match."""
@@ -54,15 +47,16 @@ class ObjectMerger:
 
     def merge(self, members: Members) -> Object:
         """Return the objects that satisfy the members. Raises SchemaRefused, Unsatisfiable."""
-        patterns = {
-            pattern: (_searched(pattern, pointer), _searched(pattern, pointer, permissive=True))
-            for pointer, schema in members.schemas.items()
-            for pattern in schema.get("patternProperties", {})
-        }
+        patterns: Patterns = {}
+        for pointer, schema in members.schemas.items():
+            for pattern in schema.get("patternProperties", {}):
+                with refusing_unsupported("patternProperties", pointer):
+                    patterns[pattern] = search(pattern), search(pattern, permissive=True)
         allowed = self._allowed_names(members)
         declared, forbidden = {}, []
-        required = frozenset(name for names in members.values("required") for name in names)
-        for name in _names(members):
+        required = frozenset(chain.from_iterable(members.values("required")))
+        names = members.values("properties") + members.values("required")
+        for name in dict.fromkeys(chain.from_iterable(names)):
             if all(matches(regex, name) for regex in allowed):
                 declared[name] = self._value(name, members, patterns)
             else:
@@ -89,19 +83,9 @@ class ObjectMerger:
 
     def _value(self, name: str, members: Members, patterns: Patterns) -> Key:
         """Return the pointers of subschemas that apply to a declared name."""
-        pointers: list[str] = []
-        for pointer, schema in members.schemas.items():
-            own, doubtful = [], False
-            if name in schema.get("properties", {}):
-                own.append(child_pointer(pointer, "properties", name))
-            for pattern in schema.get("patternProperties", {}):
-                surely, perhaps = (matches(each, name) for each in patterns[pattern])
-                doubtful = doubtful or perhaps != surely
-                if perhaps:
-                    own.append(child_pointer(pointer, "patternProperties", pattern))
-            if (not own or doubtful) and "additionalProperties" in schema:
-                own.append(child_pointer(pointer, "additionalProperties"))
-            pointers += own
+        surely = {p for p, (regex, _) in patterns.items() if matches(regex, name)}
+        perhaps = {p for p, (_, regex) in patterns.items() if matches(regex, name)}
+        pointers = _pointers(members, perhaps, perhaps - surely, name)
         if not pointers:
             # Required, and not more: where others may not come, it may not either.
             pointers = [
@@ -115,7 +99,11 @@ class ObjectMerger:
         self, members: Members, patterns: Patterns, allowed: list[Regex], taken: tuple[str, ...]
     ) -> tuple[AdditionalNames, ...]:
         """Return which undeclared names may come; one entry for each set of patterns."""
-        open_ = self._is_open(members)
+        unevaluated = unevaluated_allowed(self._subschemas, members, "unevaluatedProperties")
+        # Whether names that match nothing may come.
+        open_ = members.have("additionalProperties") or (
+            unevaluated and not members.have("properties", "patternProperties")
+        )
         if len(patterns) > MAX_PATTERNS:
             raise SchemaRefused(
                 f"patternProperties at {next(iter(members.schemas))} cannot be enforced: there are"
@@ -126,12 +114,7 @@ class ObjectMerger:
             matched = {p for p, match in zip(patterns, chosen, strict=True) if match}
             if not matched and not open_:
                 continue
-            pointers = []
-            for pointer, schema in members.schemas.items():
-                own = [p for p in schema.get("patternProperties", {}) if p in matched]
-                pointers += [child_pointer(pointer, "patternProperties", p) for p in own]
-                if not own and "additionalProperties" in schema:
-                    pointers.append(child_pointer(pointer, "additionalProperties"))
+            pointers = _pointers(members, matched)
             if any(self._subschemas.get(pointer) is False for pointer in pointers):
                 continue
             parts = [
@@ -142,14 +125,6 @@ class ObjectMerger:
             if regex is None or not _is_never(regex, members):
                 found.append(AdditionalNames(regex, key_of(pointers)))
         return tuple(found)
-
-    def _is_open(self, members: Members) -> bool:
-        """Return whether names that match nothing may come."""
-        word = "unevaluatedProperties"
-        unevaluated = unevaluated_allowed(self._subschemas, word, members, OBJECTS)
-        return members.have("additionalProperties") or (
-            unevaluated and not members.have("properties", "patternProperties")
-        )
 
     def _allowed_names(self, members: Members) -> list[Regex]:
         """Return what each propertyNames allows, unless that is any name."""
@@ -172,9 +147,7 @@ class ObjectMerger:
         return found
 
 
-def unevaluated_allowed(
-    subschemas: Subschemas, word: str, members: Members, words: tuple[str, ...]
-) -> bool:
+def unevaluated_allowed(subschemas: Subschemas, members: Members, word: str) -> bool:
     """Return whether all members allow what no other keyword is about.
 
     Raises:
@@ -189,17 +162,33 @@ def unevaluated_allowed(
         allowed = False
         seen = {each for one in subschemas.alternatives((pointer,)) for each in one}
         others = Members({p: s for p, s in members.schemas.items() if p not in seen})
-        if value is not False or others.have(*words):
+        if value is not False or others.have(*keywords_beside(word)):
             raise SchemaRefused(f"{word} at {pointer} cannot be enforced here")
     return allowed
 
 
+def _pointers(
+    members: Members, matched: Set[str], doubtful: Set[str] = frozenset(), *names: str
+) -> list[str]:
+    """Return the subschemas of these names, or of any name that matches these patterns.
+
+    Whether it matches those in `doubtful` depends on the dialect.
+    """
+    pointers: list[str] = []
+    for pointer, schema in members.schemas.items():
+        patterns = [p for p in schema.get("patternProperties", {}) if p in matched]
+        declared = [name for name in names if name in schema.get("properties", {})]
+        own = [child_pointer(pointer, "properties", name) for name in declared]
+        own += [child_pointer(pointer, "patternProperties", pattern) for pattern in patterns]
+        if "additionalProperties" in schema and (not own or doubtful & set(patterns)):
+            own.append(child_pointer(pointer, "additionalProperties"))
+        pointers += own
+    return pointers
+
+
 def _is_never(regex: Regex, members: Members) -> bool:
-    try:
+    with refusing_unsupported("patternProperties", members.first_with("patternProperties")):
         form = expression_or_automaton(regex)
-    except UnsupportedPattern as error:
-        at = members.first_with("patternProperties")
-        raise SchemaRefused(f"patternProperties at {at} cannot be enforced: {error}") from error
     return isinstance(form, Automaton) and form.is_empty
 
 
@@ -211,19 +200,3 @@ def _all_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
     if taken:
         parts.append(Not(alternatives(*taken)))
     return parts[0] if len(parts) == 1 else And(tuple(parts))
-
-
-def _names(members: Members) -> list[str]:
-    """Return declared names, then names that are only required, each once."""
-    names = [name for named in members.values("properties") for name in named]
-    names += [name for required in members.values("required") for name in required]
-    return list(dict.fromkeys(names))
-
-
-def _searched(pattern: str, pointer: str, *, permissive: bool = False) -> Regex:
-    try:
-        return search(pattern, permissive=permissive)
-    except UnsupportedPattern as error:
-        raise SchemaRefused(
-            f"patternProperties at {pointer} cannot be enforced: {error}"
-        ) from error

@@ -12,11 +12,7 @@ from typing import Any
 from headrace_worker.engine.schema.disjoint import distinguishing_names
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.merging import SchemaMerger
-from headrace_worker.engine.schema.pruning import (
-    explain_unsatisfiable,
-    pruned,
-    satisfiable_keys,
-)
+from headrace_worker.engine.schema.pruning import explain_unsatisfiable, pruned, satisfiable_keys
 from headrace_worker.engine.schema.subschemas import Key, Subschemas, child_pointer, key_of
 from headrace_worker.engine.schema.value_sets import Array, Node, Object, ValueSet
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,8 +19,6 @@ from headrace_worker.engine.schema.keywords import (
 
 Key = tuple[str, ...]
 """Pointers of the subschemas that must all hold; the empty one allows any value."""
-Conjunction = tuple[str, ...]
-"""Pointers of subschemas that must all hold, with references and combinations resolved."""
 
 MAX_ALTERNATIVES = 256
 _REFERENCES = ("$ref", "$dynamicRef")
@@ -64,8 +63,7 @@ class Subschemas:
     def __init__(self, root: dict[str, Any]) -> None:
         """Raises SchemaRefused for identifiers below the root."""
         self._known: dict[str, dict[str, Any] | bool] = {}
-        self._required: dict[str, str] = {}
-        self._conjunctions: dict[str, list[Conjunction]] = {}
+        self._conjunctions: dict[str, list[Key]] = {}
         self._in_progress: set[str] = set()
         self._root = root
         self._anchors: dict[str, str] = {}
@@ -87,22 +85,20 @@ class Subschemas:
 
     def require(self, pointer: str, names: list[str]) -> None:
         """From now on the subschema also requires these names."""
-        narrowing = self._required.setdefault(pointer, f"{pointer}, told apart")
-        known = self._known.get(narrowing)
-        more = [*known["required"], *names] if isinstance(known, dict) else names
-        self._known[narrowing] = {"required": more}
+        schema = self.get_object(pointer)
+        self._known[pointer] = {**schema, "required": [*schema.get("required", ()), *names]}
         self._conjunctions.clear()
 
     def get_object(self, pointer: str) -> dict[str, Any]:
-        """Return a member of a `Conjunction`, which is never true or false."""
+        """Return a member of a conjunction, which is never true or false."""
         schema = self.get(pointer)
         assert isinstance(schema, dict)
         return schema
 
-    def members(self, conjunction: Conjunction) -> Members:
+    def members(self, conjunction: Key) -> Members:
         return Members({pointer: self.get_object(pointer) for pointer in conjunction})
 
-    def alternatives(self, pointers: tuple[str, ...]) -> list[Conjunction]:
+    def alternatives(self, pointers: tuple[str, ...]) -> list[Key]:
         """Return conjunctions, each of which is enough; none if nothing satisfies them.
 
         Raises:
@@ -110,7 +106,7 @@ class Subschemas:
         """
         return _joined([self._expanded(pointer) for pointer in pointers], " and ".join(pointers))
 
-    def _expanded(self, pointer: str) -> list[Conjunction]:
+    def _expanded(self, pointer: str) -> list[Key]:
         if pointer in self._in_progress:
             raise SchemaRefused(
                 f"the schema at {pointer} refers to itself, without anything between"
@@ -122,14 +118,17 @@ class Subschemas:
             self._in_progress.discard(pointer)
         return self._conjunctions[pointer]
 
-    def _expand(self, pointer: str) -> list[Conjunction]:
+    def _expand(self, pointer: str) -> list[Key]:
         schema = self.get(pointer)
         if isinstance(schema, bool):
             return [()] if schema else []
-        if isinstance(name := _discriminator(schema), str) and pointer not in self._required:
-            self.require(pointer, [name])
-        own = (pointer, self._required[pointer]) if pointer in self._required else (pointer,)
-        parts: list[list[Conjunction]] = [[own]]
+        discriminator = schema.get("discriminator")
+        if isinstance(discriminator, dict) and ("oneOf" in schema or "anyOf" in schema):
+            # OpenAPI's name by which the alternatives are told apart.
+            name = discriminator.get("propertyName")
+            if isinstance(name, str) and name not in schema.get("required", ()):
+                self.require(pointer, [name])
+        parts: list[list[Key]] = [[(pointer,)]]
         for name in _REFERENCES:
             if name in schema:
                 parts.append(self._expanded(self._target(schema[name], f"{name} at {pointer}")))
@@ -138,9 +137,7 @@ class Subschemas:
         for name in ("anyOf", "oneOf"):
             if name in schema:
                 each = (self._expanded(f"{pointer}/{name}/{i}") for i in range(len(schema[name])))
-                parts.append(
-                    list(dict.fromkeys(conjunction for one in each for conjunction in one))
-                )
+                parts.append(list(dict.fromkeys(chain.from_iterable(each))))
         return _joined(parts, pointer)
 
     def _target(self, reference: str, what: str) -> str:
@@ -165,20 +162,17 @@ class Subschemas:
     def _find(self, pointer: str) -> dict[str, Any] | bool:
         found: Any = self._root
         for name in pointer.split("/")[1:]:
-            if isinstance(found, bool):
-                raise KeyError(pointer)
-            if isinstance(found, list):
-                found = found[int(name)] if name.isdecimal() and int(name) < len(found) else None
+            if isinstance(found, dict):
+                found = found.get(name.replace("~1", "/").replace("~0", "~"))
+            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+                found = found[int(name)]
             else:
-                found = found[name.replace("~1", "/").replace("~0", "~")]
-            if not isinstance(found, dict | list | bool):
                 raise KeyError(pointer)
-        if isinstance(found, list):
-            raise KeyError(pointer)
         if isinstance(found, dict):
             check_keywords(found, pointer)
+        if isinstance(found, dict | bool):
             return found
-        return bool(found)
+        raise KeyError(pointer)
 
 
 def key_of(pointers: Iterable[str | None]) -> Key:
@@ -191,27 +185,13 @@ def child_pointer(pointer: str, *names: str | int) -> str:
     return "/".join([pointer, *(str(name).replace("~", "~0").replace("/", "~1") for name in names)])
 
 
-def _discriminator(schema: dict[str, Any]) -> object:
-    """Return the name by which OpenAPI tells the schema's alternatives apart."""
-    named = schema.get("discriminator")
-    combined = "oneOf" in schema or "anyOf" in schema
-    return named.get("propertyName") if combined and isinstance(named, dict) else None
-
-
-def _joined(parts: list[list[Conjunction]], pointer: str) -> list[Conjunction]:
-    count = 1
-    for part in parts:
-        count *= len(part)
-    if count > MAX_ALTERNATIVES:
+def _joined(parts: list[list[Key]], pointer: str) -> list[Key]:
+    if (count := math.prod(map(len, parts))) > MAX_ALTERNATIVES:
         raise SchemaRefused(
             f"the schema at {pointer} has {count} alternatives; it may have {MAX_ALTERNATIVES}"
         )
     # Each place once, in the order of reading.
-    joined = (
-        tuple(dict.fromkeys(each for conjunction in one for each in conjunction))
-        for one in product(*parts)
-    )
-    return list(dict.fromkeys(joined))
+    return list(dict.fromkeys(key_of(chain.from_iterable(one)) for one in product(*parts)))
 
 
 def _walk(schema: object, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:

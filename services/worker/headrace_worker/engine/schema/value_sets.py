@@ -100,11 +100,10 @@ class String:
         """Return a repetition of one character with the length bounds applied."""
         match regex:
             case Repeat(Chars() as character, minimum, maximum):
-                minimum = max(minimum, self.minimum)
                 bounds = [each for each in (maximum, self.maximum) if each is not None]
-                maximum = min(bounds, default=None)
-                if maximum is None or minimum <= maximum:
-                    return Repeat(character, minimum, maximum)
+                least, most = max(minimum, self.minimum), min(bounds, default=None)
+                if most is None or least <= most:
+                    return Repeat(character, least, most)
         return None
 
     def holds(self, value: str) -> bool:
@@ -174,18 +173,18 @@ class Node:
 
 def type_of(value: Any) -> str:
     """Return the JSON type of a value; that of an integer is "number"."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-    return "object"
+    return _TYPES[type(value)]
+
+
+_TYPES = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
 
 
 def frozen(value: Any) -> Any:
