@@ -1,4 +1,4 @@
-"""Every keyword of JSON Schema: held to, without effect, or refused; judged by `jsonschema`."""
+"""Every keyword of JSON Schema: enforced, without effect, or refused; judged by `jsonschema`."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_every_keyword_documented_as_enforced_is_tested() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("schema", "judge"), CASES)
-def test_whatever_is_drawn_is_valid(schema: Any, judge: Any, backend: str) -> None:
+def test_every_sampled_text_is_valid(schema: Any, judge: Any, backend: str) -> None:
     grammar = compiled(backend, schema)
     judged = judge(schema, format_checker=judge.FORMAT_CHECKER)
     for seed in range(SAMPLES):

@@ -53,7 +53,7 @@ Held = TypeVar("Held", bound=HeldSequence)
 
 
 class HoldingEngine(ABC, Generic[Held]):
-    """An engine without a cache of its own; a subclass says where tokens come from."""
+    """An engine without a cache of its own; a subclass provides the tokens."""
 
     def __init__(self, facts: EngineFacts, now_s: Callable[[], float] = time.perf_counter) -> None:
         self._facts, self._now_s = facts, now_s

@@ -110,8 +110,8 @@ class OpenAIBackend:
         if self._protocol is UpstreamProtocol.TOKEN_IDS:
             if token_ids is None and text:
                 raise BackendError(
-                    f"{self._upstream.url} gives no token ids: it does not know return_token_ids; "
-                    "set upstream_speaks to text"
+                    f"{self._upstream.url} returns no token ids: it does not support"
+                    " return_token_ids; set upstream_speaks to text"
                 )
             return tuple(token_ids or ())
         if self._protocol is UpstreamProtocol.CHAT:
@@ -154,9 +154,9 @@ def _sampling(sequence: Sequence) -> dict[str, Any]:
     """Return OpenAI's parameters, and others only if set: not every server knows their names."""
     parameters = sequence.parameters
     neutral = SamplingParameters(max_tokens=1)
-    asked = {n: getattr(parameters, n) for n in (*names_in("openai"), "ignore_eos")}
+    values = {n: getattr(parameters, n) for n in (*names_in("openai"), "ignore_eos")}
     sampling: dict[str, Any] = {
-        **{name: value for name, value in asked.items() if value != getattr(neutral, name)},
+        **{name: value for name, value in values.items() if value != getattr(neutral, name)},
         "temperature": parameters.temperature,
         "top_p": parameters.top_p,
         # OpenAI's seeds are signed.

@@ -123,7 +123,7 @@ async def _context_tokens(upstream: Upstream, model: str, requested: int | None)
         found = await upstream.get(f"/models/{model}")
     bounds = [b for b in (found.get("max_model_len"), requested) if isinstance(b, int)]
     if not bounds:
-        fact = f"it does not say how long the context of {model} is; set context_tokens"
+        fact = f"it does not report the context length of {model}; set context_tokens"
         raise ModelLoadFailed(upstream.url, fact)
     return min(bounds)
 

@@ -46,7 +46,7 @@ class TokenChunk:
 
 
 class BackendError(Exception):
-    """This sequence cannot continue; the text says why. Others are unaffected."""
+    """This sequence cannot continue; the message gives the reason. Others are unaffected."""
 
 
 class RemoteBackend(Protocol):
@@ -133,11 +133,11 @@ class RemoteEngine(HoldingEngine[_Held]):
                     self._received.put((held, piece))
                     if piece.finish is not None:
                         return
-            self._received.put((held, BackendError("the answer broke off without its end")))
+            self._received.put((held, BackendError("the stream ended without a finish reason")))
         except BackendError as failure:
             self._received.put((held, failure))
         except Exception as error:  # top of the task: the engine's thread raises it
-            log.critical("source.broke", exc_info=True)
+            log.critical("backend.failed", exc_info=True)
             self._received.put((held, error))
 
     def _prepare_step(self) -> None:

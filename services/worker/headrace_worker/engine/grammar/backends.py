@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class BackendMissing(Exception):
-    """The library is not installed; the text says how to install it."""
+    """The library is not installed; the message gives the command that installs it."""
 
 
 def compiler_for(name: str, files: TokenizerFiles, vocabulary_size: int) -> CompileFunction | None:
@@ -21,9 +21,9 @@ def compiler_for(name: str, files: TokenizerFiles, vocabulary_size: int) -> Comp
         BackendMissing: `llguidance` is not installed.
     """
     if not files.eos_token_ids:
-        log.warning("grammars.off", extra={"why": "the model has no end-of-sequence token"})
+        log.warning("grammars.disabled", extra={"reason": "the model has no end-of-sequence token"})
         return None
-    # Why here: what is not asked for need not be installed.
+    # Why here: a library that is not configured need not be installed.
     if name == "llguidance":
         try:
             from headrace_worker.engine.grammar.llguidance_backend import Llguidance

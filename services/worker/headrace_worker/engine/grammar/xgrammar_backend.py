@@ -72,7 +72,7 @@ class Xgrammar:
         texts = list(seen.decoded_vocab)
         for token_id, token in tokenizer.get_added_tokens_decoder().items():
             # Why: it would let "<|user|>" into a JSON string by the token of that name, and
-            # gateways leave special tokens out of what they say.
+            # gateways leave special tokens out of the text.
             if token.special and token_id < vocabulary_size:
                 texts[token_id] = b""
 

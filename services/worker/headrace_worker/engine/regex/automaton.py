@@ -166,7 +166,7 @@ def _first_sets(regex: Regex, found: set[Ranges]) -> None:
 
 
 def _classes(regex: Regex) -> tuple[Ranges, ...]:
-    """Return characters in classes that the expression cannot tell apart at its start."""
+    """Return characters in classes that the expression does not distinguish at its start."""
     heads: set[Ranges] = set()
     _first_sets(regex, heads)
     return _disjoint_classes(frozenset(heads))

@@ -181,7 +181,10 @@ class _Reader:
         self._widest = permissive
 
     def read(self, items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
-        """The values of a sequence; at the edges of the whole, any text may stand beside it."""
+        """Return the values of a sequence.
+
+        Any text may stand before it if it is `first` in the whole, and after it if it is `last`.
+        """
         left, right = first, last
         while first and items and items[0] in _BEGINS:
             items, left = items[1:], False
@@ -195,22 +198,18 @@ class _Reader:
             return self._ahead(items, place, starts=first and not left, left=left, right=right)
         if len(items) == 1 and _has_anchor(items[0]):
             return self._unit(items[0], first=left, last=right)
-        parts: list[Regex] = []
-        if left:
-            inner = bool(items) and _has_anchor(items[0])
-            parts = [self._unit(items[0], first=True, last=False)] if inner else [ANY_TEXT]
-            items = items[1:] if inner else items
-        end: list[Regex] = []
-        if right:
-            inner = bool(items) and _has_anchor(items[-1])
-            end = [self._unit(items[-1], first=False, last=True)] if inner else [ANY_TEXT]
-            items = items[:-1] if inner else items
-        return cat(*parts, *(self._unit(item) for item in items), *end)
+        start: list[Regex] = [ANY_TEXT] if left else []
+        if left and items and _has_anchor(items[0]):
+            start, items = [self._unit(items[0], first=True)], items[1:]
+        end: list[Regex] = [ANY_TEXT] if right else []
+        if right and items and _has_anchor(items[-1]):
+            end, items = [self._unit(items[-1], last=True)], items[:-1]
+        return cat(*start, *(self._unit(item) for item in items), *end)
 
     def _ahead(
         self, items: list[tuple[Any, Any]], place: int, *, starts: bool, left: bool, right: bool
     ) -> Regex:
-        """What stands before a look-ahead, then what both it and the rest allow."""
+        """Return what stands before a look-ahead, then what both it and the rest allow."""
         op, (direction, looked_for) = items[place]
         if direction < 0:
             raise UnsupportedPattern("a look-behind")

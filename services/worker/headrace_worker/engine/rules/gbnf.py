@@ -26,7 +26,7 @@ _HEX = "[0-9a-fA-F]"
 _STRING = {
     "string": f"{_QUOTE} string_rest",
     "string_rest": rf'{_QUOTE} | [^"\\\x00-\x1f] string_rest | "\\" escape string_rest',
-    # Why the long way: the half of a surrogate pair is no character, and strict readers say so.
+    # Why the long way: the half of a surrogate pair is no character, and strict parsers reject it.
     "escape": (
         rf'["\\/bfnrt] | "u" ([0-9a-cefA-CEF] {_HEX}{{3}} | [dD] [0-7] {_HEX}{{2}}'
         rf' | [dD] [89abAB] {_HEX}{{2}} "\\u" [dD] [c-fC-F] {_HEX}{{2}})'

@@ -16,7 +16,7 @@ from headrace_worker.engine.regex.value_regex import UnsupportedPattern
 
 
 class SchemaRefused(Exception):
-    """The schema cannot be enforced, or nothing satisfies it; the text says where and why."""
+    """The schema cannot be enforced, or nothing satisfies it; the message names the place."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Merge what subschemas say of an object: its names and their values. Pure."""
+"""Merge what subschemas require of an object: its names and their values. Pure."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Subschemas:
             return [()] if schema else []
         discriminator = schema.get("discriminator")
         if isinstance(discriminator, dict) and ("oneOf" in schema or "anyOf" in schema):
-            # OpenAPI's name by which the alternatives are told apart.
+            # OpenAPI's name, which distinguishes the alternatives.
             name = discriminator.get("propertyName")
             if isinstance(name, str) and name not in schema.get("required", ()):
                 self.require(pointer, [name])

@@ -22,7 +22,7 @@ from headrace_worker.engine.schema.subschemas import Key
 
 
 class Unsatisfiable(Exception):
-    """No value satisfies the subschemas; the text says why, and where."""
+    """No value satisfies the subschemas; the message gives reason and place."""
 
 
 @dataclass(frozen=True, slots=True)
