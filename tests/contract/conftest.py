@@ -12,7 +12,7 @@ from helpers import other_engines, running_mesh
 
 @pytest.fixture(scope="session")
 def upstream_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running_mesh.RunningMesh]:
-    """A whole mesh of our own, as somebody else's upstream."""
+    """A whole mesh of our own, as the upstream of another."""
     folder = tmp_path_factory.mktemp("upstream")
     other_engines.save_worded_llama(folder / "worded")
     model = ("--model", str(folder / "worded"), "--threads", "1")

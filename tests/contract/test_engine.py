@@ -191,7 +191,7 @@ def test_what_cannot_run_is_refused_with_the_fact_and_holds_nothing(
     engine.check_integrity()
 
 
-def test_a_long_prompt_takes_steps_in_which_others_go_on(stepped: Engine) -> None:
+def test_a_long_prompt_takes_steps_in_which_others_get_tokens(stepped: Engine) -> None:
     history = History()
     stepped.admit(sequence(0))
     history.step(stepped)
@@ -204,7 +204,7 @@ def test_a_long_prompt_takes_steps_in_which_others_go_on(stepped: Engine) -> Non
     assert len(history.tokens[1]) == 1
 
 
-def test_a_sequence_cancelled_in_its_prefill_leaves_nothing_and_harms_no_one(
+def test_a_sequence_cancelled_in_its_prefill_leaves_nothing_and_affects_no_other(
     stepped: Engine,
 ) -> None:
     expected = alone(stepped, sequence(0))
@@ -221,7 +221,7 @@ def test_a_sequence_cancelled_in_its_prefill_leaves_nothing_and_harms_no_one(
     assert history.tokens == {0: expected}
 
 
-def test_a_sequence_cancelled_at_any_time_harms_no_one(engine: Engine) -> None:
+def test_a_sequence_cancelled_at_any_time_affects_no_other(engine: Engine) -> None:
     expected = alone(engine, sequence(0))
     for steps in range(4):
         history = History()
@@ -279,7 +279,7 @@ def test_logprobs_are_returned_to_sequences_that_want_them_and_equal_for_any_chu
         assert rest.logprobs[0].own.tolist() == pytest.approx(told.own.tolist(), abs=1e-4)
 
 
-def test_letting_go_of_what_is_not_held_is_an_error_only_for_park(engine: Engine) -> None:
+def test_releasing_what_is_not_held_is_an_error_only_for_park(engine: Engine) -> None:
     engine.cancel(77)
     with pytest.raises(KeyError):
         engine.park(77)

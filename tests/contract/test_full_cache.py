@@ -30,7 +30,7 @@ def grown(engine: SlotEngine, history: History, *, until_parked: int) -> None:
         history.step(engine)
 
 
-def test_the_newest_makes_way_when_the_cache_is_full() -> None:
+def test_the_newest_is_parked_when_the_cache_is_full() -> None:
     engine, history = crowded(pages=14), History()
     for number in (0, 1, 2):
         engine.admit(sequence(number, LONG, prompt_tokens=16))
@@ -39,7 +39,7 @@ def test_the_newest_makes_way_when_the_cache_is_full() -> None:
     assert engine.statistics().running == 2
 
 
-def test_the_less_urgent_makes_way_for_the_newer() -> None:
+def test_the_less_urgent_is_parked_for_the_newer() -> None:
     engine, history = crowded(pages=14), History()
     for number, priority in ((0, 2), (1, 3), (2, 1)):
         one = sequence(number, LONG, prompt_tokens=16)
@@ -48,7 +48,7 @@ def test_the_less_urgent_makes_way_for_the_newer() -> None:
     assert history.parked == [1, 0]
 
 
-def test_what_makes_way_goes_on_as_if_nothing_had_been() -> None:
+def test_what_is_parked_continues_unchanged() -> None:
     sequences = [sequence(number, LONG, prompt_tokens=16) for number in range(4)]
     history = run(crowded(), sequences)
     assert history.parked
@@ -98,7 +98,7 @@ def test_a_sequence_that_can_never_fit_is_refused_alone() -> None:
     assert engine.statistics().running == 1
 
 
-def test_a_cache_smaller_than_the_context_that_is_asked_for_is_not_built() -> None:
+def test_a_cache_smaller_than_the_context_that_is_configured_is_not_built() -> None:
     with pytest.raises(CacheTooSmall, match="8 blocks"):
         crowded(pages=7)
 

@@ -73,31 +73,31 @@ def engine(request: pytest.FixtureRequest) -> Iterator[SlotEngine]:
 
 
 def whole_texts(engine: SlotEngine, grammar: Grammar, numbers: range) -> list[str]:
-    """What the sequences say under a grammar; all end of themselves."""
+    """Return the sequences' texts under a grammar; all end by themselves."""
     history = run(engine, [bound(number, grammar) for number in numbers])
     assert history.refused == {}
     assert set(history.finished.values()) == {FinishReason.STOP}
     return [text(history.tokens[number]) for number in numbers]
 
 
-def test_whatever_is_drawn_a_schema_holds(engine: SlotEngine) -> None:
-    for said in whole_texts(engine, FLOWER, range(12)):
-        Flower.model_validate_json(said, strict=True)
+def test_every_sampled_text_satisfies_the_schema(engine: SlotEngine) -> None:
+    for output in whole_texts(engine, FLOWER, range(12)):
+        Flower.model_validate_json(output, strict=True)
 
 
-def test_whatever_is_drawn_a_regular_expression_matches_all_of_it(engine: SlotEngine) -> None:
-    for said in whole_texts(engine, DATE, range(12)):
-        assert re.fullmatch(DATE.source, said)
+def test_every_sampled_text_matches_the_whole_regular_expression(engine: SlotEngine) -> None:
+    for output in whole_texts(engine, DATE, range(12)):
+        assert re.fullmatch(DATE.source, output)
 
 
-def test_whatever_is_drawn_a_grammar_derives_it(engine: SlotEngine) -> None:
-    for said in whole_texts(engine, SUM, range(8)):
-        assert re.fullmatch(r"\d\d? = \d\d?", said)
+def test_every_sampled_text_follows_the_grammar(engine: SlotEngine) -> None:
+    for output in whole_texts(engine, SUM, range(8)):
+        assert re.fullmatch(r"\d\d? = \d\d?", output)
 
 
 def test_a_forced_tool_call_is_one(engine: SlotEngine) -> None:
-    for said in whole_texts(engine, CALLED, range(8)):
-        call = json.loads(said.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    for output in whole_texts(engine, CALLED, range(8)):
+        call = json.loads(output.removeprefix("<tool_call>").removesuffix("</tool_call>"))
         assert call["name"] == "sky"
         assert call["arguments"]["hour"] in (1, 2, 3)
         assert len(call["arguments"]["who"]) <= 4
@@ -115,18 +115,19 @@ def test_a_call_of_best_effort_has_any_object_where_its_schema_cannot_be_enforce
         history = run(engine, [bound(number, grammar, max_tokens=60)])
         assert text(history.tokens[number]).startswith(f"{CALL['begin']}{{")
     held = called_with(CALL["content"] | {"best_effort": True})
-    for said in whole_texts(engine, held, range(4)):
-        assert json.loads(said[len("<tool_call>") : -len("</tool_call>")])["arguments"]["hour"] < 4
+    for output in whole_texts(engine, held, range(4)):
+        call = json.loads(output.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+        assert call["arguments"]["hour"] < 4
 
 
 def test_text_is_free_until_a_tool_call_begins(engine: SlotEngine) -> None:
-    """The output so far brings it about: a random model would not think of it."""
+    """The output so far forces it: a random model would not begin a call."""
     opening = tuple(tokenizer().encode("Let me see. <tool_call>").ids)
     free = run(engine, [bound(1, PERHAPS_CALLED, max_tokens=10)])
     assert free.finished == {1: FinishReason.LENGTH}
     forced = run(engine, [bound(2, PERHAPS_CALLED, output_ids=opening, max_tokens=40)])
-    said = text(list(opening) + forced.tokens[2])
-    assert re.match(r'Let me see. <tool_call>{"name": "sky", "arguments": {"hour": [123], ', said)
+    output = text(list(opening) + forced.tokens[2])
+    assert re.match(r'Let me see. <tool_call>{"name": "sky", "arguments": {"hour": [123], ', output)
 
 
 def test_a_call_can_be_begun_only_with_a_name_that_is_offered(engine: SlotEngine) -> None:
@@ -144,9 +145,9 @@ def test_a_call_can_be_begun_only_with_a_name_that_is_offered(engine: SlotEngine
     rests = [bound(n, grammar, output_ids=opening, max_tokens=40) for n in range(6)]
     history = run(engine, rests)
     for n in range(6):
-        said = text(list(opening) + history.tokens[n])
+        output = text(list(opening) + history.tokens[n])
         assert re.match(
-            r'Let me see\. <tool_call>\{"name": "get_(weather|time)", "arguments": \{', said
+            r'Let me see\. <tool_call>\{"name": "get_(weather|time)", "arguments": \{', output
         )
 
 
@@ -154,10 +155,10 @@ def test_any_object_is_json_for_as_long_as_it_goes(engine: SlotEngine) -> None:
     history = run(engine, [bound(number, Grammar(GrammarKind.JSON_OBJECT)) for number in range(8)])
     assert len(history.finished) == 8
     for number, reason in history.finished.items():
-        said = text(history.tokens[number])
-        assert said.startswith("{")
+        output = text(history.tokens[number])
+        assert output.startswith("{")
         if reason is FinishReason.STOP:
-            assert isinstance(json.loads(said), dict)
+            assert isinstance(json.loads(output), dict)
 
 
 def test_sequences_without_a_grammar_generate_what_they_generate_alone(engine: SlotEngine) -> None:
@@ -167,7 +168,7 @@ def test_sequences_without_a_grammar_generate_what_they_generate_alone(engine: S
         assert together.tokens[one.sequence_id] == alone(engine, one)
 
 
-def test_an_output_that_is_cut_anywhere_goes_on_as_it_would_have(engine: SlotEngine) -> None:
+def test_an_output_that_is_cut_anywhere_continues_unchanged(engine: SlotEngine) -> None:
     whole = alone(engine, bound(3, FLOWER))
     cuts = range(1, len(whole))
     assert len(cuts) > 8
@@ -200,16 +201,16 @@ def test_where_nothing_may_follow_it_ends_though_end_of_sequence_is_ignored(
     engine: SlotEngine,
 ) -> None:
     plain = bound(2, DATE)
-    deaf = replace(plain, parameters=replace(plain.parameters, ignore_eos=True))
-    history = run(engine, [deaf])
+    ignoring = replace(plain, parameters=replace(plain.parameters, ignore_eos=True))
+    history = run(engine, [ignoring])
     assert history.finished == {2: FinishReason.STOP}
     assert re.fullmatch(DATE.source, text(history.tokens[2]))
-    again = run(engine, [replace(deaf, output_ids=tuple(history.tokens[2]))])
+    again = run(engine, [replace(ignoring, output_ids=tuple(history.tokens[2]))])
     assert again.tokens == {}
     assert again.finished == {2: FinishReason.STOP}
 
 
-def test_max_tokens_cuts_what_a_grammar_would_go_on_with(engine: SlotEngine) -> None:
+def test_max_tokens_cuts_what_a_grammar_would_continue(engine: SlotEngine) -> None:
     history = run(engine, [bound(1, FLOWER, max_tokens=4)])
     assert history.finished == {1: FinishReason.LENGTH}
     assert len(history.tokens[1]) == 4

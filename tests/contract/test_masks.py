@@ -28,7 +28,7 @@ MASKED = replace(
 @pytest.fixture
 def masking(stepped: Engine) -> Engine:
     if not stepped.facts.capabilities.token_masks:
-        pytest.skip("it masks no tokens, and its card says so")
+        pytest.skip("it masks no tokens, as its capabilities report")
     return stepped
 
 

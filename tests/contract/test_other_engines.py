@@ -63,9 +63,7 @@ def test_llama_cpp_generates_what_transformers_generates_token_by_token(files: P
     assert split, "no answer had a part of a character, which its streams leave out"
 
 
-def test_text_that_comes_from_elsewhere_is_the_same_text(
-    upstream_mesh: RunningMesh, files: Path
-) -> None:
+def test_text_of_another_server_is_the_same_text(upstream_mesh: RunningMesh, files: Path) -> None:
     expected = asked(upstream_mesh, "completions", prompt="The mill")["text"]
     with speaking(UpstreamProtocol.TEXT, upstream_mesh, files) as engine:
         said = TOKENIZER.decode(alone(engine, saying("The mill")), skip_special_tokens=False)

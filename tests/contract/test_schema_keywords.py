@@ -1,4 +1,4 @@
-"""Every keyword of JSON Schema: held to, without effect, or refused; judged by `jsonschema`."""
+"""Every keyword of JSON Schema: enforced, without effect, or refused; judged by `jsonschema`."""
 
 from __future__ import annotations
 
@@ -188,7 +188,8 @@ ENFORCED: dict[str, list[Any]] = {
             "^(?=.*x)[x-z]{3}$",
             r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
         )
-    ],
+    ]
+    + [{"type": "string", "pattern": "^[a-z]*$", "allOf": [{"pattern": "b$"}]}],
     "maxItems": [
         {"type": "array", "items": FLAG, "maxItems": 3},
         {"prefixItems": [A, B], "maxItems": 1},
@@ -235,7 +236,7 @@ def test_every_keyword_documented_as_enforced_is_tested() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("schema", "judge"), CASES)
-def test_whatever_is_drawn_is_valid(schema: Any, judge: Any, backend: str) -> None:
+def test_every_sampled_text_is_valid(schema: Any, judge: Any, backend: str) -> None:
     grammar = compiled(backend, schema)
     judged = judge(schema, format_checker=judge.FORMAT_CHECKER)
     for seed in range(SAMPLES):
@@ -284,6 +285,14 @@ REFUSED: list[tuple[Any, str]] = [
     ({"type": "string", "minLength": 10**12}, "minLength at # is above 1000000"),
     ({"type": "number", "multipleOf": 0.01}, "multipleOf at # cannot be enforced"),
     ({"enum": [[1]], "minItems": 1}, "minItems at # cannot be enforced beside"),
+    (
+        {
+            "properties": {"a": FLAG},
+            "allOf": [{"unevaluatedProperties": False}],
+            "unevaluatedProperties": False,
+        },
+        "unevaluatedProperties at #/allOf/0 cannot be enforced here",
+    ),
     *(
         ({"properties": {"p": {"pattern": pattern}}}, f"pattern at #/properties/p cannot.*{why}")
         for pattern, why in (

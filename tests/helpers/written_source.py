@@ -1,4 +1,4 @@
-"""A source whose sequences get what is written for them."""
+"""A backend whose sequences get what is written for them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ScriptedBackend:
 
     pieces: Written
     unavailable_reason: str = ""
-    heard: list[EngineSequence] = field(default_factory=list)
-    let_go: int = 0
+    received: list[EngineSequence] = field(default_factory=list)
+    closed: int = 0
 
     async def generate(self, sequence: EngineSequence) -> AsyncGenerator[TokenChunk, None]:
-        self.heard.append(sequence)
+        self.received.append(sequence)
         try:
             for piece in self.pieces:
                 if isinstance(piece, Exception):
@@ -34,7 +34,7 @@ class ScriptedBackend:
             if not self.pieces or self.pieces[-1].token_ids:  # type: ignore[union-attr]
                 await asyncio.Event().wait()
         finally:
-            self.let_go += 1
+            self.closed += 1
 
     async def close(self) -> None:
         pass

@@ -47,14 +47,14 @@ async def test_an_engine_that_cannot_resume_reports_so_and_gets_no_partial_answe
 async def test_a_worker_whose_engine_refuses_offers_no_slots_until_it_recovers(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
-    source = ScriptedBackend(WHOLE, unavailable_reason="its upstream is left alone")
+    source = ScriptedBackend(WHOLE, unavailable_reason="its upstream is unavailable")
     with closing(remote_engine(source)) as engine:
         async with worker_here(nats_url, engine):
             worker_id = await scheduler.first_worker()
             assert scheduler.free_slots == 0
             (refusal,) = await scheduler.dispatch(worker_id, record("a", gw))
             assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
-            assert refusal.message == "its upstream is left alone"
+            assert refusal.message == "its upstream is unavailable"
             source.unavailable_reason = ""
             await eventually(lambda: scheduler.free_slots == 4)
             assert await scheduler.dispatch(worker_id, record("b", gw)) == []

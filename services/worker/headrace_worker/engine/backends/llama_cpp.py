@@ -156,7 +156,7 @@ def load_llama_cpp(settings: WorkerSettings) -> LoadedModel:
     try:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
-        raise ModelLoadFailed(str(file), f"llama.cpp says: {error}") from error
+        raise ModelLoadFailed(str(file), f"llama.cpp reports: {error}") from error
     loop = LoopThread("llama.cpp")
     address = UpstreamSettings(
         server.listening_address, SecretStr(key), probe_path="/health", uses_proxy=False
@@ -172,7 +172,7 @@ def load_llama_cpp(settings: WorkerSettings) -> LoadedModel:
         vocabulary_size=int(meta["n_vocab"]),
         eos_token_ids=files.eos_token_ids,
         weights_digest=_digest(file),
-        # It draws from a generator of its own, which no one can continue.
+        # It draws from a generator of its own, which cannot be continued.
         batch_invariant=False,
         capabilities=Capabilities(sampling=names_in("llama_cpp").keys()),
     )
@@ -190,7 +190,7 @@ def _parameters(package: Any, file: Path, settings: WorkerSettings, key: str) ->
         # Its flash attention computes in 16 bits whatever the cache has.
         parameters.cache_type_k = parameters.cache_type_v = package.ggml_type.GGML_TYPE_F32
         parameters.flash_attn_type = package.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    # Else it lowers what was asked for until it takes it for fitting.
+    # Else it lowers these values until it estimates that they fit into memory.
     parameters.fit_params = False
     threads = settings.threads or max(1, (os.cpu_count() or 1) // 2)
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads

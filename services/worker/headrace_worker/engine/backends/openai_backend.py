@@ -9,7 +9,7 @@ Text and chat do not support resuming a partial answer.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Any
@@ -53,17 +53,8 @@ class OpenAIBackend:
         tokenizer: Tokenizer,
         bos: str,
     ) -> None:
-        self._upstream, self._model, self._tokenizer, self._bos = upstream, model, tokenizer, bos
-        self._build_body: Callable[[Sequence], tuple[str, dict[str, Any]]]
-        self._read_choice: Callable[[dict[str, Any]], tuple[int, ...]]
-        self._build_body, self._read_choice = {
-            UpstreamProtocol.TOKEN_IDS: (self._body_with_ids, self._ids),
-            UpstreamProtocol.TEXT: (
-                self._body_with_text,
-                lambda choice: self._encoded(choice.get("text")),
-            ),
-            UpstreamProtocol.CHAT: (self._body_with_messages, self._message_tokens),
-        }[protocol]
+        self._upstream, self._model, self._protocol = upstream, model, protocol
+        self._tokenizer, self._bos = tokenizer, bos
 
     @property
     def unavailable_reason(self) -> str:
@@ -73,14 +64,14 @@ class OpenAIBackend:
         await self._upstream.close()
 
     async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
-        path, body = self._build_body(sequence)
+        path, body = self._request(sequence)
         body |= {"model": self._model, "stream": True, **_sampling(sequence)}
         async with aclosing(self._upstream.events(path, body)) as events:
             async for event in events:
                 # Events without a choice carry usage, or the prompt's figures.
                 for choice in event.get("choices", ())[:1]:
                     yield TokenChunk(
-                        self._read_choice(choice),
+                        self._token_ids(choice),
                         finish_of(self._upstream.url, choice.get("finish_reason")),
                     )
 
@@ -97,43 +88,35 @@ class OpenAIBackend:
                 if piece.finish is not None:
                     return
 
-    def _body_with_ids(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
-        prompt = [*sequence.prompt_ids, *sequence.output_ids]
-        return "/completions", {
-            "prompt": prompt,
-            "max_tokens": tokens_left(sequence),
-            "return_token_ids": True,
-        }
+    def _request(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
+        """Return the path, and what the body has of prompt and length."""
+        prompt_ids, most = sequence.prompt_ids, tokens_left(sequence)
+        match self._protocol:
+            case UpstreamProtocol.TOKEN_IDS:
+                prompt = [*prompt_ids, *sequence.output_ids]
+                body = {"prompt": prompt, "max_tokens": most, "return_token_ids": True}
+                return "/completions", body
+            case UpstreamProtocol.TEXT:
+                text = self._tokenizer.decode(prompt_ids, skip_special_tokens=False)
+                # The server's own tokenizer puts one there too.
+                text = text.removeprefix(self._bos)
+                return "/completions", {"prompt": text, "max_tokens": most}
+            case UpstreamProtocol.CHAT:
+                messages = _messages(self._tokenizer.decode(prompt_ids, skip_special_tokens=True))
+                return "/chat/completions", {"messages": messages, "max_completion_tokens": most}
 
-    def _ids(self, choice: dict[str, Any]) -> tuple[int, ...]:
-        token_ids = choice.get("token_ids")
-        if token_ids is None and choice.get("text"):
-            raise BackendError(
-                f"{self._upstream.url} gives no token ids: it does not know return_token_ids; "
-                "set upstream_speaks to text"
-            )
-        return tuple(token_ids or ())
-
-    def _body_with_text(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
-        prompt = self._tokenizer.decode(sequence.prompt_ids, skip_special_tokens=False)
-        # The server's own tokenizer puts one there too.
-        prompt = prompt.removeprefix(self._bos)
-        return "/completions", {"prompt": prompt, "max_tokens": tokens_left(sequence)}
-
-    def _body_with_messages(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
-        text = self._tokenizer.decode(sequence.prompt_ids, skip_special_tokens=True)
-        return "/chat/completions", {
-            "messages": _messages(text),
-            "max_completion_tokens": tokens_left(sequence),
-        }
-
-    def _message_tokens(self, choice: dict[str, Any]) -> tuple[int, ...]:
-        return self._encoded(choice.get("delta", {}).get("content"))
-
-    def _encoded(self, text: str | None) -> tuple[int, ...]:
-        if not text:
-            return ()
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def _token_ids(self, choice: dict[str, Any]) -> tuple[int, ...]:
+        text, token_ids = choice.get("text"), choice.get("token_ids")
+        if self._protocol is UpstreamProtocol.TOKEN_IDS:
+            if token_ids is None and text:
+                raise BackendError(
+                    f"{self._upstream.url} returns no token ids: it does not support"
+                    " return_token_ids; set upstream_speaks to text"
+                )
+            return tuple(token_ids or ())
+        if self._protocol is UpstreamProtocol.CHAT:
+            text = choice.get("delta", {}).get("content")
+        return tuple(self._tokenizer.encode(text or "", add_special_tokens=False).ids)
 
 
 def encodes_piecewise(tokenizer: Tokenizer) -> bool:
@@ -171,9 +154,9 @@ def _sampling(sequence: Sequence) -> dict[str, Any]:
     """Return OpenAI's parameters, and others only if set: not every server knows their names."""
     parameters = sequence.parameters
     neutral = SamplingParameters(max_tokens=1)
-    asked = {n: getattr(parameters, n) for n in (*names_in("openai"), "ignore_eos")}
+    values = {n: getattr(parameters, n) for n in (*names_in("openai"), "ignore_eos")}
     sampling: dict[str, Any] = {
-        **{name: value for name, value in asked.items() if value != getattr(neutral, name)},
+        **{name: value for name, value in values.items() if value != getattr(neutral, name)},
         "temperature": parameters.temperature,
         "top_p": parameters.top_p,
         # OpenAI's seeds are signed.

@@ -21,11 +21,7 @@ from headrace_worker.engine.backends.openai_backend import (
 from headrace_worker.engine.backends.remote_engine import BackendError, RemoteEngine
 from headrace_worker.engine.backends.upstream import Upstream, UpstreamSettings, UpstreamUnavailable
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
-from headrace_worker.engine.base.loaded_model import (
-    LoadedModel,
-    ModelLoadFailed,
-    ModelUnreachable,
-)
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, ModelUnreachable
 from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 
 _SLOTS = 64
@@ -54,7 +50,7 @@ def load_openai(settings: WorkerSettings) -> LoadedModel:
     loop = LoopThread("upstream")
     upstream = Upstream(upstream_settings)
     try:
-        return _load(settings, settings.model_tokenizer, upstream, loop)
+        return _load(settings, upstream, loop)
     except (BackendError, ModelLoadFailed) as error:
         loop.run(upstream.close())
         loop.stop()
@@ -64,14 +60,13 @@ def load_openai(settings: WorkerSettings) -> LoadedModel:
         raise kind(url, str(error)) from error
 
 
-def _load(
-    settings: WorkerSettings, tokenizer_source: str, upstream: Upstream, loop: LoopThread
-) -> LoadedModel:
+def _load(settings: WorkerSettings, upstream: Upstream, loop: LoopThread) -> LoadedModel:
+    assert settings.model_tokenizer is not None
     model = settings.upstream_model or settings.model_name
     protocol = UpstreamProtocol(settings.upstream_speaks)
     # First: a tokenizer takes seconds to load.
     context_tokens = loop.run(_context_tokens(upstream, model, settings.context_tokens))
-    files = tokenizer_files(upstream.url, tokenizer_source)
+    files = tokenizer_files(upstream.url, settings.model_tokenizer)
     tokenizer = _tokenizer(files.tokenizer_json, protocol, upstream.url)
     if protocol is UpstreamProtocol.CHAT:
         files = replace(files, chat_template=CHAT_TEMPLATE)
@@ -128,7 +123,7 @@ async def _context_tokens(upstream: Upstream, model: str, requested: int | None)
         found = await upstream.get(f"/models/{model}")
     bounds = [b for b in (found.get("max_model_len"), requested) if isinstance(b, int)]
     if not bounds:
-        fact = f"it does not say how long the context of {model} is; set context_tokens"
+        fact = f"it does not report the context length of {model}; set context_tokens"
         raise ModelLoadFailed(upstream.url, fact)
     return min(bounds)
 

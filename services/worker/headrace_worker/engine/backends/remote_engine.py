@@ -10,31 +10,22 @@ from __future__ import annotations
 import logging
 import queue
 import struct
-import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol
 
+from headrace_worker.engine.backends.held_sequences import HeldSequence, HoldingEngine
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.base.interface import (
     EngineFacts,
-    EngineStatistics,
     FinishReason,
-    NoFreeSlot,
     Sequence,
     SequenceRefused,
     StepOutput,
-)
-from headrace_worker.engine.core.counters import EngineCounters
-from headrace_worker.engine.core.stop_conditions import (
-    finish_reason,
-    finish_reason_so_far,
-    stop_ids,
-    validate_sequence,
 )
 
 log = logging.getLogger(__name__)
@@ -55,7 +46,7 @@ class TokenChunk:
 
 
 class BackendError(Exception):
-    """This sequence cannot continue; the text says why. Others are unaffected."""
+    """This sequence cannot continue; the message gives the reason. Others are unaffected."""
 
 
 class RemoteBackend(Protocol):
@@ -79,60 +70,40 @@ class RemoteBackend(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class _Held:
-    sequence: Sequence
-    stop_ids: frozenset[int]
-    output_ids: list[int]
-    finish: FinishReason | None
-    """The finish once `pending` is empty."""
-    pending: deque[int] = field(default_factory=deque)
-    """Arrived and not yet returned; at most `max_tokens`."""
-    failure: str | None = None
-    receiving: Future[None] | None = None
+class _Held(HeldSequence):
+    def __init__(self, sequence: Sequence, facts: EngineFacts) -> None:
+        super().__init__(sequence, facts)
+        self.prefilled = self.context_tokens
+        self.pending: deque[int] = deque()
+        """Arrived and not yet returned; at most `max_tokens`."""
+        self.failure: str | None = None
+        self.receiving: Future[None] | None = None
 
-    def stop(self) -> None:
-        if self.receiving is not None:
-            self.receiving.cancel()
+    @property
+    def has_output(self) -> bool:
+        return bool(self.pending) or self.finish is not None or self.failure is not None
 
 
-class RemoteEngine:
+class RemoteEngine(HoldingEngine[_Held]):
     """An engine over a backend. Call `close`, or let it end with the process."""
 
     def __init__(self, facts: EngineFacts, backend: RemoteBackend, loop: LoopThread) -> None:
-        self._facts, self._backend, self._loop = facts, backend, loop
-        self._held: dict[int, _Held] = {}
-        self._received: queue.SimpleQueue[tuple[_Held, TokenChunk | Exception]] = (
-            queue.SimpleQueue()
-        )
-        self._counters = EngineCounters()
+        super().__init__(facts)
+        self._backend, self._loop = backend, loop
+        self._received = queue.SimpleQueue[tuple[_Held, TokenChunk | Exception]]()
 
     @property
-    def facts(self) -> EngineFacts:
-        return self._facts
+    def unavailable_reason(self) -> str:
+        return self._backend.unavailable_reason
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._held)
-
-    def admit(self, sequence: Sequence) -> None:
-        facts = self._facts
-        if sequence.sequence_id in self._held:
-            raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        validate_sequence(sequence, facts)
-        if len(self._held) >= facts.max_slots:
-            raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
-        finish_so_far = finish_reason_so_far(sequence, facts)
-        if finish_so_far is None:
+    def _start(self, sequence: Sequence) -> _Held:
+        held = _Held(sequence, self._facts)
+        if held.finish is None:
             self._require_supported(sequence)
-        ids = stop_ids(sequence, facts.eos_token_ids)
-        held = _Held(sequence, ids, list(sequence.output_ids), finish_so_far)
-        if finish_so_far is None:
-            held.receiving = self._loop.spawn(
-                self._receive(held, self._with_bounded_output(sequence))
-            )
-            self._counters.prompt_tokens += len(sequence.prompt_ids) + len(sequence.output_ids)
-        self._held[sequence.sequence_id] = held
+            receiving = self._receive(held, self._with_bounded_output(sequence))
+            held.receiving = self._loop.spawn(receiving)
+            self._counters.prompt_tokens += held.context_tokens
+        return held
 
     def _require_supported(self, sequence: Sequence) -> None:
         if sequence.grammar is not None:
@@ -146,8 +117,8 @@ class RemoteEngine:
                 f"it has {len(sequence.output_ids)} output tokens, and engine {self._facts.name}"
                 " does not support resuming a partial answer"
             )
-        if unavailable_reason := self._backend.unavailable_reason:
-            raise SequenceRefused(unavailable_reason)
+        if self.unavailable_reason:
+            raise SequenceRefused(self.unavailable_reason)
 
     def _with_bounded_output(self, sequence: Sequence) -> Sequence:
         """Return the sequence with no more output than the context has room for."""
@@ -162,37 +133,19 @@ class RemoteEngine:
                     self._received.put((held, piece))
                     if piece.finish is not None:
                         return
-            self._received.put((held, BackendError("the answer broke off without its end")))
+            self._received.put((held, BackendError("the stream ended without a finish reason")))
         except BackendError as failure:
             self._received.put((held, failure))
         except Exception as error:  # top of the task: the engine's thread raises it
-            log.critical("source.broke", exc_info=True)
+            log.critical("backend.failed", exc_info=True)
             self._received.put((held, error))
 
-    def step(self) -> StepOutput:
-        output = StepOutput()
-        if not self._held:
-            return output
-        began_s = time.perf_counter()
-        self._drain_received()
-        for held in self._held.values():
-            self._advance(held, output)
-        for sequence_id, _ in (*output.finished, *output.failed):
-            self._held.pop(sequence_id).stop()
-        self._counters.steps += 1
-        self._counters.output_tokens += len(output.token_ids)
-        self._counters.busy_s += time.perf_counter() - began_s
-        return output
-
-    def _drain_received(self) -> None:
+    def _prepare_step(self) -> None:
         """Take all that has arrived; wait only if the step would otherwise be empty."""
-        wait_s = 0.0 if any(map(_has_output, self._held.values())) else POLL_S
+        wait_s = 0.0 if any(held.has_output for held in self._held.values()) else POLL_S
         try:
             while True:
-                held, news = (
-                    self._received.get(timeout=wait_s) if wait_s else self._received.get_nowait()
-                )
-                self._apply(held, news)
+                self._apply(*self._received.get(wait_s > 0, wait_s))
                 wait_s = 0.0
         except queue.Empty:
             pass
@@ -219,38 +172,14 @@ class RemoteEngine:
         if reason is not None:
             output.finished.append((sequence_id, reason))
 
-    def _emit(self, held: _Held, token_id: int, output: StepOutput) -> FinishReason | None:
-        """Add the token to the output; return how the sequence ends with it, if it does."""
-        held.output_ids.append(token_id)
-        output.sequence_ids.append(held.sequence.sequence_id)
-        output.token_ids.append(token_id)
-        return finish_reason(
-            held.sequence, held.output_ids, held.stop_ids, self._facts.context_tokens
-        )
-
-    def park(self, sequence_id: int) -> tuple[int, ...]:
-        held = self._held.pop(sequence_id)
-        held.stop()
-        return tuple(held.output_ids)
-
     def cancel(self, sequence_id: int) -> None:
-        if (held := self._held.pop(sequence_id, None)) is not None:
-            held.stop()
-
-    def statistics(self) -> EngineStatistics:
-        """Return statistics; cache figures are counted, for the backend does not report them."""
-        return self._counters.statistics(
-            running=len(self._held),
-            free_slots=self._facts.max_slots - len(self._held),
-            cache_tokens_used=sum(map(_tokens, self._held.values())),
-            cache_tokens_total=self._facts.max_slots * self._facts.context_tokens,
-            unavailable_reason=self._backend.unavailable_reason,
-        )
+        held = self._held.pop(sequence_id, None)
+        if held is not None and held.receiving is not None:
+            held.receiving.cancel()
 
     def check_integrity(self) -> None:
-        assert len(self._held) <= self._facts.max_slots
-        for sequence_id, held in self._held.items():
-            assert held.sequence.sequence_id == sequence_id
+        super().check_integrity()
+        for held in self._held.values():
             assert held.receiving is not None or held.finish is not None
 
     def close(self) -> None:
@@ -259,16 +188,6 @@ class RemoteEngine:
             self.cancel(sequence_id)
         self._loop.run(self._backend.close())
         self._loop.stop()
-
-
-def _has_output(held: _Held) -> bool:
-    return bool(held.pending) or held.finish is not None or held.failure is not None
-
-
-def _tokens(held: _Held) -> int:
-    # As with a cache of ours, the latest token enters it with the next step.
-    made = len(held.output_ids) - len(held.sequence.output_ids)
-    return len(held.sequence.prompt_ids) + len(held.sequence.output_ids) + max(0, made - 1)
 
 
 def finish_of(server: str, reason: str | None) -> FinishReason | None:

@@ -58,17 +58,16 @@ def script_length(key: int) -> int:
 def script_token(key: int, index: int) -> int:
     """Return the token at an output index; never end-of-sequence."""
     phrase, place = divmod(index, _PHRASE)
-    pieces = _script_pieces()
+    words, tails = _script_pieces()
     if place >= 11 and _mix(key ^ phrase) % 3 == 0:
-        tail = pieces.tails[_mix(key + phrase) % len(pieces.tails)]
-        return tail[place - 11]
-    return pieces.words[_mix(key + index * _GOLDEN) % len(pieces.words)]
+        return tails[_mix(key + phrase) % len(tails)][place - 11]
+    return words[_mix(key + index * _GOLDEN) % len(words)]
 
 
 def script_logprobs(key: int, index: int, token_ids: Sequence[int], width: int) -> Logprobs:
     """Return plausible logprobs for these tokens, from position `index` on; theirs are the
     highest."""
-    run, others = Logprobs(), _script_pieces().words
+    run, (others, _) = Logprobs(), _script_pieces()
     for place, token_id in enumerate(token_ids, index):
         bits = _mix(key ^ (place * _GOLDEN & _MASK))
         first = -0.3 - bits % 1024 / 2048
@@ -95,27 +94,14 @@ def scripted_tokenizer_files() -> TokenizerFiles:
     """Return the tokenizer of the scripted engine; equal on every call."""
     vocabulary, merges = _vocabulary()
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    special = {**flags, "special": True}
     document = {
         "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [_special(index, text) for index, text in enumerate(_SPECIALS)],
-        "normalizer": None,
+        "added_tokens": [{"id": i, "content": text, **special} for i, text in enumerate(_SPECIALS)],
         "pre_tokenizer": {**byte_level, "use_regex": True},
-        "post_processor": None,
         "decoder": {**byte_level, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
+        "model": {"type": "BPE", "ignore_merges": True, "vocab": vocabulary, "merges": merges},
     }
     return TokenizerFiles(
         tokenizer_json=json.dumps(document, ensure_ascii=False).encode(),
@@ -125,24 +111,17 @@ def scripted_tokenizer_files() -> TokenizerFiles:
     )
 
 
-class _Pieces:
-    """The words and characters as token ids."""
-
-    def __init__(self) -> None:
-        vocabulary, _ = _vocabulary()
-        letters = _byte_letters()
-        space = vocabulary[letters[0x20]]
-        self.words = tuple(vocabulary[letters[0x20] + word] for word in _WORDS.split())
-        self.tails: list[tuple[int, ...]] = []
-        for character in _CHARACTERS:
-            raw = [vocabulary[letters[byte]] for byte in character.encode()]
-            filler = [self.words[len(self.tails)]] * (4 - len(raw))
-            self.tails.append((*filler, space, *raw))
-
-
 @cache
-def _script_pieces() -> _Pieces:
-    return _Pieces()
+def _script_pieces() -> tuple[list[int], list[list[int]]]:
+    """Return the words, and what may end a phrase: a word or two, then a character's bytes."""
+    (vocabulary, _), letters = _vocabulary(), _byte_letters()
+    space = letters[0x20]
+    words = [vocabulary[space + word] for word in _WORDS.split()]
+    tails = []
+    for word, character in zip(words, _CHARACTERS, strict=False):
+        raw = [vocabulary[letters[byte]] for byte in character.encode()]
+        tails.append([*[word] * (4 - len(raw)), vocabulary[space], *raw])
+    return words, tails
 
 
 @cache
@@ -169,11 +148,6 @@ def _byte_letters() -> list[str]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def _special(index: int, text: str) -> dict[str, object]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": index, "content": text, **flags, "special": True}
 
 
 def _mix(value: int) -> int:

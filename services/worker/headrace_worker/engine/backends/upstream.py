@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +22,7 @@ from headrace_worker.engine.backends.circuit_breaker import CircuitBreaker
 from headrace_worker.engine.backends.remote_engine import BackendError
 
 log = logging.getLogger(__name__)
-# It names every request at "info"; who wants that can set it back.
+# It logs every request at "info".
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_S = 5.0
@@ -88,14 +88,14 @@ class Upstream:
     @property
     def unavailable_reason(self) -> str:
         unavailable_reason = self._breaker.unavailable_reason
-        return f"{self.url} is left alone: {unavailable_reason}" if unavailable_reason else ""
+        return f"{self.url} is unavailable: {unavailable_reason}" if unavailable_reason else ""
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return the JSON object at a path; sent once, even if the breaker is open, and not
         counted.
 
         Raises:
-            UpstreamUnavailable: the server is unreachable or returns nonsense.
+            UpstreamUnavailable: the server is unreachable, or returns no JSON object.
             UpstreamRejected: it rejects the request.
         """
         try:
@@ -154,7 +154,7 @@ class Upstream:
             except httpx.TransportError as error:
                 if left == 0:
                     raise
-                log.warning("upstream.unreached", extra={"url": self.url, "error": repr(error)})
+                log.warning("upstream.unreachable", extra={"url": self.url, "error": repr(error)})
                 await asyncio.sleep(pause_s)
             else:
                 try:
@@ -184,12 +184,12 @@ class Upstream:
 
     def _failure(self, error: httpx.HTTPError) -> UpstreamUnavailable:
         return UpstreamUnavailable(
-            f"{self.url} is out of reach: {type(error).__name__} {error}".strip()
+            f"{self.url} is unreachable: {type(error).__name__} {error}".strip()
         )
 
     def _count(self, failure: UpstreamUnavailable) -> None:
         if self._breaker.record_failure(str(failure)):
-            log.error("upstream.left_alone", extra={"url": self.url, "why": str(failure)})
+            log.error("upstream.circuit_opened", extra={"url": self.url, "reason": str(failure)})
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
@@ -198,13 +198,12 @@ class Upstream:
             await asyncio.sleep(self._settings.pause_s)
             try:
                 await self.get(self._settings.probe_path)
-            except UpstreamRejected:
-                self._breaker.record_success()
             except UpstreamUnavailable:
                 continue
-            else:
-                self._breaker.record_success()
-        log.info("upstream.back", extra={"url": self.url})
+            except UpstreamRejected:
+                pass
+            self._breaker.record_success()
+        log.info("upstream.circuit_closed", extra={"url": self.url})
 
     async def close(self) -> None:
         if self._recovery is not None:
@@ -239,7 +238,7 @@ def _object(url: str, data: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UpstreamUnavailable(f"{url} answers what is no JSON object: {data[:80]!r}")
+        raise UpstreamUnavailable(f"{url} returns no JSON object: {data[:80]!r}")
     return found
 
 
@@ -261,12 +260,9 @@ def _message(event: Any) -> str:
 
 def _retry_after_s(text: str) -> float | None:
     """Parse Retry-After, seconds or a date; None if it is neither."""
-    try:
+    with suppress(ValueError):
         return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):
         at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None

@@ -72,7 +72,7 @@ class VllmBackend:
             max_tokens=tokens_left(sequence),
             **{own: getattr(parameters, name) for name, own in names_in("vllm").items()},
             logit_bias=dict(parameters.logit_bias) or None,
-            # What the model's files say, it would heed by itself.
+            # Else it applies the values of the model's files.
             ignore_eos=parameters.ignore_eos,
             stop_token_ids=sorted(parameters.stop_token_ids.union(ends)),
             seed=seed_of(sequence, bits=63),
@@ -93,7 +93,7 @@ def load_vllm(settings: WorkerSettings) -> LoadedModel:
     except ImportError as error:
         raise PackageMissing(settings.model_source, engine="vllm", package="vllm") from error
     folder = model_folder(settings.model_source, settings.model_revision)
-    # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
+    # Why here: transformers takes seconds to import, and a missing vLLM is reported before.
     from headrace_worker.engine.files.generation_config import (
         configured_end_tokens_in,
         generation_defaults,
@@ -120,7 +120,9 @@ def load_vllm(settings: WorkerSettings) -> LoadedModel:
     try:
         engine = loop.run(start())
     except Exception as error:  # of its own processes, of all kinds
-        raise ModelLoadFailed(settings.model_source, f"vLLM says: {first_line(error)}") from error
+        raise ModelLoadFailed(
+            settings.model_source, f"vLLM reports: {first_line(error)}"
+        ) from error
     config = engine.model_config
     facts = EngineFacts(
         name="vllm",

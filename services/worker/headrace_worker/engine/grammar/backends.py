@@ -11,21 +11,19 @@ log = logging.getLogger(__name__)
 
 
 class BackendMissing(LoadFailed):
-    """The library is not installed; the text says how to install it."""
+    """The library is not installed; the message gives the command that installs it."""
 
 
-def compiler_for(
-    name: str, tokenizer: TokenizerFiles, vocabulary_size: int
-) -> CompileFunction | None:
+def compiler_for(name: str, files: TokenizerFiles, vocabulary_size: int) -> CompileFunction | None:
     """Return the compile function; None if the model has no end-of-sequence token.
 
     Raises:
         BackendMissing: `llguidance` is not installed.
     """
-    if not tokenizer.eos_token_ids:
-        log.warning("grammars.off", extra={"why": "the model has no end-of-sequence token"})
+    if not files.eos_token_ids:
+        log.warning("grammars.disabled", extra={"reason": "the model has no end-of-sequence token"})
         return None
-    # Why here: what is not asked for need not be installed.
+    # Why here: a library that is not configured need not be installed.
     if name == "llguidance":
         try:
             from headrace_worker.engine.grammar.llguidance_backend import Llguidance
@@ -33,15 +31,7 @@ def compiler_for(
             raise BackendMissing(
                 f"grammar_backend llguidance: {error}; pip install 'headrace[llguidance]'"
             ) from error
-        return Llguidance(
-            tokenizer.tokenizer_json,
-            vocabulary_size=vocabulary_size,
-            eos_token_ids=tokenizer.eos_token_ids,
-        ).compile
+        return Llguidance(files, vocabulary_size).compile
     from headrace_worker.engine.grammar.xgrammar_backend import Xgrammar
 
-    return Xgrammar(
-        tokenizer.tokenizer_json,
-        vocabulary_size=vocabulary_size,
-        eos_token_ids=tokenizer.eos_token_ids,
-    ).compile
+    return Xgrammar(files, vocabulary_size).compile

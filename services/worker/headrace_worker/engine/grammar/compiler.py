@@ -1,7 +1,7 @@
 """Compile grammars in background threads, with a cache by grammar.
 
 Everything but the compilation itself happens on the engine's thread, inside `poll`. A grammar that
-takes too long is refused for those who wait for it, and delays no other.
+takes too long is refused for the sequences that wait for it, and delays no other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REMEMBERED_CHARACTERS = 1 << 20
 
 
 class GrammarRefused(Exception):
-    """The grammar is invalid or cannot be enforced; the text says why."""
+    """The grammar is invalid or cannot be enforced; the message gives the reason."""
 
 
 class Matcher(Protocol):
@@ -82,9 +82,7 @@ class Compiler:
         """Running, or in the queue."""
         self._queue: deque[Compilation] = deque()
         self._overdue = 0
-        self._results: queue.SimpleQueue[tuple[Compilation, Compiled | None, str]] = (
-            queue.SimpleQueue()
-        )
+        self._results = queue.SimpleQueue[tuple[Compilation, Compiled | None, str]]()
 
     def request(self, grammar: Grammar) -> Compilation:
         """Return the cached compilation, or start one as soon as a thread is free."""
@@ -131,13 +129,13 @@ class Compiler:
             self._results.put((compilation, self._compile_one(compilation.grammar), ""))
         except GrammarRefused as refusal:
             self._results.put((compilation, None, str(refusal)))
-        except Exception as error:  # noqa: BLE001  # a library's fault must not leave anyone waiting
+        except Exception as error:  # noqa: BLE001  # a library's fault must not leave sequences waiting
             self._results.put((compilation, None, f"{type(error).__name__}: {error}"))
 
     def _take(self, compilation: Compilation, compiled: Compiled | None, refusal: str) -> None:
         if compilation.refusal is not None:
             self._overdue -= 1
-        # One that came late is there for those who ask again.
+        # One that came late is cached for later requests.
         compilation.compiled = compiled
         compilation.refusal = None if compiled is not None else refusal
         if compilation.grammar in self._open:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
 from headrace_worker.engine.grammar.schema_translation import parse_schema, schema_to_llguidance
 from headrace_worker.engine.grammar.structural_tag_lark import structural_tag_in_lark
@@ -53,13 +54,12 @@ class _Matcher:
 class Llguidance:
     """Compiles for one tokenizer."""
 
-    def __init__(
-        self, tokenizer_json: bytes, *, vocabulary_size: int, eos_token_ids: tuple[int, ...]
-    ) -> None:
+    def __init__(self, files: TokenizerFiles, vocabulary_size: int) -> None:
+        eos_token_ids = list(files.eos_token_ids)
         self._tokenizer = llguidance.LLTokenizer(
-            tokenizer_json.decode(), n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
+            files.tokenizer_json.decode(), n_vocab=vocabulary_size, eos_token=eos_token_ids
         )
-        added = Tokenizer.from_buffer(tokenizer_json).get_added_tokens_decoder().values()
+        added = Tokenizer.from_buffer(files.tokenizer_json).get_added_tokens_decoder().values()
         self._marks = frozenset(token.content for token in added)
 
     def compile(self, grammar: Grammar) -> Compiled:

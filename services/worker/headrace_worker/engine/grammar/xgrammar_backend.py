@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
 from headrace_worker.engine.grammar.schema_translation import (
     parse_schema,
@@ -60,11 +61,9 @@ class _Matcher:
 class Xgrammar:
     """Compiles for one tokenizer."""
 
-    def __init__(
-        self, tokenizer_json: bytes, *, vocabulary_size: int, eos_token_ids: tuple[int, ...]
-    ) -> None:
-        """`eos_token_ids`, at least one, may follow a complete output."""
-        tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    def __init__(self, files: TokenizerFiles, vocabulary_size: int) -> None:
+        """The tokenizer has at least one end-of-sequence token, to follow a complete output."""
+        tokenizer, eos_token_ids = Tokenizer.from_buffer(files.tokenizer_json), files.eos_token_ids
         seen = xgrammar.TokenizerInfo.from_huggingface(
             PreTrainedTokenizerFast(tokenizer_object=tokenizer),  # type: ignore[no-untyped-call]
             vocab_size=vocabulary_size,
@@ -73,7 +72,7 @@ class Xgrammar:
         texts = list(seen.decoded_vocab)
         for token_id, token in tokenizer.get_added_tokens_decoder().items():
             # Why: it would let "<|user|>" into a JSON string by the token of that name, and
-            # gateways leave special tokens out of what they say.
+            # gateways leave special tokens out of the text.
             if token.special and token_id < vocabulary_size:
                 texts[token_id] = b""
 

@@ -118,7 +118,8 @@ def derivative(regex: Regex, character: int) -> Regex:
         case And(parts):
             return _and([derivative(part, character) for part in parts])
         case Not(inner):
-            return _not(derivative(inner, character))
+            following = derivative(inner, character)
+            return following.inner if isinstance(following, Not) else Not(following)
         case Repeat(inner, minimum, maximum):
             if maximum == 0:
                 return NEVER
@@ -127,33 +128,24 @@ def derivative(regex: Regex, character: int) -> Regex:
 
 
 def _alt(parts: list[Regex]) -> Regex:
-    kept: dict[Regex, None] = {}
-    for part in parts:
-        for each in part.parts if isinstance(part, Alt) else (part,):
-            if each == Not(NEVER):
-                return each
-            if each != NEVER:
-                kept[each] = None
-    if not kept:
-        return NEVER
-    return next(iter(kept)) if len(kept) == 1 else Alt(tuple(sorted(kept, key=repr)))
+    return _combined(Alt, parts, neutral=NEVER, decisive=Not(NEVER))
 
 
 def _and(parts: list[Regex]) -> Regex:
-    kept: dict[Regex, None] = {}
+    return _combined(And, parts, neutral=Not(NEVER), decisive=NEVER)
+
+
+def _combined(kind: type[Alt | And], parts: list[Regex], neutral: Regex, decisive: Regex) -> Regex:
+    """Return equal results for equal sets of parts; a `neutral` part adds nothing to others."""
+    kept: set[Regex] = set()
     for part in parts:
-        for each in part.parts if isinstance(part, And) else (part,):
-            if each == NEVER:
-                return NEVER
-            if each != Not(NEVER):
-                kept[each] = None
-    if not kept:
-        return Not(NEVER)
-    return next(iter(kept)) if len(kept) == 1 else And(tuple(sorted(kept, key=repr)))
-
-
-def _not(inner: Regex) -> Regex:
-    return inner.inner if isinstance(inner, Not) else Not(inner)
+        kept.update(part.parts if isinstance(part, kind) else (part,))
+    if decisive in kept:
+        return decisive
+    kept.discard(neutral)
+    if len(kept) < 2:
+        return kept.pop() if kept else neutral
+    return kind(tuple(sorted(kept, key=repr)))
 
 
 def _first_sets(regex: Regex, found: set[Ranges]) -> None:
@@ -174,7 +166,7 @@ def _first_sets(regex: Regex, found: set[Ranges]) -> None:
 
 
 def _classes(regex: Regex) -> tuple[Ranges, ...]:
-    """Return characters in classes that the expression cannot tell apart at its start."""
+    """Return characters in classes that the expression does not distinguish at its start."""
     heads: set[Ranges] = set()
     _first_sets(regex, heads)
     return _disjoint_classes(frozenset(heads))

@@ -6,9 +6,11 @@ A `pattern` is searched anywhere; only `^` and `$` anchor it. Python and ECMA-26
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from re import _constants as ops  # type: ignore[attr-defined]
@@ -120,38 +122,26 @@ def intersect(one: Ranges, other: Ranges) -> Ranges:
     return invert(merge_ranges([*invert(one), *invert(other)]))
 
 
-def length_bounds(regex: Regex) -> tuple[int, int | None]:
-    """Return the least and greatest length of its strings; None for unbounded."""
+def length_bounds(regex: Regex) -> tuple[float, float]:
+    """Return the least and greatest length of its strings."""
     match regex:
         case Chars():
             return 1, 1
-        case Cat(parts):
-            each = [length_bounds(part) for part in parts]
-            return sum(low for low, _ in each), _total([high for _, high in each])
-        case Alt(parts):
-            each = [length_bounds(part) for part in parts]
-            maximum = [high for _, high in each]
-            return min(low for low, _ in each), None if None in maximum else max(
-                h or 0 for h in maximum
-            )
-        case And(parts):
-            each = [length_bounds(part) for part in parts]
-            return max(low for low, _ in each), min(
-                (high for _, high in each if high is not None), default=None
-            )
         case Not():
-            return 0, None
+            return 0, math.inf
         case Repeat(inner, minimum, maximum):
             low, high = length_bounds(inner)
-            return low * minimum, 0 if high == 0 else _times(high, maximum)
-
-
-def _total(numbers: list[int | None]) -> int | None:
-    return None if None in numbers else sum(each or 0 for each in numbers)
-
-
-def _times(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one * other
+            times = math.inf if maximum is None else maximum
+            return low * minimum, high * times if high and times else 0
+    each = [length_bounds(part) for part in regex.parts]
+    lows, highs = [low for low, _ in each], [high for _, high in each]
+    match regex:
+        case Cat():
+            return sum(lows), sum(highs)
+        case Alt():
+            return min(lows), max(highs)
+        case And():
+            return max(lows), min(highs)
 
 
 def search(pattern: str, *, permissive: bool = False) -> Regex:
@@ -191,7 +181,10 @@ class _Reader:
         self._widest = permissive
 
     def read(self, items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
-        """The values of a sequence; at the edges of the whole, any text may stand beside it."""
+        """Return the values of a sequence.
+
+        Any text may stand before it if it is `first` in the whole, and after it if it is `last`.
+        """
         left, right = first, last
         while first and items and items[0] in _BEGINS:
             items, left = items[1:], False
@@ -205,22 +198,18 @@ class _Reader:
             return self._ahead(items, place, starts=first and not left, left=left, right=right)
         if len(items) == 1 and _has_anchor(items[0]):
             return self._unit(items[0], first=left, last=right)
-        parts: list[Regex] = []
-        if left:
-            inner = bool(items) and _has_anchor(items[0])
-            parts = [self._unit(items[0], first=True, last=False)] if inner else [ANY_TEXT]
-            items = items[1:] if inner else items
-        end: list[Regex] = []
-        if right:
-            inner = bool(items) and _has_anchor(items[-1])
-            end = [self._unit(items[-1], first=False, last=True)] if inner else [ANY_TEXT]
-            items = items[:-1] if inner else items
-        return cat(*parts, *(self._unit(item) for item in items), *end)
+        start: list[Regex] = [ANY_TEXT] if left else []
+        if left and items and _has_anchor(items[0]):
+            start, items = [self._unit(items[0], first=True)], items[1:]
+        end: list[Regex] = [ANY_TEXT] if right else []
+        if right and items and _has_anchor(items[-1]):
+            end, items = [self._unit(items[-1], last=True)], items[:-1]
+        return cat(*start, *(self._unit(item) for item in items), *end)
 
     def _ahead(
         self, items: list[tuple[Any, Any]], place: int, *, starts: bool, left: bool, right: bool
     ) -> Regex:
-        """What stands before a look-ahead, then what both it and the rest allow."""
+        """Return what stands before a look-ahead, then what both it and the rest allow."""
         op, (direction, looked_for) = items[place]
         if direction < 0:
             raise UnsupportedPattern("a look-behind")
@@ -259,34 +248,29 @@ class _Reader:
         raise UnsupportedPattern(_NAMES.get(op, str(op).lower()))
 
     def _characters(self, op: Any, value: Any) -> Ranges:
-        if op is ops.LITERAL:
-            return intersect(((value, value),), ANY_CHARACTER.ranges)
-        if op is ops.NOT_LITERAL:
-            return invert(((value, value),))
         if op is ops.ANY:
             return invert(((10, 10),) if self._widest else _LINE_ENDS)
-        negated = value[0][0] is ops.NEGATE
+        members = value if op is ops.IN else [(ops.LITERAL, value)]
+        negated = op is ops.NOT_LITERAL or members[0][0] is ops.NEGATE
         ranges = [
-            r
-            for each in value[negated:]
-            for r in self._in_class(*each, permissive=negated != self._widest)
+            each
+            for member in members[members[0][0] is ops.NEGATE :]
+            for each in _in_class(*member, permissive=negated != self._widest)
         ]
-        return (
-            invert(merge_ranges(ranges))
-            if negated
-            else intersect(merge_ranges(ranges), ANY_CHARACTER.ranges)
-        )
+        found = merge_ranges(ranges)
+        return invert(found) if negated else intersect(found, ANY_CHARACTER.ranges)
 
-    def _in_class(self, op: Any, value: Any, *, permissive: bool) -> Ranges:
-        if op is ops.LITERAL:
-            return ((value, value),)
-        if op is ops.RANGE:
-            return (tuple(value),)
-        name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
-        positive = name.removeprefix("NOT_")
-        if positive == name:
-            return _class(name, permissive=permissive)
-        return invert(_class(positive, permissive=not permissive))
+
+def _in_class(op: Any, value: Any, *, permissive: bool) -> Ranges:
+    if op is ops.LITERAL:
+        return ((value, value),)
+    if op is ops.RANGE:
+        return (tuple(value),)
+    name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
+    positive = name.removeprefix("NOT_")
+    if positive == name:
+        return _class(name, permissive=permissive)
+    return invert(_class(positive, permissive=not permissive))
 
 
 def _look_ahead_in(items: list[tuple[Any, Any]]) -> int | None:
@@ -305,22 +289,19 @@ def _has_anchor(item: tuple[Any, Any]) -> bool:
 
 @cache
 def _class(name: str, *, permissive: bool) -> Ranges:
-    """Return the class in ECMA-262 (ASCII, but for spaces), or its widest reading."""
-    if name == "SPACE":
-        if not permissive:
-            return ((9, 13), (32, 32))
-        return merge_ranges([*((ord(c),) * 2 for c in _every() if c.isspace()), (0xFEFF, 0xFEFF)])
-    ascii_only = ((48, 57),) if name == "DIGIT" else ((48, 57), (65, 90), (95, 95), (97, 122))
+    """Return the class in ECMA-262, or its widest reading."""
+    plain, is_in_widest = _CLASSES[name]
     if not permissive:
-        return ascii_only
-    reads = str.isdecimal if name == "DIGIT" else str.isalnum
-    return merge_ranges([*((ord(c),) * 2 for c in _every() if reads(c)), *ascii_only])
+        return plain
+    widest = (code for code in range(sys.maxunicode + 1) if is_in_widest(chr(code)))
+    return merge_ranges([*plain, *((code, code) for code in widest)])
 
 
-def _every() -> map[str]:
-    return map(chr, range(sys.maxunicode + 1))
-
-
+_CLASSES: dict[str, tuple[Ranges, Callable[[str], bool]]] = {
+    "SPACE": (((9, 13), (32, 32)), lambda c: c.isspace() or c == "\ufeff"),
+    "DIGIT": (((48, 57),), str.isdecimal),
+    "WORD": (((48, 57), (65, 90), (95, 95), (97, 122)), str.isalnum),
+}
 _LINE_ENDS = ((10, 10), (13, 13), (0x2028, 0x2029))
 _BEGINS = ((ops.AT, ops.AT_BEGINNING), (ops.AT, ops.AT_BEGINNING_STRING))
 _ENDS = ((ops.AT, ops.AT_END), (ops.AT, ops.AT_END_STRING))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from headrace_worker.engine.regex.automaton import Automaton, complement_of
 from headrace_worker.engine.regex.value_regex import ANY_TEXT, Regex
 from headrace_worker.engine.rules.number_rules import number_rule
-from headrace_worker.engine.rules.object_rules import ObjectRules
+from headrace_worker.engine.rules.object_rules import object_rule
 from headrace_worker.engine.rules.string_rules import character_class, literal, regex_rule, to_json
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
+from headrace_worker.engine.schema.subschemas import Key
 from headrace_worker.engine.schema.value_sets import (
-    AdditionalNames,
     Array,
     Constants,
-    Key,
     Number,
+    Object,
     String,
     ValueSet,
     expression_or_automaton,
@@ -26,7 +26,7 @@ _HEX = "[0-9a-fA-F]"
 _STRING = {
     "string": f"{_QUOTE} string_rest",
     "string_rest": rf'{_QUOTE} | [^"\\\x00-\x1f] string_rest | "\\" escape string_rest',
-    # Why the long way: the half of a surrogate pair is no character, and strict readers say so.
+    # Why the long way: the half of a surrogate pair is no character, and strict parsers reject it.
     "escape": (
         rf'["\\/bfnrt] | "u" ([0-9a-cefA-CEF] {_HEX}{{3}} | [dD] [0-7] {_HEX}{{2}}'
         rf' | [dD] [89abAB] {_HEX}{{2}} "\\u" [dD] [c-fC-F] {_HEX}{{2}})'
@@ -57,8 +57,7 @@ class _Rules:
         for name, body in _STRING.items():
             self.add(name, body)
         for key, node in self._nodes.items():
-            if node.value_sets:
-                self.add(self.node(key), " | ".join(self._value_set(s) for s in node.value_sets))
+            self.add(self.node(key), " | ".join(self._value_set(s) for s in node.value_sets))
         return self._rules
 
     def node(self, key: Key) -> str:
@@ -79,9 +78,17 @@ class _Rules:
                 return self._text(value_set.regex)
             case Array():
                 return self._array(value_set)
+        return self._object(value_set)
+
+    def _object(self, value_set: Object) -> str:
         self._objects += 1
-        prefix = f"object_{self._objects}"
-        return ObjectRules(value_set, self.node, self._name, self.add, prefix).written()
+        values = {name: self.node(key) for name, key in value_set.properties.items()}
+        taken = (*value_set.properties, *value_set.forbidden)
+        others = [
+            f'{self._name(each.names, taken)} ": " {self.node(each.value)}'
+            for each in value_set.additional
+        ]
+        return object_rule(value_set, values, others, self.add, f"object_{self._objects}")
 
     def _text(self, regex: Regex) -> str:
         if regex == ANY_TEXT:
@@ -91,10 +98,10 @@ class _Rules:
             return f"{_QUOTE} {self._automaton(form)}"
         return f"{_QUOTE} {regex_rule(form)} {_QUOTE}"
 
-    def _name(self, additional: AdditionalNames, taken: tuple[str, ...]) -> str:
-        """What a name may be that is not declared."""
-        if additional.names is not None:
-            return self._text(additional.names)
+    def _name(self, names: Regex | None, taken: tuple[str, ...]) -> str:
+        """Return what a name may be that is not declared."""
+        if names is not None:
+            return self._text(names)
         return f"{_QUOTE} {self._automaton(complement_of(taken))}" if taken else "string"
 
     def _automaton(self, form: Automaton) -> str:
@@ -108,26 +115,17 @@ class _Rules:
         return f"{self._automata[form]}_0"
 
     def _array(self, value_set: Array) -> str:
-        prefix = (
-            value_set.prefix if value_set.maximum is None else value_set.prefix[: value_set.maximum]
-        )
-        items = [self.node(key) for key in prefix]
-        minimum = max(0, value_set.minimum - len(items))
-        maximum = None if value_set.maximum is None else max(0, value_set.maximum - len(items))
-        rest = "" if value_set.rest is None or maximum == 0 else self.node(value_set.rest)
-        if rest and not items:
-            items, minimum, maximum = (
-                [rest],
-                max(0, minimum - 1),
-                None if maximum is None else maximum - 1,
-            )
-        tail = (
-            f'(", " {rest}){{{minimum},{"" if maximum is None else maximum}}}'
-            if rest and maximum != 0
-            else ""
-        )
+        minimum, maximum = value_set.minimum, value_set.maximum
+        items = [self.node(key) for key in value_set.prefix[:maximum]]
+        rest = "" if value_set.rest is None else self.node(value_set.rest)
+        if rest and not items and maximum != 0:
+            items = [rest]
+        tail = ""
+        if rest and (maximum is None or maximum > len(items)):
+            most = "" if maximum is None else maximum - len(items)
+            tail = f'(", " {rest}){{{max(0, minimum - len(items))},{most}}}'
         for i in range(len(items) - 1, -1, -1):
             separator = '", " ' if i else ""
             body = f"{separator}{items[i]} {tail}".strip()
-            tail = body if i < value_set.minimum else f"({body})?"
+            tail = body if i < minimum else f"({body})?"
         return f'"[" {tail} "]"'

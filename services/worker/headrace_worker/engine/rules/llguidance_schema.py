@@ -18,10 +18,10 @@ from headrace_worker.engine.regex.value_regex import (
 )
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
+from headrace_worker.engine.schema.subschemas import Key
 from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
-    Key,
     Number,
     Object,
     String,
@@ -32,21 +32,20 @@ from headrace_worker.engine.schema.value_sets import (
 _LARGE = 10**15
 
 
+Refs = dict[Key, dict[str, str]]
+
+
 def to_llguidance_schema(nodes: Nodes) -> dict[str, Any]:
     """Return the schema. Raises SchemaRefused for what llguidance cannot express."""
-    names = {key: f"v{i}" for i, key in enumerate(nodes)}
-    defs = {names[key]: _node(node.value_sets, names) for key, node in nodes.items()}
-    return {"$ref": f"#/$defs/{names[ROOT]}", "$defs": defs}
+    refs: Refs = {key: {"$ref": f"#/$defs/v{i}"} for i, key in enumerate(nodes)}
+    defs: dict[str, Any] = {}
+    for i, node in enumerate(nodes.values()):
+        plain = [_value_set(value_set, refs) for value_set in node.value_sets]
+        defs[f"v{i}"] = plain[0] if len(plain) == 1 else {"anyOf": plain}
+    return {**refs[ROOT], "$defs": defs}
 
 
-def _node(value_sets: list[ValueSet], names: dict[Key, str]) -> Any:
-    if not value_sets:
-        return False
-    plain = [_value_set(value_set, names) for value_set in value_sets]
-    return plain[0] if len(plain) == 1 else {"anyOf": plain}
-
-
-def _value_set(value_set: ValueSet, names: dict[Key, str]) -> dict[str, Any]:
+def _value_set(value_set: ValueSet, refs: Refs) -> dict[str, Any]:
     match value_set:
         case Constants(values):
             return {"enum": list(values)}
@@ -57,14 +56,10 @@ def _value_set(value_set: ValueSet, names: dict[Key, str]) -> dict[str, Any]:
         case Array(prefix, rest, minimum, maximum):
             plain: dict[str, Any] = {"type": "array", "minItems": minimum}
             if prefix:
-                plain["prefixItems"] = [_ref(key, names) for key in prefix]
-            plain["items"] = False if rest is None else _ref(rest, names)
+                plain["prefixItems"] = [refs[key] for key in prefix]
+            plain["items"] = False if rest is None else refs[rest]
             return plain if maximum is None else plain | {"maxItems": maximum}
-    return _object(value_set, names)
-
-
-def _ref(key: Key, names: dict[Key, str]) -> dict[str, str]:
-    return {"$ref": f"#/$defs/{names[key]}"}
+    return _object(value_set, refs)
 
 
 def _number(value_set: Number) -> dict[str, Any]:
@@ -94,33 +89,28 @@ def _text(value_set: String) -> dict[str, Any]:
     if value_set.maximum is not None:
         plain["maxLength"] = value_set.maximum
     parts = [part for part in value_set.parts if part != ANY_TEXT]
-    if not parts:
-        return plain
-    if len(parts) > 1 and all(map(is_simple, parts)):
-        return plain | {"allOf": [{"pattern": _pattern(part)} for part in parts]}
-    return plain | {"pattern": _pattern(parts[0] if len(parts) == 1 else And(tuple(parts)))}
+    if len(parts) > 1 and not all(map(is_simple, parts)):
+        parts = [And(tuple(parts))]
+    patterns = [{"pattern": _pattern(part)} for part in parts]
+    if len(patterns) == 1:
+        return plain | patterns[0]
+    return plain | {"allOf": patterns} if patterns else plain
 
 
-def _object(value_set: Object, names: dict[Key, str]) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        name: _ref(key, names) for name, key in value_set.properties.items()
-    }
-    properties |= dict.fromkeys(value_set.forbidden, False)
+def _object(value_set: Object, refs: Refs) -> dict[str, Any]:
+    declared = {name: refs[key] for name, key in value_set.properties.items()}
     plain: dict[str, Any] = {
         "type": "object",
-        "properties": properties,
+        "properties": {**declared, **dict.fromkeys(value_set.forbidden, False)},
         "required": [name for name in value_set.properties if name in value_set.required],
         "additionalProperties": False,
     }
-    patterned = [additional for additional in value_set.additional if additional.names is not None]
-    if patterned:
-        plain["patternProperties"] = {
-            _pattern(additional.names): _ref(additional.value, names)
-            for additional in patterned
-            if additional.names is not None
-        }
-    elif value_set.additional:
-        plain["additionalProperties"] = _ref(value_set.additional[0].value, names)
+    for each in value_set.additional:
+        if each.names is None:
+            plain["additionalProperties"] = refs[each.value]
+        else:
+            patterns = plain.setdefault("patternProperties", {})
+            patterns[_pattern(each.names)] = refs[each.value]
     if value_set.minimum > len(value_set.required):
         plain["minProperties"] = value_set.minimum
     if value_set.maximum is not None:

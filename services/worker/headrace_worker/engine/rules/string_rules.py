@@ -18,6 +18,7 @@ from headrace_worker.engine.regex.value_regex import (
     invert,
 )
 
+_MUST_ESCAPE = ((0, 31), (34, 34), (92, 92))
 _ESCAPED = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
 
 
@@ -38,10 +39,9 @@ def regex_rule(regex: Regex) -> str:
 
 def character_class(ranges: Ranges) -> str:
     """Return one character of a string's value, as JSON writes it: escaped only if necessary."""
-    plain = intersect(ranges, invert(((0, 31), (34, 34), (92, 92))))
+    plain = intersect(ranges, invert(_MUST_ESCAPE))
     options = [f"[{''.join(_range(*each) for each in plain)}]"] if plain else []
-    control = intersect(ranges, ((0, 31),))
-    for first, last in [*control, *intersect(ranges, ((34, 34),)), *intersect(ranges, ((92, 92),))]:
+    for first, last in intersect(ranges, _MUST_ESCAPE):
         for code in range(first, last + 1):
             options.append(literal("\\" + _ESCAPED[code] if code in _ESCAPED else f"\\u{code:04x}"))
     return options[0] if len(options) == 1 else f"({' | '.join(options)})"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from itertools import product
 
+from headrace_worker.engine.schema.subschemas import Key
 from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
-    Key,
     Node,
     Number,
     Object,
     String,
     ValueSet,
+    frozen,
+    type_of,
 )
 
 GetNode = Callable[[Key], Node | None]
@@ -43,20 +45,23 @@ def distinguishing_names(
 def _distinguishing(one: ValueSet, other: ValueSet, get_node: GetNode) -> set[str] | None:
     if not _types(one) & _types(other):
         return set()
-    if isinstance(one, Constants) and isinstance(other, Constants):
-        shared = {_frozen(v) for v in one.values} & {_frozen(v) for v in other.values}
-        return None if shared or not other.complete else set()
-    if isinstance(one, Number) and isinstance(other, Number):
-        return set() if _before(one, other) or _before(other, one) else None
-    if isinstance(one, Constants) and isinstance(other, Number):
-        numbers = [v for v in one.values if _type(v) == "number"]
-        return None if any(other.holds(v) for v in numbers) else set()
-    if isinstance(one, Number) and isinstance(other, Constants):
-        numbers = [v for v in other.values if _type(v) == "number"]
-        return None if any(one.holds(v) for v in numbers) else set()
-    if isinstance(one, Object) and isinstance(other, Object):
-        return _distinguishing_objects(one, other, get_node)
-    return None
+    match one, other:
+        case Object(), Object():
+            return _distinguishing_objects(one, other, get_node)
+        case Constants(), Constants():
+            shared = set(map(frozen, one.values)) & set(map(frozen, other.values))
+            disjoint = not shared and other.complete
+        case Number(), Number():
+            disjoint = _before(one, other) or _before(other, one)
+        case (Constants() as constants, Number() as number) | (
+            Number() as number,
+            Constants() as constants,
+        ):
+            numbers = (value for value in constants.values if type_of(value) == "number")
+            disjoint = not any(map(number.holds, numbers))
+        case _:
+            return None
+    return set() if disjoint else None
 
 
 def _distinguishing_objects(one: Object, other: Object, get_node: GetNode) -> set[str] | None:
@@ -65,19 +70,18 @@ def _distinguishing_objects(one: Object, other: Object, get_node: GetNode) -> se
         return set()
     if other.closed and any(name not in other.properties for name in one.required):
         return set()
-    for name in one.properties.keys() & other.properties.keys():
+    shared = [name for name in one.properties if name in other.properties]
+    # Those that are required anyway first.
+    for name in sorted(shared, key=lambda name: name not in one.required):
         mine, theirs = get_node(one.properties[name]), get_node(other.properties[name])
         if mine is None or theirs is None or not theirs.value_sets or theirs.omitted_types:
             continue
-        constant = _all_constants(mine) and _all_constants(theirs)
-        pairs = ((a, b) for a in mine.value_sets for b in theirs.value_sets)
+        value_sets = (*mine.value_sets, *theirs.value_sets)
+        constant = all(isinstance(each, Constants) for each in value_sets)
+        pairs = product(mine.value_sets, theirs.value_sets)
         if constant and all(_distinguishing(a, b, get_node) is not None for a, b in pairs):
-            return set() if name in one.required else {name}
+            return {name} - one.required
     return None
-
-
-def _all_constants(node: Node) -> bool:
-    return all(isinstance(value_set, Constants) for value_set in node.value_sets)
 
 
 def _before(one: Number, other: Number) -> bool:
@@ -90,40 +94,9 @@ def _before(one: Number, other: Number) -> bool:
 
 
 def _types(value_set: ValueSet) -> set[str]:
-    match value_set:
-        case Constants(values):
-            return {_type(value) for value in values}
-        case Number():
-            return {"number"}
-        case String():
-            return {"string"}
-        case Array():
-            return {"array"}
-    return {"object"}
+    if isinstance(value_set, Constants):
+        return set(map(type_of, value_set.values))
+    return {_TYPES[type(value_set)]}
 
 
-def _type(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-    return "object"
-
-
-def _frozen(value: Any) -> Any:
-    """Return equal results for values that are equal in JSON."""
-    match value:
-        case bool():
-            return "boolean", value
-        case list():
-            return "array", tuple(_frozen(each) for each in value)
-        case dict():
-            return "object", frozenset((name, _frozen(each)) for name, each in value.items())
-    return value
+_TYPES = {Number: "number", String: "string", Array: "array", Object: "object"}

@@ -6,14 +6,26 @@ The documentation's table is made from this one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
+
+from headrace_worker.engine.regex.value_regex import UnsupportedPattern
 
 
 class SchemaRefused(Exception):
-    """The schema cannot be enforced, or nothing satisfies it; the text says where and why."""
+    """The schema cannot be enforced, or nothing satisfies it; the message names the place."""
+
+
+@contextmanager
+def refusing_unsupported(keyword: str, pointer: str) -> Iterator[None]:
+    """Raise SchemaRefused for a pattern that is unsupported."""
+    try:
+        yield
+    except UnsupportedPattern as error:
+        raise SchemaRefused(f"{keyword} at {pointer} cannot be enforced: {error}") from error
 
 
 class Effect(StrEnum):
@@ -22,22 +34,56 @@ class Effect(StrEnum):
     REFUSED = "refused"
 
 
-class Form(StrEnum):
-    """What a keyword's value must be."""
+MAX_COUNT = 1_000_000
+"""A minimum above it is refused; a maximum above it is longer than any answer."""
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
-    ANYTHING = "anything"
-    SCHEMA = "a schema"
-    SCHEMA_OR_SCHEMAS = "a schema or a list of schemas"
-    SCHEMAS = "a list of one schema or more"
-    NAMED_SCHEMAS = "an object of schemas"
-    COUNT = "an integer of 0 or more"
-    NUMBER = "a number"
-    POSITIVE = "a number above 0"
-    TEXT = "a text"
-    TEXTS = "a list of texts"
-    FLAG = "true or false"
-    VALUES = "a list of one value or more"
-    TYPES = "a type of JSON, or a list of them"
+
+def is_number(value: object) -> bool:
+    """Return whether the value is a finite JSON number."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, dict | bool)
+
+
+def _are_schemas(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
+
+
+def _are_types(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(each in TYPES for each in names)
+
+
+class Form(Enum):
+    """What a keyword's value must be, and whether a value is that."""
+
+    ANYTHING = "anything", lambda _: True
+    SCHEMA = "a schema", _is_schema
+    SCHEMA_OR_SCHEMAS = (
+        "a schema or a list of schemas",
+        lambda v: _is_schema(v) or v == [] or _are_schemas(v),
+    )
+    SCHEMAS = "a list of one schema or more", _are_schemas
+    NAMED_SCHEMAS = (
+        "an object of schemas",
+        lambda v: isinstance(v, dict) and all(map(_is_schema, v.values())),
+    )
+    COUNT = "an integer of 0 or more", lambda v: is_number(v) and v >= 0 and v == int(v)
+    NUMBER = "a number", is_number
+    POSITIVE = "a number above 0", lambda v: is_number(v) and v > 0
+    TEXT = "a text", lambda v: isinstance(v, str)
+    TEXTS = "a list of texts", lambda v: isinstance(v, list) and all(type(t) is str for t in v)
+    FLAG = "true or false", lambda v: isinstance(v, bool)
+    VALUES = "a list of one value or more", lambda v: isinstance(v, list) and bool(v)
+    TYPES = "a type of JSON, or a list of them", _are_types
+
+    def __init__(self, description: str, fits: Callable[[Any], bool]) -> None:
+        self.description, self.fits = description, fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +91,6 @@ class Keyword:
     effect: Effect
     form: Form = Form.ANYTHING
     note: str = ""
-
-
-MAX_COUNT = 1_000_000
-"""A minimum above it is refused; a maximum above it is longer than any answer."""
-TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 
 def _enforced(form: Form, note: str = "") -> Keyword:
@@ -62,6 +103,7 @@ def _refused(note: str = "") -> Keyword:
 
 _NO_EFFECT = Keyword(Effect.NONE)
 _FIXED_ORDER = "properties come in the order in which they are declared"
+_ALONE = "`true` or `false` only, in a schema that no other stands beside"
 
 KEYWORDS: dict[str, Keyword] = {
     # Core.
@@ -99,12 +141,8 @@ KEYWORDS: dict[str, Keyword] = {
     ),
     "propertyNames": _enforced(Form.SCHEMA),
     # Unevaluated.
-    "unevaluatedItems": _enforced(
-        Form.SCHEMA, "`true` or `false` only, in a schema that no other stands beside"
-    ),
-    "unevaluatedProperties": _enforced(
-        Form.SCHEMA, "`true` or `false` only, in a schema that no other stands beside"
-    ),
+    "unevaluatedItems": _enforced(Form.SCHEMA, _ALONE),
+    "unevaluatedProperties": _enforced(Form.SCHEMA, _ALONE),
     # Validation.
     "type": _enforced(Form.TYPES),
     "enum": _enforced(Form.VALUES, "values that what stands beside it forbids do not come"),
@@ -149,6 +187,28 @@ KEYWORDS: dict[str, Keyword] = {
 }
 """A keyword that is not here has no effect, as in JSON Schema."""
 
+KEYWORDS_ABOUT = {
+    "number": ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+    "string": ("maxLength", "minLength", "pattern", "format"),
+    "array": ("prefixItems", "items", "maxItems", "minItems", "uniqueItems", "unevaluatedItems"),
+    "object": (
+        "properties",
+        "patternProperties",
+        "additionalProperties",
+        "propertyNames",
+        "unevaluatedProperties",
+        "maxProperties",
+        "minProperties",
+        "required",
+    ),
+}
+"""Keywords by the type of the values that they are about."""
+
+
+def keywords_beside(keyword: str) -> tuple[str, ...]:
+    """Return the keywords that are about values of the same type."""
+    return next(keywords for keywords in KEYWORDS_ABOUT.values() if keyword in keywords)
+
 
 def check_keywords(schema: dict[str, Any], pointer: str) -> None:
     """Raise SchemaRefused for the first keyword that is refused or whose value is invalid."""
@@ -159,52 +219,7 @@ def check_keywords(schema: dict[str, Any], pointer: str) -> None:
         if keyword.effect is Effect.REFUSED:
             advice = f"; {keyword.note}".replace("`", "") if keyword.note else ""
             raise SchemaRefused(f"{name} at {pointer} cannot be enforced{advice}")
-        if not _FORMS.get(keyword.form, _anything)(value):
-            raise SchemaRefused(f"{name} at {pointer} should be {keyword.form.value}")
+        if not keyword.form.fits(value):
+            raise SchemaRefused(f"{name} at {pointer} should be {keyword.form.description}")
         if name.startswith("min") and keyword.form is Form.COUNT and value > MAX_COUNT:
             raise SchemaRefused(f"{name} at {pointer} is above {MAX_COUNT}")
-
-
-def is_number(value: object) -> bool:
-    """Return whether the value is a finite JSON number."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _anything(_: object) -> bool:
-    return True
-
-
-def _is_schema(value: object) -> bool:
-    return isinstance(value, dict | bool)
-
-
-def _are_schemas(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _is_type(value: object) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(each in TYPES for each in value)
-    return value in TYPES
-
-
-_FORMS: dict[Form, Callable[[Any], bool]] = {
-    Form.SCHEMA: _is_schema,
-    Form.SCHEMAS: _are_schemas,
-    Form.SCHEMA_OR_SCHEMAS: lambda v: _is_schema(v) or v == [] or _are_schemas(v),
-    Form.NAMED_SCHEMAS: lambda v: isinstance(v, dict) and all(map(_is_schema, v.values())),
-    Form.COUNT: lambda v: is_number(v) and v >= 0 and v == int(v),
-    Form.NUMBER: is_number,
-    Form.POSITIVE: lambda v: is_number(v) and v > 0,
-    Form.TEXT: lambda v: isinstance(v, str),
-    Form.TEXTS: _are_texts,
-    Form.FLAG: lambda v: isinstance(v, bool),
-    Form.VALUES: lambda v: isinstance(v, list) and bool(v),
-    Form.TYPES: _is_type,
-}

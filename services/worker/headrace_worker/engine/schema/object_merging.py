@@ -1,13 +1,11 @@
-"""Merge what subschemas say of an object: its names and their values. Pure."""
+"""Merge what subschemas require of an object: its names and their values. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from collections.abc import Callable, Set
+from itertools import chain, product
 
-from headrace_worker.engine.regex.automaton import matches
+from headrace_worker.engine.regex.automaton import Automaton, matches
 from headrace_worker.engine.regex.value_regex import (
     ANY_TEXT,
     NEVER,
@@ -15,241 +13,186 @@ from headrace_worker.engine.regex.value_regex import (
     And,
     Not,
     Regex,
-    UnsupportedPattern,
     alternatives,
     literal,
     search,
 )
-from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.subschemas import Subschemas, child_pointer
+from headrace_worker.engine.schema.keywords import (
+    SchemaRefused,
+    keywords_beside,
+    refusing_unsupported,
+)
+from headrace_worker.engine.schema.subschemas import Key, Members, Subschemas, child_pointer, key_of
 from headrace_worker.engine.schema.value_sets import (
     AdditionalNames,
     Constants,
-    Key,
     Node,
     Object,
     String,
+    Unsatisfiable,
     expression_or_automaton,
 )
 
-Members = list[tuple[str, dict[str, Any]]]
 MAX_PATTERNS = 3
-OBJECTS = (
-    "properties",
-    "patternProperties",
-    "additionalProperties",
-    "propertyNames",
-    "unevaluatedProperties",
-    "maxProperties",
-    "minProperties",
-    "required",
-)
 
-
-@dataclass(frozen=True, slots=True)
-class AllowedNames:
-    """What one propertyNames allows."""
-
-    regex: Regex
-    texts: frozenset[str]
-    only_texts: bool
-    """Whether `texts` are all."""
+Patterns = dict[str, tuple[Regex, Regex]]
+"""By pattern: names that surely match, and those that some dialect takes for a match."""
 
 
 class ObjectMerger:
-    """Merges objects of one schema; `unsatisfiable` collects why some were left out."""
+    """Merges objects of one schema."""
 
-    def __init__(
-        self, subschemas: Subschemas, node: Callable[[Key], Node | None], unsatisfiable: list[str]
-    ) -> None:
-        self._subschemas, self._node, self._unsatisfiable = subschemas, node, unsatisfiable
+    def __init__(self, subschemas: Subschemas, get_node: Callable[[Key], Node | None]) -> None:
+        self._subschemas, self._get_node = subschemas, get_node
 
-    def read(self, members: Members) -> Object | None:
-        """Return None if no object satisfies them. Raises SchemaRefused."""
-        where = " and ".join(pointer for pointer, _ in members)
-        patterns = {
-            pattern: (_searched(pattern, pointer), _searched(pattern, pointer, permissive=True))
-            for pointer, schema in members
-            for pattern in schema.get("patternProperties", {})
-        }
-        names = self._allowed_names(members)
+    def merge(self, members: Members) -> Object:
+        """Return the objects that satisfy the members. Raises SchemaRefused, Unsatisfiable."""
+        patterns: Patterns = {}
+        for pointer, schema in members.schemas.items():
+            for pattern in schema.get("patternProperties", {}):
+                with refusing_unsupported("patternProperties", pointer):
+                    patterns[pattern] = search(pattern), search(pattern, permissive=True)
+        allowed = self._allowed_names(members)
         declared, forbidden = {}, []
-        for name in _names(members):
-            if all(_allows(each, name) for each in names):
+        required = frozenset(chain.from_iterable(members.values("required")))
+        names = members.values("properties") + members.values("required")
+        for name in dict.fromkeys(chain.from_iterable(names)):
+            if all(matches(regex, name) for regex in allowed):
                 declared[name] = self._value(name, members, patterns)
             else:
                 forbidden.append(name)
-        required = frozenset(n for _, schema in members for n in schema.get("required", ()))
         if lacking := sorted(required - declared.keys()):
-            self._unsatisfiable.append(
-                f"propertyNames at {where} forbids the required {lacking[0]!r}"
+            raise Unsatisfiable(
+                f"propertyNames at {members.where} forbids the required {lacking[0]!r}"
             )
-            return None
-        additional = self._additional(members, patterns, names, (*declared, *forbidden))
-        minimum = int(max((schema.get("minProperties", 0) for _, schema in members), default=0))
-        maximum = [int(s["maxProperties"]) for _, s in members if "maxProperties" in s]
-        if not additional:
-            maximum = [each for each in maximum if each < len(declared)]
-        closed = not additional and any(
-            schema.get("additionalProperties") is False for _, schema in members
-        )
-        value_set = Object(
-            declared,
-            required,
-            additional,
-            minimum,
-            min(maximum, default=None),
-            closed,
-            tuple(forbidden),
-        )
-        return self._counted(value_set, where)
-
-    def _counted(self, value_set: Object, where: str) -> Object | None:
-        fixed = max(value_set.minimum, len(value_set.required))
-        if value_set.maximum is not None and value_set.maximum < fixed:
-            self._unsatisfiable.append(f"maxProperties at {where} is below what is required")
-            return None
-        if value_set.minimum > len(value_set.properties) + bool(value_set.additional):
-            if value_set.additional or not value_set.closed:
+        additional = self._additional(members, patterns, allowed, (*declared, *forbidden))
+        minimum, maximum = members.least("minProperties"), members.most("maxProperties")
+        if not additional and maximum is not None and maximum >= len(declared):
+            maximum = None
+        closed = not additional and False in members.values("additionalProperties")
+        if maximum is not None and maximum < max(minimum, len(required)):
+            raise Unsatisfiable(f"maxProperties at {members.where} is below what is required")
+        if minimum > len(declared) + bool(additional):
+            if not closed:
                 raise SchemaRefused(
-                    f"minProperties at {where} cannot be enforced: names that are not declared may"
-                    " come twice; declare as many in properties"
+                    f"minProperties at {members.where} cannot be enforced: names that are not"
+                    " declared may come twice; declare as many in properties"
                 )
-            self._unsatisfiable.append(f"minProperties at {where} is above what may come")
-            return None
-        return value_set
+            raise Unsatisfiable(f"minProperties at {members.where} is above what may come")
+        return Object(declared, required, additional, minimum, maximum, closed, tuple(forbidden))
 
-    def _value(self, name: str, members: Members, patterns: dict[str, tuple[Regex, Regex]]) -> Key:
+    def _value(self, name: str, members: Members, patterns: Patterns) -> Key:
         """Return the pointers of subschemas that apply to a declared name."""
-        pointers: list[str] = []
-        for pointer, schema in members:
-            own, doubtful = [], False
-            if name in schema.get("properties", {}):
-                own.append(child_pointer(pointer, "properties", name))
-            for pattern in schema.get("patternProperties", {}):
-                surely, perhaps = (matches(each, name) for each in patterns[pattern])
-                doubtful = doubtful or perhaps != surely
-                if perhaps:
-                    own.append(child_pointer(pointer, "patternProperties", pattern))
-            if (not own or doubtful) and "additionalProperties" in schema:
-                own.append(child_pointer(pointer, "additionalProperties"))
-            pointers += own
+        surely = {p for p, (regex, _) in patterns.items() if matches(regex, name)}
+        perhaps = {p for p, (_, regex) in patterns.items() if matches(regex, name)}
+        pointers = _pointers(members, perhaps, perhaps - surely, name)
         if not pointers:
             # Required, and not more: where others may not come, it may not either.
             pointers = [
                 child_pointer(pointer, "unevaluatedProperties")
-                for pointer, schema in members
+                for pointer, schema in members.schemas.items()
                 if schema.get("unevaluatedProperties") is False
             ]
-        return tuple(dict.fromkeys(pointers))
+        return key_of(pointers)
 
     def _additional(
-        self,
-        members: Members,
-        patterns: dict[str, tuple[Regex, Regex]],
-        names: list[AllowedNames],
-        taken: tuple[str, ...],
+        self, members: Members, patterns: Patterns, allowed: list[Regex], taken: tuple[str, ...]
     ) -> tuple[AdditionalNames, ...]:
         """Return which undeclared names may come; one entry for each set of patterns."""
-        open_ = self._is_open(members)
+        unevaluated = unevaluated_allowed(self._subschemas, members, "unevaluatedProperties")
+        # Whether names that match nothing may come.
+        open_ = members.have("additionalProperties") or (
+            unevaluated and not members.have("properties", "patternProperties")
+        )
         if len(patterns) > MAX_PATTERNS:
             raise SchemaRefused(
-                f"patternProperties at {members[0][0]} cannot be enforced: there are"
+                f"patternProperties at {next(iter(members.schemas))} cannot be enforced: there are"
                 f" {len(patterns)}; {MAX_PATTERNS} may be"
             )
         found = []
         for chosen in product((True, False), repeat=len(patterns)):
-            matched = tuple(p for p, match in zip(patterns, chosen, strict=True) if match)
+            matched = {p for p, match in zip(patterns, chosen, strict=True) if match}
             if not matched and not open_:
                 continue
-            pointers = []
-            for pointer, schema in members:
-                own = [p for p in matched if p in schema.get("patternProperties", {})]
-                pointers += [child_pointer(pointer, "patternProperties", p) for p in own]
-                if not own and "additionalProperties" in schema:
-                    pointers.append(child_pointer(pointer, "additionalProperties"))
+            pointers = _pointers(members, matched)
             if any(self._subschemas.get(pointer) is False for pointer in pointers):
                 continue
             parts = [
-                surely if match else Not(perhaps)
-                for (surely, perhaps), match in zip(patterns.values(), chosen, strict=True)
+                surely if pattern in matched else Not(perhaps)
+                for pattern, (surely, perhaps) in patterns.items()
             ]
-            regex = _any_of([*parts, *(each.regex for each in names)], taken)
-            if regex is None or not self._is_never(regex, members):
-                found.append(AdditionalNames(regex, tuple(dict.fromkeys(pointers)), matched))
+            regex = _all_of([*parts, *allowed], taken)
+            if regex is None or not _is_never(regex, members):
+                found.append(AdditionalNames(regex, key_of(pointers)))
         return tuple(found)
 
-    def _is_never(self, regex: Regex, members: Members) -> bool:
-        try:
-            form = expression_or_automaton(regex)
-        except UnsupportedPattern as error:
-            at = next((p for p, s in members if "patternProperties" in s), members[0][0])
-            raise SchemaRefused(f"patternProperties at {at} cannot be enforced: {error}") from error
-        return getattr(form, "is_empty", False)
-
-    def _is_open(self, members: Members) -> bool:
-        """Return whether names that match nothing may come."""
-        for pointer, _ in members:
-            if not unevaluated_allowed(
-                self._subschemas, pointer, "unevaluatedProperties", members, OBJECTS
-            ):
-                return any("additionalProperties" in s for _, s in members)
-        if any("additionalProperties" in schema for _, schema in members):
-            return True
-        return not any(
-            word in schema for _, schema in members for word in ("properties", "patternProperties")
-        )
-
-    def _allowed_names(self, members: Members) -> list[AllowedNames]:
-        """Return what propertyNames requires of every name."""
-        found: list[AllowedNames] = []
-        for pointer, schema in members:
+    def _allowed_names(self, members: Members) -> list[Regex]:
+        """Return what each propertyNames allows, unless that is any name."""
+        found: list[Regex] = []
+        for pointer, schema in members.schemas.items():
             if "propertyNames" not in schema:
                 continue
-            node = self._node((child_pointer(pointer, "propertyNames"),))
+            node = self._get_node((child_pointer(pointer, "propertyNames"),))
             if node is None:
                 raise SchemaRefused(
                     f"propertyNames at {pointer} cannot be enforced: it has itself in it"
                 )
-            options: list[Regex] = []
-            texts: list[str] = []
+            options = [each.regex for each in node.value_sets if isinstance(each, String)]
+            if "string" in node.omitted_types or ANY_TEXT in options:
+                continue
             for value_set in node.value_sets:
-                if isinstance(value_set, String):
-                    options.append(value_set.regex)
-                elif isinstance(value_set, Constants):
-                    texts += (value for value in value_set.values if isinstance(value, str))
-            if "string" in node.omitted_types:
-                options.append(ANY_TEXT)
-            if ANY_TEXT not in options:
-                regex = Alt((*options, *map(literal, texts))) if options or texts else NEVER
-                found.append(AllowedNames(regex, frozenset(texts), not options))
+                if isinstance(value_set, Constants):
+                    options += [literal(each) for each in value_set.values if isinstance(each, str)]
+            found.append(Alt(tuple(options)) if options else NEVER)
         return found
 
 
-def unevaluated_allowed(
-    subschemas: Subschemas, pointer: str, word: str, members: Members, words: tuple[str, ...]
-) -> bool:
-    """Return whether the subschema allows what no other keyword is about.
+def unevaluated_allowed(subschemas: Subschemas, members: Members, word: str) -> bool:
+    """Return whether all members allow what no other keyword is about.
 
     Raises:
-        SchemaRefused: the value is a schema, or subschemas that it does not see have keywords
+        SchemaRefused: a value is a schema, or subschemas that its own does not see have keywords
             too.
     """
-    value = subschemas.get_object(pointer).get(word, True)
-    if value in (True, {}):
-        return True
-    own = {each for conjunction in subschemas.alternatives((pointer,)) for each in conjunction}
-    seen = all(p in own or not any(w in schema for w in words) for p, schema in members)
-    if value is not False or not seen:
-        raise SchemaRefused(f"{word} at {pointer} cannot be enforced here")
-    return False
+    allowed = True
+    for pointer, schema in members.schemas.items():
+        value = schema.get(word, True)
+        if value in (True, {}):
+            continue
+        allowed = False
+        seen = {each for one in subschemas.alternatives((pointer,)) for each in one}
+        others = Members({p: s for p, s in members.schemas.items() if p not in seen})
+        if value is not False or others.have(*keywords_beside(word)):
+            raise SchemaRefused(f"{word} at {pointer} cannot be enforced here")
+    return allowed
 
 
-def _allows(names: AllowedNames, name: str) -> bool:
-    return name in names.texts or (not names.only_texts and matches(names.regex, name))
+def _pointers(
+    members: Members, matched: Set[str], doubtful: Set[str] = frozenset(), *names: str
+) -> list[str]:
+    """Return the subschemas of these names, or of any name that matches these patterns.
+
+    Whether it matches those in `doubtful` depends on the dialect.
+    """
+    pointers: list[str] = []
+    for pointer, schema in members.schemas.items():
+        patterns = [p for p in schema.get("patternProperties", {}) if p in matched]
+        declared = [name for name in names if name in schema.get("properties", {})]
+        own = [child_pointer(pointer, "properties", name) for name in declared]
+        own += [child_pointer(pointer, "patternProperties", pattern) for pattern in patterns]
+        if "additionalProperties" in schema and (not own or doubtful & set(patterns)):
+            own.append(child_pointer(pointer, "additionalProperties"))
+        pointers += own
+    return pointers
 
 
-def _any_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
+def _is_never(regex: Regex, members: Members) -> bool:
+    with refusing_unsupported("patternProperties", members.first_with("patternProperties")):
+        form = expression_or_automaton(regex)
+    return isinstance(form, Automaton) and form.is_empty
+
+
+def _all_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
     """Return all parts without the taken names; None if nothing is required."""
     parts = [part for part in parts if part != ANY_TEXT]
     if not parts:
@@ -257,19 +200,3 @@ def _any_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
     if taken:
         parts.append(Not(alternatives(*taken)))
     return parts[0] if len(parts) == 1 else And(tuple(parts))
-
-
-def _names(members: Members) -> list[str]:
-    """Return declared names, then names that are only required, each once."""
-    names = [name for _, schema in members for name in schema.get("properties", {})]
-    names += [name for _, schema in members for name in schema.get("required", ())]
-    return list(dict.fromkeys(names))
-
-
-def _searched(pattern: str, pointer: str, *, permissive: bool = False) -> Regex:
-    try:
-        return search(pattern, permissive=permissive)
-    except UnsupportedPattern as error:
-        raise SchemaRefused(
-            f"patternProperties at {pointer} cannot be enforced: {error}"
-        ) from error

@@ -6,15 +6,15 @@ names that several subschemas constrain are the same thing, and recursion ends.
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from headrace_worker.engine.schema.disjoint import distinguishing_names
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.merging import SchemaMerger
-from headrace_worker.engine.schema.pruning import explain_unsatisfiable, prune, satisfiable
-from headrace_worker.engine.schema.subschemas import Subschemas, child_pointer
-from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, ValueSet
+from headrace_worker.engine.schema.pruning import explain_unsatisfiable, pruned, satisfiable_keys
+from headrace_worker.engine.schema.subschemas import Key, Subschemas, child_pointer, key_of
+from headrace_worker.engine.schema.value_sets import Array, Node, Object, ValueSet
 
 MAX_NODES = 4000
 
@@ -41,11 +41,9 @@ def read_schema(schema: object) -> Nodes:
 class _Reader:
     def __init__(self, schema: dict[str, Any]) -> None:
         self._subschemas = Subschemas(schema)
+        self._merger = SchemaMerger(self._subschemas, self.node)
         self._nodes: Nodes = {}
         self._in_progress: set[Key] = set()
-        self._unsatisfiable: list[str] = []
-        self._folding = SchemaMerger(self._subschemas, self.node, self._unsatisfiable)
-        self._reasons: dict[Key, list[str]] = {}
         self._checked_disjoint: set[str] = set()
 
     def read(self) -> Nodes:
@@ -61,12 +59,13 @@ class _Reader:
             node = self.node(key)
             assert node is not None
             waiting += [child for value_set in node.value_sets for child in children(value_set)]
+        # Read again: a oneOf that was met later may have narrowed some.
         nodes = {key: node for key in reached if (node := self.node(key)) is not None}
-        if ROOT not in satisfiable(nodes):
-            why = explain_unsatisfiable(nodes, ROOT, self._reasons)
+        satisfiable = satisfiable_keys(nodes)
+        if ROOT not in satisfiable:
+            why = explain_unsatisfiable(nodes, ROOT, satisfiable)
             raise SchemaRefused(f"nothing fulfils the schema: {why}")
-        prune(nodes)
-        return nodes
+        return pruned(nodes, satisfiable)
 
     def node(self, key: Key) -> Node | None:
         """Return the node without what is below it; None while it is being read."""
@@ -74,25 +73,17 @@ class _Reader:
             return None
         if key not in self._nodes:
             self._in_progress.add(key)
-            self._nodes[key] = self._fold(key)
+            self._nodes[key] = self._merged(key)
             self._in_progress.discard(key)
         return self._nodes[key]
 
-    def _fold(self, key: Key) -> Node:
-        node, omitted_types = Node(), set()
-        alternatives = self._subschemas.alternatives(key)
-        for pointer in dict.fromkeys(each for conjunction in alternatives for each in conjunction):
+    def _merged(self, key: Key) -> Node:
+        for pointer in key_of(chain.from_iterable(self._subschemas.alternatives(key))):
             if "oneOf" in self._subschemas.get_object(pointer):
                 self._require_disjoint(pointer)
+        node = Node()
         for conjunction in self._subschemas.alternatives(key):
-            value_sets, more = self._folding.value_sets(conjunction)
-            self._reasons.setdefault(key, []).extend(self._unsatisfiable)
-            self._unsatisfiable.clear()
-            node.value_sets += [
-                value_set for value_set in value_sets if value_set not in node.value_sets
-            ]
-            omitted_types |= more
-        node.omitted_types = frozenset(omitted_types)
+            self._merger.merge(conjunction, node)
         return node
 
     def _require_disjoint(self, pointer: str) -> None:
@@ -100,25 +91,20 @@ class _Reader:
         if pointer in self._checked_disjoint:
             return
         self._checked_disjoint.add(pointer)
-        branches = [
-            child_pointer(pointer, "oneOf", i)
-            for i in range(len(self._subschemas.get_object(pointer)["oneOf"]))
-        ]
+        count = len(self._subschemas.get_object(pointer)["oneOf"])
+        branches = [child_pointer(pointer, "oneOf", i) for i in range(count)]
         nodes = [self.node((branch,)) for branch in branches]
-        needed: dict[str, set[str]] = {branch: set() for branch in branches}
-        for (i, one), (j, other) in combinations(enumerate(nodes), 2):
-            for written, other_branch, branch in (
-                (one, other, branches[i]),
-                (other, one, branches[j]),
-            ):
-                names = distinguishing_names(written, other_branch, self.node)
+        needed: list[set[str]] = [set() for _ in branches]
+        for i, j in combinations(range(count), 2):
+            for written, other in ((i, j), (j, i)):
+                names = distinguishing_names(nodes[written], nodes[other], self.node)
                 if names is None:
                     raise SchemaRefused(
                         f"oneOf at {pointer} cannot be enforced: its schemas {i} and {j} may hold"
                         " at once; write anyOf, or give each a constant of its own"
                     )
-                needed[branch] |= names
-        for branch, names in needed.items():
+                needed[written] |= names
+        for branch, names in zip(branches, needed, strict=True):
             if names:
                 self._subschemas.require(branch, sorted(names))
                 # Some may have been read on the way here, without it.
@@ -130,9 +116,6 @@ def children(value_set: ValueSet) -> list[Key]:
     match value_set:
         case Array(prefix, rest):
             return [*prefix, *([] if rest is None else [rest])]
-        case Object():
-            return [
-                *value_set.properties.values(),
-                *(additional.value for additional in value_set.additional),
-            ]
+        case Object(declared, _, additional):
+            return [*declared.values(), *(each.value for each in additional)]
     return []

@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, product
 from typing import Any
 from urllib.parse import unquote
 
-from headrace_worker.engine.schema.keywords import KEYWORDS, Form, SchemaRefused, check_keywords
+from headrace_worker.engine.schema.keywords import (
+    KEYWORDS,
+    MAX_COUNT,
+    Form,
+    SchemaRefused,
+    check_keywords,
+)
 
-Conjunction = tuple[str, ...]
-"""Pointers of subschemas that must all hold, with references and combinations resolved."""
+Key = tuple[str, ...]
+"""Pointers of the subschemas that must all hold; the empty one allows any value."""
 
 MAX_ALTERNATIVES = 256
 _REFERENCES = ("$ref", "$dynamicRef")
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The subschemas of a conjunction, by pointer."""
+
+    schemas: dict[str, dict[str, Any]]
+
+    @property
+    def where(self) -> str:
+        return " and ".join(self.schemas)
+
+    def values(self, keyword: str) -> list[Any]:
+        """Return the keyword's values in the members that have it."""
+        return [schema[keyword] for schema in self.schemas.values() if keyword in schema]
+
+    def have(self, *keywords: str) -> bool:
+        """Return whether any member has any of the keywords."""
+        return any(keyword in schema for schema in self.schemas.values() for keyword in keywords)
+
+    def least(self, keyword: str) -> int:
+        """Return the count that the keyword requires; 0 without it."""
+        return int(max(self.values(keyword), default=0))
+
+    def most(self, keyword: str) -> int | None:
+        """Return the count that the keyword allows; None if it is unbounded."""
+        counts = (int(value) for value in self.values(keyword) if value <= MAX_COUNT)
+        return min(counts, default=None)
+
+    def first_with(self, keyword: str) -> str:
+        """Return the pointer of the first member that has the keyword, or else of the first."""
+        having = (pointer for pointer, schema in self.schemas.items() if keyword in schema)
+        return next(having, next(iter(self.schemas), "#"))
 
 
 class Subschemas:
@@ -22,8 +63,7 @@ class Subschemas:
     def __init__(self, root: dict[str, Any]) -> None:
         """Raises SchemaRefused for identifiers below the root."""
         self._known: dict[str, dict[str, Any] | bool] = {}
-        self._required: dict[str, str] = {}
-        self._conjunctions: dict[str, list[Conjunction]] = {}
+        self._conjunctions: dict[str, list[Key]] = {}
         self._in_progress: set[str] = set()
         self._root = root
         self._anchors: dict[str, str] = {}
@@ -45,19 +85,20 @@ class Subschemas:
 
     def require(self, pointer: str, names: list[str]) -> None:
         """From now on the subschema also requires these names."""
-        narrowing = self._required.setdefault(pointer, f"{pointer}, told apart")
-        known = self._known.get(narrowing)
-        more = [*known["required"], *names] if isinstance(known, dict) else names
-        self._known[narrowing] = {"required": more}
+        schema = self.get_object(pointer)
+        self._known[pointer] = {**schema, "required": [*schema.get("required", ()), *names]}
         self._conjunctions.clear()
 
     def get_object(self, pointer: str) -> dict[str, Any]:
-        """Return a member of a `Conjunction`, which is never true or false."""
+        """Return a member of a conjunction, which is never true or false."""
         schema = self.get(pointer)
         assert isinstance(schema, dict)
         return schema
 
-    def alternatives(self, pointers: tuple[str, ...]) -> list[Conjunction]:
+    def members(self, conjunction: Key) -> Members:
+        return Members({pointer: self.get_object(pointer) for pointer in conjunction})
+
+    def alternatives(self, pointers: tuple[str, ...]) -> list[Key]:
         """Return conjunctions, each of which is enough; none if nothing satisfies them.
 
         Raises:
@@ -65,7 +106,7 @@ class Subschemas:
         """
         return _joined([self._expanded(pointer) for pointer in pointers], " and ".join(pointers))
 
-    def _expanded(self, pointer: str) -> list[Conjunction]:
+    def _expanded(self, pointer: str) -> list[Key]:
         if pointer in self._in_progress:
             raise SchemaRefused(
                 f"the schema at {pointer} refers to itself, without anything between"
@@ -77,14 +118,17 @@ class Subschemas:
             self._in_progress.discard(pointer)
         return self._conjunctions[pointer]
 
-    def _expand(self, pointer: str) -> list[Conjunction]:
+    def _expand(self, pointer: str) -> list[Key]:
         schema = self.get(pointer)
         if isinstance(schema, bool):
             return [()] if schema else []
-        if isinstance(name := _discriminator(schema), str) and pointer not in self._required:
-            self.require(pointer, [name])
-        own = (pointer, self._required[pointer]) if pointer in self._required else (pointer,)
-        parts: list[list[Conjunction]] = [[own]]
+        discriminator = schema.get("discriminator")
+        if isinstance(discriminator, dict) and ("oneOf" in schema or "anyOf" in schema):
+            # OpenAPI's name, which distinguishes the alternatives.
+            name = discriminator.get("propertyName")
+            if isinstance(name, str) and name not in schema.get("required", ()):
+                self.require(pointer, [name])
+        parts: list[list[Key]] = [[(pointer,)]]
         for name in _REFERENCES:
             if name in schema:
                 parts.append(self._expanded(self._target(schema[name], f"{name} at {pointer}")))
@@ -93,9 +137,7 @@ class Subschemas:
         for name in ("anyOf", "oneOf"):
             if name in schema:
                 each = (self._expanded(f"{pointer}/{name}/{i}") for i in range(len(schema[name])))
-                parts.append(
-                    list(dict.fromkeys(conjunction for one in each for conjunction in one))
-                )
+                parts.append(list(dict.fromkeys(chain.from_iterable(each))))
         return _joined(parts, pointer)
 
     def _target(self, reference: str, what: str) -> str:
@@ -120,20 +162,22 @@ class Subschemas:
     def _find(self, pointer: str) -> dict[str, Any] | bool:
         found: Any = self._root
         for name in pointer.split("/")[1:]:
-            if isinstance(found, bool):
-                raise KeyError(pointer)
-            if isinstance(found, list):
-                found = found[int(name)] if name.isdecimal() and int(name) < len(found) else None
+            if isinstance(found, dict):
+                found = found.get(name.replace("~1", "/").replace("~0", "~"))
+            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+                found = found[int(name)]
             else:
-                found = found[name.replace("~1", "/").replace("~0", "~")]
-            if not isinstance(found, dict | list | bool):
                 raise KeyError(pointer)
-        if isinstance(found, list):
-            raise KeyError(pointer)
         if isinstance(found, dict):
             check_keywords(found, pointer)
+        if isinstance(found, dict | bool):
             return found
-        return bool(found)
+        raise KeyError(pointer)
+
+
+def key_of(pointers: Iterable[str | None]) -> Key:
+    """Return the key of the subschemas at these pointers, each once; None stands for none."""
+    return tuple(dict.fromkeys(each for each in pointers if each is not None))
 
 
 def child_pointer(pointer: str, *names: str | int) -> str:
@@ -141,27 +185,13 @@ def child_pointer(pointer: str, *names: str | int) -> str:
     return "/".join([pointer, *(str(name).replace("~", "~0").replace("/", "~1") for name in names)])
 
 
-def _discriminator(schema: dict[str, Any]) -> object:
-    """Return the name by which OpenAPI tells the schema's alternatives apart."""
-    named = schema.get("discriminator")
-    combined = "oneOf" in schema or "anyOf" in schema
-    return named.get("propertyName") if combined and isinstance(named, dict) else None
-
-
-def _joined(parts: list[list[Conjunction]], pointer: str) -> list[Conjunction]:
-    count = 1
-    for part in parts:
-        count *= len(part)
-    if count > MAX_ALTERNATIVES:
+def _joined(parts: list[list[Key]], pointer: str) -> list[Key]:
+    if (count := math.prod(map(len, parts))) > MAX_ALTERNATIVES:
         raise SchemaRefused(
             f"the schema at {pointer} has {count} alternatives; it may have {MAX_ALTERNATIVES}"
         )
     # Each place once, in the order of reading.
-    joined = (
-        tuple(dict.fromkeys(each for conjunction in one for each in conjunction))
-        for one in product(*parts)
-    )
-    return list(dict.fromkeys(joined))
+    return list(dict.fromkeys(key_of(chain.from_iterable(one)) for one in product(*parts)))
 
 
 def _walk(schema: object, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:

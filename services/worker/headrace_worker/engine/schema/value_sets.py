@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from headrace_worker.engine.regex.automaton import Automaton, automaton, is_simple
+from headrace_worker.engine.regex.automaton import Automaton, automaton, is_simple, matches
 from headrace_worker.engine.regex.value_regex import (
     ANY_CHARACTER,
     ANY_TEXT,
     And,
     Chars,
-    Not,
     Regex,
     Repeat,
     length_bounds,
 )
+from headrace_worker.engine.schema.subschemas import Key
 
-Key = tuple[str, ...]
-"""Pointers of the subschemas that must all hold; the empty one allows any value."""
+
+class Unsatisfiable(Exception):
+    """No value satisfies the subschemas; the message gives reason and place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +85,33 @@ class String:
     def regex(self) -> Regex:
         """Length and patterns as one expression."""
         whole = [part for part in self.parts if part != ANY_TEXT]
-        minimum, maximum = length_bounds(And(tuple(whole))) if whole else (0, None)
-        longest = (
-            self.maximum
-            if self.maximum is None or maximum is None or maximum > self.maximum
-            else None
-        )
+        minimum, maximum = length_bounds(And(tuple(whole))) if whole else (0, math.inf)
+        longest = self.maximum
+        if longest is not None and maximum <= longest:
+            longest = None
         if minimum < self.minimum or longest is not None:
             # Bounds that the expressions keep by themselves would only make it larger.
+            if len(whole) == 1 and (joined := self._shortened(whole[0])) is not None:
+                return joined
             whole.append(Repeat(ANY_CHARACTER, self.minimum, longest))
-        if len(whole) == 2 and (joined := _shortened(whole[0], self)) is not None:
-            return joined
         return whole[0] if len(whole) == 1 else And(tuple(whole)) if whole else ANY_TEXT
+
+    def _shortened(self, regex: Regex) -> Regex | None:
+        """Return a repetition of one character with the length bounds applied."""
+        match regex:
+            case Repeat(Chars() as character, minimum, maximum):
+                bounds = [each for each in (maximum, self.maximum) if each is not None]
+                least, most = max(minimum, self.minimum), min(bounds, default=None)
+                if most is None or least <= most:
+                    return Repeat(character, least, most)
+        return None
+
+    def holds(self, value: str) -> bool:
+        """Return whether the string is in the set."""
+        longest = math.inf if self.maximum is None else self.maximum
+        return self.minimum <= len(value) <= longest and all(
+            matches(part, value) for part in self.parts
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -120,8 +137,6 @@ class AdditionalNames:
 
     names: Regex | None
     value: Key
-    patterns: tuple[str, ...] = ()
-    """Which patternProperties the names match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +163,40 @@ class Node:
     omitted_types: frozenset[str] = frozenset()
     """Types that the schema allows and that are not written, because its keywords are about
     others."""
+    reasons: list[str] = field(default_factory=list)
+    """Why some subschemas contribute no value."""
+
+    def add(self, value_set: ValueSet) -> None:
+        if value_set not in self.value_sets:
+            self.value_sets.append(value_set)
+
+
+def type_of(value: Any) -> str:
+    """Return the JSON type of a value; that of an integer is "number"."""
+    return _TYPES[type(value)]
+
+
+_TYPES = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+
+
+def frozen(value: Any) -> Any:
+    """Return equal results for values that are equal in JSON: 1 is 1.0, and true is not 1."""
+    match value:
+        case bool():
+            return "boolean", value
+        case list():
+            return "array", tuple(frozen(each) for each in value)
+        case dict():
+            return "object", frozenset((name, frozen(each)) for name, each in value.items())
+    return value
 
 
 @lru_cache(maxsize=512)
@@ -158,14 +207,3 @@ def expression_or_automaton(regex: Regex) -> Regex | Automaton:
         UnsupportedPattern: the automaton has too many states.
     """
     return regex if is_simple(regex) else automaton(regex)
-
-
-def _shortened(regex: Regex, text: String) -> Regex | None:
-    """Return a repetition of one character with the length bounds applied."""
-    if isinstance(regex, Not) or not isinstance(regex, Repeat):
-        return None
-    if not isinstance(regex.inner, Chars):
-        return None
-    minimum = max(regex.minimum, text.minimum)
-    maximum = min((m for m in (regex.maximum, text.maximum) if m is not None), default=None)
-    return Repeat(regex.inner, minimum, maximum) if maximum is None or minimum <= maximum else None

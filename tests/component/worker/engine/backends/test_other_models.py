@@ -1,4 +1,4 @@
-"""Models of other engines: what is said at the start when they cannot be served."""
+"""Models of other engines: the error at the start when they cannot be served."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_gguf_file_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("answers", "fact"),
     [
-        ([LISTED, WITHOUT_IDS], "gives no token ids.*set upstream_speaks to text"),
+        ([LISTED, WITHOUT_IDS], "returns no token ids.*set upstream_speaks to text"),
         ([answer(401, '{"error": {"message": "no key"}}')], "answers 401: no key"),
         ([answer(body='{"data": []}'), answer(404, "gone")], "answers 404: gone"),
         ([answer(body='{"data": [{"id": "toy"}]}')], "set context_tokens"),
@@ -82,7 +82,7 @@ async def test_a_server_that_cannot_serve_the_model_is_distinguished_from_an_unr
         with pytest.raises(ModelLoadFailed, match=fact) as refused:
             await asyncio.to_thread(upstream, tmp_path, server.url, "toy", context_tokens=None)
         assert not isinstance(refused.value, ModelUnreachable)
-    with pytest.raises(ModelUnreachable, match="out of reach"):
+    with pytest.raises(ModelUnreachable, match="is unreachable"):
         await asyncio.to_thread(upstream, tmp_path, server.url, "toy", upstream_retries=0)
 
 
@@ -133,7 +133,7 @@ def test_a_key_is_not_printed_with_the_settings() -> None:
     assert "very-secret" not in redacted_json(settings) + repr(settings)
 
 
-async def test_a_worker_whose_upstream_is_out_of_reach_ends_as_one_to_be_started_again(
+async def test_a_worker_whose_upstream_is_unreachable_exits_so_that_it_is_restarted(
     nats_url: str, tmp_path: Path
 ) -> None:
     tokenizer = scripted_tokenizer(tmp_path / "tokenizer")
@@ -143,4 +143,4 @@ async def test_a_worker_whose_upstream_is_out_of_reach_ends_as_one_to_be_started
     }
     async with worker_process(nats_url, tmp_path, engine="openai", **source) as worker:
         assert await worker.exit_status(within_s=40) == 1
-    assert "out of reach" in (tmp_path / "worker.log").read_text()
+    assert "is unreachable" in (tmp_path / "worker.log").read_text()

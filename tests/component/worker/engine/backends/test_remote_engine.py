@@ -1,4 +1,4 @@
-"""An engine whose sequences run elsewhere: what comes of what its source says."""
+"""An engine whose sequences run elsewhere: what becomes of what its backend yields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def running(*pieces: TokenChunk | Exception) -> Iterator[tuple[RemoteEngine, Scr
         yield engine, source
 
 
-def test_tokens_that_come_together_are_given_one_a_step() -> None:
+def test_tokens_that_arrive_together_are_returned_one_a_step() -> None:
     with running(TokenChunk((20, 21, 22)), TokenChunk((23,), FinishReason.STOP)) as (engine, _):
         history = run(engine, [sequence(1)])
     assert history.tokens == {1: [20, 21, 22, 23]}
@@ -39,29 +39,29 @@ def test_output_beyond_the_end_is_discarded_and_the_backend_is_cancelled() -> No
         history = run(engine, [sequence(1, parameters)])
     assert history.tokens == {1: [20, 21]}
     assert history.finished == {1: FinishReason.LENGTH}
-    assert source.let_go == 1
+    assert source.closed == 1
 
 
 def test_a_backend_gets_no_more_max_tokens_than_the_context_has_room_for() -> None:
     with running(TokenChunk((), FinishReason.LENGTH)) as (engine, source):
         run(engine, [sequence(1, replace(GREEDY, max_tokens=9999), prompt_tokens=100)])
-    assert source.heard[0].parameters.max_tokens == 28
+    assert source.received[0].parameters.max_tokens == 28
 
 
 @pytest.mark.parametrize(
     ("pieces", "fact"),
     [
         ((TokenChunk((20,)), BackendError("no more")), "no more"),
-        ((TokenChunk((20,)), TokenChunk()), "the answer broke off without its end"),
+        ((TokenChunk((20,)), TokenChunk()), "the stream ended without a finish reason"),
     ],
 )
-def test_a_sequence_fails_after_what_came_of_it(pieces: Written, fact: str) -> None:
+def test_a_sequence_fails_after_its_tokens_are_returned(pieces: Written, fact: str) -> None:
     with running(*pieces) as (engine, _):
         history = run(engine, [sequence(1)])
     assert (history.tokens, history.failed) == ({1: [20]}, {1: fact})
 
 
-def test_a_broken_source_ends_the_engine() -> None:
+def test_a_broken_backend_ends_the_engine() -> None:
     broken = running(RuntimeError("gone"))
     with broken as (engine, _), pytest.raises(RuntimeError, match="gone"):
         run(engine, [sequence(1)])
@@ -77,20 +77,20 @@ def test_while_its_backend_is_unavailable_it_admits_nothing_and_gives_the_reason
         assert run(engine, [sequence(1)]).tokens == {1: [20]}
 
 
-def test_an_engine_that_begins_anew_goes_on_with_nothing_but_ends_what_is_over() -> None:
+def test_an_engine_that_cannot_resume_refuses_partial_answers_and_finishes_complete_ones() -> None:
     source = ScriptedBackend(())
     with closing(remote_engine(source, resume=False)) as engine:
-        with pytest.raises(SequenceRefused, match="2 output tokens, and engine written does not"):
+        with pytest.raises(SequenceRefused, match=r"2 output tokens, .*does not support resuming"):
             engine.admit(sequence(1, output_ids=(20, 21)))
         history = run(engine, [sequence(2, output_ids=(20, 7))])
         assert history.finished == {2: FinishReason.STOP}
-    assert source.heard == []
+    assert source.received == []
 
 
-def test_late_news_of_a_sequence_does_not_reach_its_successor_of_the_same_id() -> None:
+def test_late_output_of_a_sequence_does_not_reach_the_next_one_of_the_same_id() -> None:
     with running(TokenChunk((20,))) as (engine, source):
         engine.admit(sequence(1))
-        while not source.heard:
+        while not source.received:
             engine.step()
         engine.cancel(1)
         source.pieces = (TokenChunk((30,), FinishReason.STOP),)
@@ -101,7 +101,7 @@ def test_late_news_of_a_sequence_does_not_reach_its_successor_of_the_same_id() -
         assert history.tokens == {1: [30]}
 
 
-def test_an_answer_that_goes_on_draws_with_another_seed_that_it_always_gets_again() -> None:
+def test_a_resumed_answer_gets_another_seed_and_always_the_same() -> None:
     fresh, later = sequence(3), sequence(3, output_ids=(20, 21))
     assert seed_of(fresh, bits=32) == fresh.seed % 2**32
     assert seed_of(later, bits=32) == seed_of(later, bits=32) != seed_of(fresh, bits=32)

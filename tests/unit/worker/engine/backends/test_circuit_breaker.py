@@ -1,4 +1,4 @@
-"""When somebody who does not answer is left alone."""
+"""When a failing server is sent no more requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_it_opens_at_the_last_of_so_many_failures_in_a_row_and_gives_the_reason(
     assert not breaker.record_failure("timeout"), "it was open"
 
 
-def test_a_success_begins_the_row_anew_and_closes_it() -> None:
+def test_a_success_resets_the_count_and_closes_it() -> None:
     breaker = CircuitBreaker(failures=2)
     breaker.record_failure("timeout")
     breaker.record_success()

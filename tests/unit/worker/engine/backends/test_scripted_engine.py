@@ -1,4 +1,4 @@
-"""What the scripted engine has beyond the contract: text, time and faults to order."""
+"""What the scripted engine has beyond the contract: text, step time and configured faults."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_answers_are_words_with_a_character_in_pieces_now_and_then() -> None:
     assert None in pieces, "no character came in pieces"
 
 
-def test_an_answer_ends_of_itself_after_16_to_64_tokens() -> None:
+def test_an_answer_ends_by_itself_after_16_to_64_tokens() -> None:
     lengths = {
         len(alone(ScriptedEngine(), sequence(number, replace(GREEDY, max_tokens=1000)))) - 1
         for number in range(40)
