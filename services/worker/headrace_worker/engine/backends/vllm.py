@@ -104,25 +104,23 @@ def load_vllm(settings: WorkerSettings) -> LoadedModel:
     slots = settings.max_slots or _SLOTS
 
     async def start() -> Any:
-        return AsyncLLM.from_engine_args(
-            AsyncEngineArgs(
-                model=str(folder),
-                dtype=settings.dtype,
-                max_num_seqs=slots,
-                max_model_len=settings.context_tokens,
-                enable_prefix_caching=settings.prefix_cache,
-                # Its input and output are ids; the gateway has the tokenizer.
-                skip_tokenizer_init=True,
-            )
+        arguments = AsyncEngineArgs(
+            model=str(folder),
+            dtype=settings.dtype,
+            max_num_seqs=slots,
+            max_model_len=settings.context_tokens,
+            enable_prefix_caching=settings.prefix_cache,
+            # Its input and output are ids; the gateway has the tokenizer.
+            skip_tokenizer_init=True,
         )
+        return AsyncLLM.from_engine_args(arguments)
 
     loop = LoopThread("vllm")
     try:
         engine = loop.run(start())
     except Exception as error:  # of its own processes, of all kinds
-        raise ModelLoadFailed(
-            settings.model_source, f"vLLM reports: {first_line(error)}"
-        ) from error
+        fact = f"vLLM reports: {first_line(error)}"
+        raise ModelLoadFailed(settings.model_source, fact) from error
     config = engine.model_config
     facts = EngineFacts(
         name="vllm",
