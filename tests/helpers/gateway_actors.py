@@ -41,6 +41,7 @@ from headrace_gateway.models.text import StopStrings
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import OutputAssembler
+from headrace_gateway.queue.admission import GatewayAddress
 from headrace_gateway.request.generation import (
     Event,
     Generation,
@@ -49,7 +50,7 @@ from headrace_gateway.request.generation import (
     ValidRequest,
 )
 from headrace_gateway.stream.open_request import OpenRequest
-from headrace_gateway.wiring import Mesh, assemble, serve_delivery
+from headrace_gateway.wiring import Mesh, serve_delivery
 from helpers.tiny_tokenizers import bundle, byte_level
 
 MODEL = "toy"
@@ -84,13 +85,13 @@ async def running_mesh(
     chosen = GatewaySettings.model_validate(
         {"worker_reconnect_grace_s": 0.1, "leader_answer_timeout_s": 0.3} | settings
     )
-    mesh = assemble(
+    mesh = Mesh(
         chosen,
         bus,
         SystemClock(),
-        gateway_id=gateway_id,
-        delivery_address=address,
+        GatewayAddress(gateway_id, address),
         build_answer=tell,
+        models=lambda: [MODEL, "orphan"],
     )
     serve_delivery(server, mesh)
     await server.start()

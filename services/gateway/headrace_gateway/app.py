@@ -16,7 +16,6 @@ from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
-from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.addresses import (
     UNSPECIFIED,
@@ -65,16 +64,15 @@ from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.resumer import AnswerResumer, rebuild_answer
+from headrace_gateway.output.answering import rebuild_answer
+from headrace_gateway.queue.admission import GatewayAddress
 from headrace_gateway.queue.reports import ReportedFleet
-from headrace_gateway.resume.attach_service import AttachService
-from headrace_gateway.resume.background_calls import BackgroundRequests
-from headrace_gateway.resume.lookup import RequestLookup
+from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.shutdown import shut_down
 from headrace_gateway.submit.canary import Canary
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
-from headrace_gateway.wiring import Mesh, assemble, serve_delivery
+from headrace_gateway.wiring import Mesh, serve_delivery
 
 log = logging.getLogger(__name__)
 
@@ -108,24 +106,16 @@ def add_public_services(
     return PUBLIC_SERVICES
 
 
-def _api_services(mesh: Mesh, catalog: Catalog, settings: GatewaySettings) -> ApiServices:
-    submitter = Submitter(catalog, mesh.admission, settings)
-    lookup = RequestLookup(
-        mesh.bus,
-        mesh.requests,
-        mesh.settlements,
-        lambda: [served.card.model for served in catalog.all()],
-        answer_s=mesh.settings.leader_answer_timeout_s,
-    )
+def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
+    submitter = Submitter(catalog, mesh.admission, mesh.settings)
     return ApiServices(
         catalog=catalog,
         submitter=submitter,
-        embedding=Embedding(catalog, mesh.admission, settings),
-        resumer=AnswerResumer(catalog, mesh.directory),
-        background=BackgroundRequests(submitter, lookup),
-        requests=lookup,
+        embedding=Embedding(catalog, mesh.admission, mesh.settings),
+        opener=RequestOpener(catalog, submitter, mesh.directory),
+        requests=mesh.directory,
         fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
-        settings=settings,
+        settings=mesh.settings,
     )
 
 
@@ -158,25 +148,19 @@ class _Gateway:
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
         self._catalog = Catalog(bus, settings, self._reported_cards)
-        self._mesh = assemble(
+        address = join_host_port(_advertised_host(settings), delivery_port)
+        self._mesh = Mesh(
             settings,
             bus,
             SystemClock(),
-            gateway_id=gateway_id,
-            delivery_address=join_host_port(_advertised_host(settings), delivery_port),
+            GatewayAddress(gateway_id, address),
             build_answer=partial(rebuild_answer, self._catalog),
+            models=lambda: [served.card.model for served in self._catalog.all()],
         )
         serve_delivery(self._delivery, self._mesh)
-        attach = AttachService(
-            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.directory)
-        )
-        add_AttachServiceServicer_to_server(attach, self._delivery)
-        self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
-        self._services = add_public_services(
-            self._public,
-            _api_services(self._mesh, self._catalog, settings),
-            self._monitor.observe,
-        )
+        self._monitor = HealthMonitor(self._mesh, self._catalog)
+        services = _api_services(self._mesh, self._catalog)
+        self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)
 
     async def run(self) -> None:
@@ -223,8 +207,7 @@ class _Gateway:
         self._monitor.shut_down()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
-        mesh = self._mesh
-        await shut_down(mesh.requests, mesh.settlements, mesh.drain, self._settings)
+        await shut_down(self._mesh)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:

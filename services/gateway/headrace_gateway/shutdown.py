@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Callable, Sized
 
 from headrace.errors import GatewayDraining
-from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.wiring import Mesh
 
 log = logging.getLogger(__name__)
 
@@ -19,19 +19,13 @@ ERROR_EVENT_S = 2.0
 _POLL_INTERVAL_S = 0.02
 
 
-async def shut_down(
-    requests: OpenRequests,
-    unsettled: Sized,
-    refuse_all: Callable[[], Awaitable[None]],
-    settings: GatewaySettings,
-) -> None:
-    """Return when no request is open, or when the times have run out.
-
-    `refuse_all` also reports the drain to leaders, which move background requests then.
-    """
+async def shut_down(mesh: Mesh) -> None:
+    """Return when no request is open and all are settled, or when the times have run out."""
+    settings, requests, unsettled = mesh.settings, mesh.requests, mesh.settlements
     log.info("gateway.draining", extra={"open": len(requests)})
     await asyncio.sleep(settings.lame_duck_s)
-    await refuse_all()
+    # This also reports the drain to the leaders, which then move background requests.
+    await mesh.drain()
     if await _wait_until(lambda: not _has_foreground(requests), within_s=settings.drain_s):
         # Why no longer: without another gateway, background requests wait for the next to start.
         await _empty(requests, within_s=BACKGROUND_HANDOVER_S)

@@ -19,13 +19,12 @@ from headrace.errors import (
     RequestExists,
     RequestNotFound,
 )
-from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
 from headrace_gateway.base.generated_ids import draw_id, with_lane
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
-from headrace_gateway.resume.lookup import RequestLookup
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
@@ -41,11 +40,13 @@ from helpers.gateway_actors import (
 LENGTH = common_pb2.FINISH_REASON_LENGTH
 
 
-def lookup(bus: Bus, gateway: RunningMesh) -> RequestLookup:
-    mesh = gateway.mesh
-    return RequestLookup(
-        bus, mesh.requests, mesh.settlements, lambda: [MODEL, "orphan"], answer_s=0.5
-    )
+async def status(gateway: RunningMesh, request_id: str) -> requests_pb2.Request:
+    return (await gateway.mesh.directory.locate(request_id)).status()
+
+
+async def cancel(gateway: RunningMesh, request_id: str) -> requests_pb2.Request:
+    location = await gateway.mesh.directory.locate(request_id, LocateRequest.VERB_CANCEL)
+    return location.status()
 
 
 async def test_settling_goes_on_until_a_leader_answers_and_coalesces_meanwhile(bus: Bus) -> None:
@@ -130,11 +131,11 @@ async def test_of_an_unknown_id_of_ours_only_the_leader_that_it_tells_of_is_aske
     async with running_mesh(bus) as gateway, leader(bus):
         # Of "orphan" no leader answers, so whether it has a request is not known.
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).get("their-own")
+            await status(gateway, "their-own")
         with pytest.raises(RequestNotFound):
-            await lookup(bus, gateway).get(with_lane(MODEL, drawn))
+            await status(gateway, with_lane(MODEL, drawn))
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).cancel(with_lane("orphan", drawn))
+            await cancel(gateway, with_lane("orphan", drawn))
 
 
 async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:
@@ -234,18 +235,18 @@ async def test_a_request_of_another_gateway_is_found_through_its_leader(bus: Bus
             running=True,
             worker_name="w9",
         )
-        found = await lookup(bus, gateway).get("far")
+        found = await status(gateway, "far")
         assert (found.state, found.attempt) == (requests_pb2.REQUEST_STATE_RUNNING, 7)
         assert found.worker == "w9"
         assert boss.cancelled == []
-        await lookup(bus, gateway).cancel("far")
+        await cancel(gateway, "far")
         assert boss.cancelled == ["far"]
 
 
 async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         await gateway.open("r1")
-        found = await lookup(bus, gateway).get("r1")
+        found = await status(gateway, "r1")
         assert (found.state, found.model) == (requests_pb2.REQUEST_STATE_WAITING, MODEL)
         await w1.start("r1", attempt=3)
         await eventually(lambda: gateway.open_request("r1").output.newest_attempt == 3)
@@ -256,7 +257,7 @@ async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bu
                 running=True,
                 worker_name="w1",
             )
-            found = await lookup(bus, gateway).get("r1")
+            found = await status(gateway, "r1")
             assert (found.state, found.worker) == (requests_pb2.REQUEST_STATE_RUNNING, "w1")
 
 
@@ -264,21 +265,21 @@ async def test_an_ended_request_is_found_before_and_after_it_is_settled(bus: Bus
     async with running_mesh(bus) as gateway:
         generation = await gateway.open("r1")
         await generation.abandon()
-        found = await lookup(bus, gateway).get("r1")
+        found = await status(gateway, "r1")
         assert found.outcome.error.code == RequestCancelled.code.number
         async with leader(bus):
             await eventually(lambda: len(gateway.mesh.settlements) == 0)
-        found = await lookup(bus, gateway).cancel("r1")
+        found = await cancel(gateway, "r1")
         assert found.state == requests_pb2.REQUEST_STATE_ENDED
 
 
 async def test_a_request_that_nobody_has_is_not_found(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus), leader(bus, "orphan") as other:
         with pytest.raises(RequestNotFound):
-            await lookup(bus, gateway).get("nobody")
+            await status(gateway, "nobody")
         other.knows["nobody"] = LocateResponse(pending=True)
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).get("nobody")
+            await status(gateway, "nobody")
 
 
 async def test_while_a_leader_is_away_nobody_is_told_that_there_is_no_such_request(
@@ -286,7 +287,7 @@ async def test_while_a_leader_is_away_nobody_is_told_that_there_is_no_such_reque
 ) -> None:
     async with running_mesh(bus) as gateway, leader(bus):
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).get("nobody")
+            await status(gateway, "nobody")
 
 
 async def test_a_full_lane_is_refused_by_its_leaders_report_and_only_that_lane(bus: Bus) -> None:

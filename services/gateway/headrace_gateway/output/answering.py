@@ -7,13 +7,22 @@ from types import TracebackType
 from typing import Self
 
 from headrace.errors import HeadraceError, InternalError
+from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.models.text import StopStrings
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.output.position import BEGINNING, Offset
 from headrace_gateway.output.replay import Replay
-from headrace_gateway.request.generation import Failed, Generation, Queued, RequestDescription
+from headrace_gateway.request.generation import (
+    Failed,
+    Generation,
+    Queued,
+    RecordedRequest,
+    RequestDescription,
+)
 
 
 class GenerationFailed(Exception):
@@ -124,3 +133,49 @@ class Answer:
         """Report that the end, good or bad, has been sent to the caller."""
         self._ended = True
         await self._generation.settle(self.outcome())
+
+
+def rebuild_answer(
+    catalog: Catalog,
+    generation: Generation,
+    record: RequestRecord,
+    offsets: Sequence[Offset] | None = None,
+) -> Answer:
+    """Return the answer of one more reader to a request that another call has opened.
+
+    Raises:
+        HeadraceError: its model is not known here.
+    """
+    request, served = RecordedRequest(record), catalog.get(record.model)
+    return make_answer(generation, request, served, record.sampling, record.rendering, offsets)
+
+
+def make_answer(
+    generation: Generation,
+    request: RequestDescription,
+    served: ServedModel,
+    sampling: Sampling,
+    rendering: Rendering,
+    offsets: Sequence[Offset] | None = None,
+) -> Answer:
+    stops = StopStrings(rendering.stop) if rendering.stop else None
+    silent = set(sampling.stop_token_ids)
+    if not sampling.ignore_eos:
+        silent.update(served.card.eos_token_ids)
+    streams = [
+        served.tokenizer.text_stream(
+            stops,
+            frozenset() if rendering.include_stop else frozenset(silent),
+            keeps_special=rendering.keep_special_tokens,
+            includes_stop=rendering.include_stop,
+            unstopped_tokens=sampling.min_tokens,
+        )
+        for _ in range(request.n)
+    ]
+    assembler = OutputAssembler(
+        streams,
+        prompt_tokens=request.prompt_tokens,
+        request_id=request.request_id,
+        calls_tools=rendering.calls_tools,
+    )
+    return Answer(generation, request, assembler, served.tokenizer, offsets)

@@ -48,13 +48,13 @@ class LaneAdmission:
     def __init__(
         self,
         settings: GatewaySettings,
+        address: GatewayAddress,
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
         settlements: Settlements,
         lanes: LaneView,
         *,
-        address: GatewayAddress,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._settings, self._address = settings, address
@@ -204,7 +204,7 @@ class LaneAdmission:
         return OpenRequest(admitted, self._clock, self.close)
 
     def close(self, open_request: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
-        """What an outlet of this gateway does at its end."""
+        """Close an open request of this gateway: store its result and settle it."""
         self._requests.remove(open_request)
         self._settlements.close(open_request, outcome)
 

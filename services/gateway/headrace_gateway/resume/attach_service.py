@@ -16,14 +16,14 @@ from headrace.rpc.status import abort, to_status
 from headrace_gateway.base.calls import Context
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
-from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.logprob_columns import written
+from headrace_gateway.resume.background import AnswerBuilder
 from headrace_gateway.stream.open_requests import OpenRequests
 
 
 class AttachService(AttachServiceServicer):
-    def __init__(self, requests: OpenRequests, resumer: AnswerResumer) -> None:
-        self._requests, self._resumer = requests, resumer
+    def __init__(self, requests: OpenRequests, build_answer: AnswerBuilder) -> None:
+        self._requests, self._build_answer = requests, build_answer
 
     async def Attach(self, request: AttachRequest, context: Context) -> None:  # type: ignore[override]
         open_request = self._requests.find(request.request_id)
@@ -32,12 +32,13 @@ class AttachService(AttachServiceServicer):
             await abort(context, RequestNotFound(fact, field="request_id"))
         record = open_request.admitted.record
         if not record.HasField("rendering"):
-            # Vectors are given out once, to who asked for them: who came here sees that there is
-            # nothing to read by what the record lacks.
+            # Vectors are sent once, to the call that requested them. The other gateway knows by the
+            # record, which has no rendering, that there is nothing to read.
             await context.write(AttachResponse(record=record))
             return
-        # Its text is made here too: so its end is found and settled if no other reader is left.
-        async with self._resumer.answer(open_request.reader(), record) as answer:
+        # Its text is produced here too, so that its end is found and settled if this is the last
+        # reader.
+        async with self._build_answer(open_request.reader(), record) as answer:
             await context.write(AttachResponse(record=record))
             try:
                 await _pass_on(answer, context)

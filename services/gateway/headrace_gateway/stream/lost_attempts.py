@@ -12,6 +12,7 @@ from headrace.clock import Clock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
 from headrace_gateway.base import metrics
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
 log = logging.getLogger(__name__)
@@ -45,20 +46,17 @@ class LostAttempts:
     """
 
     def __init__(
-        self, gateway_id: str, messages: Messages, clock: Clock, *, grace_s: float, answer_s: float
+        self, settings: GatewaySettings, gateway_id: str, messages: Messages, clock: Clock
     ) -> None:
-        self._gateway_id = gateway_id
-        self._messages = messages
-        self._clock = clock
-        self._grace_s = grace_s
-        self._answer_s = answer_s
+        self._settings, self._gateway_id = settings, gateway_id
+        self._messages, self._clock = messages, clock
         self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
         self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
     def on_stream_broken(self, worker_id: str, bindings: list[SlotBinding]) -> None:
         """These slots were bound when their stream ended; the worker may come back for them."""
         if bindings:
-            judged_s = self._clock.monotonic_s() + self._grace_s
+            judged_s = self._clock.monotonic_s() + self._settings.worker_reconnect_grace_s
             self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
 
     def fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
@@ -110,7 +108,9 @@ class LostAttempts:
             for some in portions(points, ResumePoint.ByteSize):
                 request = LostRequest(gateway_id=self._gateway_id, worker_id=worker_id, points=some)
                 await self._messages.request(
-                    subjects.lost(model), request.SerializeToString(), timeout_s=self._answer_s
+                    subjects.lost(model),
+                    request.SerializeToString(),
+                    timeout_s=self._settings.leader_answer_timeout_s,
                 )
 
 

@@ -14,8 +14,7 @@ from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
-from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.resumer import make_assembler
+from headrace_gateway.output.answering import Answer, make_answer
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
 from headrace_gateway.request.tasks import require_task
@@ -48,8 +47,8 @@ class Submitter:
         served, requested = self._admissible(requested)
         request = await self._request(requested, served)
         generation = seen(await self._admission.open(request))
-        made = make_assembler(request, served, request.sampling, request.rendering)
-        return Answer(generation, request, made, served.tokenizer), request
+        answer = make_answer(generation, request, served, request.sampling, request.rendering)
+        return answer, request
 
     def require_room(self, requested: GenerationRequest) -> None:
         """Refuse now what would be refused whatever the length of its prompt.

@@ -11,7 +11,6 @@ from headrace.errors import GatewayUnreachable, RequestExists
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import common_pb2
-from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
 from headrace_gateway.shutdown import shut_down
 from helpers.eventually import eventually
@@ -178,12 +177,14 @@ async def test_what_is_anothers_is_neither_settled_nor_kept_here(
 
 
 async def test_a_leaving_gateway_does_not_wait_for_them_and_ends_none(bus: Bus) -> None:
-    async with running_mesh(bus) as gateway, leader(bus) as boss:
+    async with (
+        running_mesh(bus, lame_duck_s=0.0, drain_s=600.0, settle_s=0.0) as gateway,
+        leader(bus) as boss,
+    ):
         mesh = gateway.mesh
         await begin(gateway, "r1")
-        settings = GatewaySettings(lame_duck_s=0.0, drain_s=600.0, settle_s=0.0)
         async with asyncio.timeout(60):
-            await shut_down(mesh.requests, mesh.settlements, mesh.drain, settings)
+            await shut_down(mesh)
         assert len(mesh.requests) == len(mesh.settlements) == 0
         assert boss.settled == []
         assert await kept(bus, "r1") is None

@@ -10,12 +10,13 @@ from google.protobuf.duration_pb2 import Duration
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import news
 from headrace_gateway.request.generation import ChoiceEnded, Queued, Tokens
 from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
 
-AFTER_S = 0.5
+SETTINGS = GatewaySettings(queue_told_after_s=0.5, stream_keepalive_s=10.0)
 STOP = FinishReason.FINISH_REASON_STOP
 
 
@@ -64,7 +65,7 @@ class Waiter:
 
     def told(self, now_s: float) -> Queued | None:
         self.clock.now_s = now_s
-        queued = news(self.open_request, self.lanes, now_s, after_s=AFTER_S, every_s=10.0)
+        queued = news(self.open_request, self.lanes, now_s, SETTINGS)
         if queued is not None:
             self.open_request.report_queued(queued)
         return queued

@@ -38,7 +38,7 @@ from headrace_gateway.request.generation_request import (
     Text,
     last_answer,
 )
-from headrace_gateway.resume.open_or_resume import open_or_resume, wants_event_ids
+from headrace_gateway.resume.open_or_resume import wants_event_ids
 
 
 @endpoint(ChatBody)
@@ -57,7 +57,7 @@ async def completions(http: HttpCall, body: CompletionBody) -> None:
     wants_event_ids(http.call)  # a malformed header is refused as it is for one prompt
     several = MultiPromptRequest([request, *others], options, _usage_options(body), _formatter)
     services = http.services
-    handler = MultiPromptHandler(services.submitter, services.resumer, services.settings)
+    handler = MultiPromptHandler(services.submitter, services.opener, services.settings)
     await handler.answer(several, http.call, http.reply)
 
 
@@ -71,11 +71,10 @@ async def _generate(
     services, call, reply = http.services, http.call, http.reply
     ids = wants_event_ids(call)
     if request.background and not request.stream:
-        repeatable = request.request_id != call.request_id
-        begun = await services.background.begin(request, call, repeatable=repeatable)
+        begun = await services.opener.begin(request, call)
         await reply.accept(accepted_body(shape, begun), begun.request_id)
         return
-    answer, valid = await open_or_resume(request, call, services.submitter, services.resumer)
+    answer, valid = await services.opener.open_or_resume(request, call)
     reply.request_id = answer.request.request_id
     formatter = _formatter(options, request, answer, valid.prompt_ids)
     response_format = _response_format(shape, body, answer, formatter, ids=ids)

@@ -28,12 +28,11 @@ from headrace_gateway.base.calls import Call
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.resume.idempotency import open_or_join
+from headrace_gateway.resume.idempotency import apply_key
 from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
-from headrace_gateway.resume.open_or_resume import RESUME_HEADER, apply_key, wants_event_ids
+from headrace_gateway.resume.open_or_resume import RESUME_HEADER, RequestOpener, wants_event_ids
 from headrace_gateway.submit.submitter import Submitter
 
 _RETRY_S = 1.0
@@ -46,9 +45,9 @@ class MultiPromptHandler:
     """Checks all prompts of a call, and submits them a few at a time."""
 
     def __init__(
-        self, submitter: Submitter, resumer: AnswerResumer, limits: GatewaySettings
+        self, submitter: Submitter, opener: RequestOpener, limits: GatewaySettings
     ) -> None:
-        self._submitter, self._resumer, self._limits = submitter, resumer, limits
+        self._submitter, self._opener, self._limits = submitter, opener, limits
 
     async def answer(self, several: MultiPromptRequest, call: Call, reply: Reply) -> None:
         """Answer all prompts of a call; if this is cancelled, the open ones are abandoned.
@@ -60,7 +59,7 @@ class MultiPromptHandler:
         _check(several, call, self._limits)
         with _name_prompt_in_errors(first):
             self._submitter.require_room(first)
-        first = apply_key(first, call) or first
+        first = apply_key(first, call)
         named = [_named(each, first, number) for number, each in enumerate(several.requested)]
         names = [await self._checked(each) async for each in cooperatively(named)]
         # Why from a request: the checks put the lane into a generated id.
@@ -91,7 +90,7 @@ class MultiPromptHandler:
 
     async def _open(self, requested: GenerationRequest) -> tuple[Answer, ValidRequest]:
         if requested.idempotent:
-            return await open_or_join(requested, self._submitter, self._resumer)
+            return await self._opener.open_or_join(requested)
         return await self._submitter.open(requested)
 
 
