@@ -103,8 +103,9 @@ async def running_mesh(
     mesh.requests.check_integrity()
 
 
-def tell(generation: Generation, record: RequestRecord) -> Answer:
+def tell(generation: Generation) -> Answer:
     """Of a model whose tokens are characters of their own."""
+    record = generation.record
     request = RecordedRequest(record)
     tokenizer = Tokenizer(bundle(byte_level()), inline_characters=2048)
     stops = StopStrings(tuple(record.rendering.stop)) if record.rendering.stop else None

@@ -142,7 +142,7 @@ class StandinDirectory:
 
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
-    ) -> tuple[RequestRecord, Generation]:
+    ) -> Generation:
         if key == "unled":
             raise GatewayUnreachable("no scheduler knows yet where it is", retry_after_s=1.0)
         raise RequestNotFound(f"request {key} is not known", field="request_id")

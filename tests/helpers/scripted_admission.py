@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from headrace.errors import HeadraceError, LaneFull
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
 from headrace_gateway.request.generation import (
     ChoiceEnded,
@@ -30,7 +33,8 @@ class ScriptedGeneration(Generation):
     """Yields its script's lists one by one; then waits, as a mesh would, for every choice's end."""
 
     def __init__(self, request: ValidRequest, script: GatedScript) -> None:
-        super().__init__(request.request_id, arrival_s=1_700_000_000.0)
+        arrival = Timestamp(seconds=1_700_000_000)
+        super().__init__(RequestRecord(request_id=request.request_id, arrival=arrival))
         self.request, self.script = request, script
         self.settled: list[RequestOutcome] = []
         self.abandoned = 0

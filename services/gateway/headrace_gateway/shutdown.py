@@ -33,7 +33,7 @@ async def shut_down(mesh: Mesh) -> None:
         log.warning("gateway.cut", extra={"open": len(requests)})
         for open_request in requests:
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
-            if open_request.admitted.record.attachable:
+            if open_request.record.attachable:
                 # Its caller can resume it at another gateway, as after a crash of this one.
                 requests.release(open_request)
                 open_request.release(error)
@@ -46,7 +46,7 @@ async def shut_down(mesh: Mesh) -> None:
 
 def _has_foreground(requests: OpenRequests) -> bool:
     """Return whether a request is open that does not run in the background."""
-    return any(not open_request.admitted.record.detached for open_request in requests)
+    return any(not open_request.record.detached for open_request in requests)
 
 
 async def _empty(held: Sized, *, within_s: float) -> bool:

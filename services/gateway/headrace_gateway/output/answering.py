@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from headrace.errors import HeadraceError, InternalError
-from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
+from headrace.internal.v1.request_pb2 import Rendering, Sampling
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.models.catalog import Catalog, ServedModel
@@ -136,16 +136,14 @@ class Answer:
 
 
 def rebuild_answer(
-    catalog: Catalog,
-    generation: Generation,
-    record: RequestRecord,
-    offsets: Sequence[Offset] | None = None,
+    catalog: Catalog, generation: Generation, offsets: Sequence[Offset] | None = None
 ) -> Answer:
     """Return the answer of one more reader to a request that another call has opened.
 
     Raises:
         HeadraceError: its model is not known here.
     """
+    record = generation.record
     request, served = RecordedRequest(record), catalog.get(record.model)
     return make_answer(generation, request, served, record.sampling, record.rendering, offsets)
 

@@ -29,7 +29,7 @@ from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.request.generation import Generation, ValidRequest
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.stored_record import admitted_as, digest_of
+from headrace_gateway.stream.stored_record import digest_of
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,8 @@ class LaneAdmission:
     async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
         record = self._record(request)
         record.probe = is_canary
-        open_request = self._open_request(request, record, is_canary=is_canary)
+        deadline_s = self._clock.monotonic_s() + request.timeout_s
+        open_request = OpenRequest(record, deadline_s, self._clock, self.close)
         if self._settlements.find(request.key) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's word to us.
@@ -195,13 +196,6 @@ class LaneAdmission:
             return
         # It may be stored: the client got an error, so it is settled as cancelled.
         open_request.abandon()
-
-    def _open_request(
-        self, request: ValidRequest, record: RequestRecord, *, is_canary: bool
-    ) -> OpenRequest:
-        deadline_s = self._clock.monotonic_s() + request.timeout_s
-        admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
-        return OpenRequest(admitted, self._clock, self.close)
 
     def close(self, open_request: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
         """Close an open request of this gateway: store its result and settle it."""

@@ -37,15 +37,15 @@ def news(
     open_request: OpenRequest, lanes: LaneView, now_s: float, settings: GatewaySettings
 ) -> Queued | None:
     """Return the place to report to a waiting request, if a report is due."""
-    silent_s = now_s - open_request.told_s
+    silent_s = now_s - open_request.reported_s
     is_first = open_request.queued == Queued()
     if silent_s < (settings.queue_told_after_s if is_first else NEWS_EVERY_S):
         return None
-    admitted = open_request.admitted
+    record = open_request.record
     queued = lanes.place(
-        admitted.model,
-        admitted.priority,
-        tenant=admitted.record.tenant or DEFAULT_TENANT,
+        record.model,
+        record.priority,
+        tenant=record.tenant or DEFAULT_TENANT,
         sequence=open_request.sequence,
         now_s=now_s,
     )

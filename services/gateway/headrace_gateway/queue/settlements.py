@@ -23,15 +23,15 @@ from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest
-from headrace_gateway.stream.stored_record import admitted_as
+from headrace_gateway.stream.open_request import OpenRequest
+from headrace_gateway.stream.stored_record import without_prompt
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    admitted: AdmittedRequest
+    record: RequestRecord
     attempt: int
     outcome: RequestOutcome
     ended_s: float
@@ -42,22 +42,22 @@ class _Ended:
     def settlement(self) -> Settlement:
         usage = self.outcome.usage
         return Settlement(
-            request_id=self.admitted.request_id,
+            request_id=self.record.request_id,
             code=self.outcome.error.code,
             prompt_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
-            held_since_attempt=self.admitted.record.held_since_attempt,
+            held_since_attempt=self.record.held_since_attempt,
         )
 
     def result(self) -> ResultRecord:
         return ResultRecord(
-            request_id=self.admitted.request_id,
-            model=self.admitted.model,
-            priority=self.admitted.priority,
-            arrival=timestamp(self.admitted.arrival_s),
+            request_id=self.record.request_id,
+            model=self.record.model,
+            priority=self.record.priority,
+            arrival=self.record.arrival,
             attempt=self.attempt,
             outcome=_kept(self.outcome),
-            request=self.admitted.record,
+            request=self.record,
             end_time=self.end_time,
         )
 
@@ -95,12 +95,12 @@ class Settlements:
         """Store the result and settle the request, retrying until both are confirmed."""
         now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
         ended = _Ended(
-            open_request.admitted, open_request.output.newest_attempt, outcome, now_s, end_time
+            open_request.record, open_request.output.newest_attempt, outcome, now_s, end_time
         )
         self._unsettled[open_request.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
-        model, priority = ended.admitted.model, priority_name(ended.admitted.priority)
-        if ended.admitted.is_canary:
+        model, priority = ended.record.model, priority_name(ended.record.priority)
+        if ended.record.probe:
             self._settlements.add(model, ended)
             return
         metrics.requests_total.labels(model, priority, Code.Name(outcome.error.code)).inc()
@@ -109,7 +109,7 @@ class Settlements:
     def settle_kept(self, record: RequestRecord, outcome: RequestOutcome) -> None:
         """Settle a request whose result another gateway has stored."""
         now_s = self._clock.monotonic_s()
-        ended = _Ended(admitted_as(record, deadline_s=now_s), record.attempt, outcome, now_s)
+        ended = _Ended(without_prompt(record), record.attempt, outcome, now_s)
         self._unsettled[record.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
         self._settlements.add(record.model, ended)
@@ -152,8 +152,8 @@ class Settlements:
         now_s = self._clock.monotonic_s()
         for one in ended:
             # A later request of the same name may be waiting to be settled in its place.
-            if self._unsettled.get(one.admitted.request_id) is one:
-                del self._unsettled[one.admitted.request_id]
+            if self._unsettled.get(one.record.request_id) is one:
+                del self._unsettled[one.record.request_id]
             one.settled.set()
             metrics.settle_seconds.labels(model).observe(now_s - one.ended_s)
         metrics.unsettled_requests.set(len(self._unsettled))

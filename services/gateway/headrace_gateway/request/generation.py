@@ -224,9 +224,14 @@ class Generation:
     something override what they must.
     """
 
-    def __init__(self, request_id: str, arrival_s: float) -> None:
-        """`arrival_s`: of the request, in Unix time."""
-        self.request_id, self.arrival_s = request_id, arrival_s
+    def __init__(self, record: RequestRecord) -> None:
+        """`record` has neither prompt nor output."""
+        self.record = record
+
+    @property
+    def arrival_s(self) -> float:
+        """Of the request, in Unix time."""
+        return self.record.arrival.ToNanoseconds() / 1e9
 
     def events(self) -> AsyncIterator[list[Event]]:
         """Yield what has come since the last list, with at most one `Tokens` per choice and list.

@@ -30,7 +30,7 @@ class AttachService(AttachServiceServicer):
         if open_request is None:
             fact = f"request {request.request_id} is not open at this gateway"
             await abort(context, RequestNotFound(fact, field="request_id"))
-        record = open_request.admitted.record
+        record = open_request.record
         if not record.HasField("rendering"):
             # Vectors are sent once, to the call that requested them. The other gateway knows by the
             # record, which has no rendering, that there is nothing to read.
@@ -38,7 +38,7 @@ class AttachService(AttachServiceServicer):
             return
         # Its text is produced here too, so that its end is found and settled if this is the last
         # reader.
-        async with self._build_answer(open_request.reader(), record) as answer:
+        async with self._build_answer(open_request.reader()) as answer:
             await context.write(AttachResponse(record=record))
             try:
                 await _pass_on(answer, context)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 
 from headrace.errors import InternalError
-from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base import metrics
@@ -17,7 +16,7 @@ from headrace_gateway.stream.open_request import OpenRequest
 
 log = logging.getLogger(__name__)
 
-AnswerBuilder = Callable[[Generation, RequestRecord], Answer]
+AnswerBuilder = Callable[[Generation], Answer]
 """One reader's answer, in the words of the request that it is of."""
 
 
@@ -34,7 +33,7 @@ class BackgroundReaders:
         Raises:
             HeadraceError: its model is not known here.
         """
-        answer = self._build_answer(open_request.reader(), open_request.admitted.record)
+        answer = self._build_answer(open_request.reader())
         task = asyncio.create_task(_read(answer, open_request))
         self._tasks.add(task)
         task.add_done_callback(self._forget)

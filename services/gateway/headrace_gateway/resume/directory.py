@@ -29,7 +29,6 @@ from headrace.errors import (
     RequestNotFound,
 )
 from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
-from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.base.settings import GatewaySettings
@@ -89,7 +88,7 @@ class RequestDirectory:
         if open_request is None:
             return await self._search(message, self._models(), timeout_s=answer_s)
         if verb != LocateRequest.VERB_CANCEL:
-            leader = await self._ask([open_request.admitted.model], message, timeout_s=answer_s)
+            leader = await self._ask([open_request.record.model], message, timeout_s=answer_s)
             return Location(open_request, leader=leader)
         open_request.fail(RequestCancelled(f"request {public_id(key)} was cancelled"))
         try:
@@ -102,7 +101,7 @@ class RequestDirectory:
 
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
-    ) -> tuple[RequestRecord, Generation]:
+    ) -> Generation:
         """As `ports.Directory` has it."""
         message = LocateRequest(
             request_id=key,
@@ -116,7 +115,7 @@ class RequestDirectory:
             try:
                 location = await self._search(message, known, timeout_s=ANSWER_S)
                 check(location)
-                return location.record, await self._output(location, message)
+                return await self._output(location, message)
             except (GatewayUnreachable, BrokerUnavailable):
                 if self._clock.monotonic_s() + pause_s >= ends_s:
                     raise

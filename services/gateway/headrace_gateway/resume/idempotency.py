@@ -56,7 +56,7 @@ class JoinOnDuplicate(Generation):
     """A generation of our own, or of the gateway whose request the leader had before ours."""
 
     def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:
-        super().__init__(own.request_id, own.arrival_s)
+        super().__init__(own.record)
         self._read, self._join = own, join
 
     async def events(self) -> AsyncIterator[list[Event]]:

@@ -27,7 +27,7 @@ class Location:
     def record(self) -> RequestRecord:
         """The request without its prompt and output."""
         if self.open_request is not None:
-            return self.open_request.admitted.record
+            return self.open_request.record
         return self.leader.record if self.result is None else self.result.request
 
     @property

@@ -164,8 +164,7 @@ class RequestOpener:
 
         async def join() -> Generation:
             models = [request.card.model]
-            _, generation = await self._directory.open(request.key, repeated.check, models)
-            return generation
+            return await self._directory.open(request.key, repeated.check, models)
 
         def joined(own: Generation) -> Generation:
             return JoinOnDuplicate(own, join)
@@ -274,6 +273,6 @@ class RequestOpener:
             read_position(after, max(1, record.n), field=field)
             self._catalog.get(record.model)
 
-        record, generation = await self._directory.open(key, check_readable, models)
-        offsets = read_position(after, max(1, record.n), field=field)
-        return rebuild_answer(self._catalog, seen(generation), record, offsets)
+        generation = await self._directory.open(key, check_readable, models)
+        offsets = read_position(after, max(1, generation.record.n), field=field)
+        return rebuild_answer(self._catalog, seen(generation), offsets)

@@ -21,6 +21,7 @@ from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
+from headrace_gateway.stream.stored_record import wants_logprobs
 
 REACH_S = 1.0
 """Longest wait for the first message of another gateway."""
@@ -36,14 +37,15 @@ class StoredOutput(Generation):
         Raises:
             RequestNotFound: the request has logprobs, which were too large to be stored.
         """
-        super().__init__(result.request_id, result.arrival.ToNanoseconds() / 1e9)
+        super().__init__(result.request)
         self._outcome = result.outcome
-        sampling, choices = result.request.sampling, result.outcome.choices
-        wants = sampling.HasField("logprobs") or sampling.HasField("prompt_logprobs")
-        if wants and any(choice.token_ids and not _has_logprobs(choice) for choice in choices):
+        lacks_logprobs = any(
+            choice.token_ids and not _has_logprobs(choice) for choice in result.outcome.choices
+        )
+        if lacks_logprobs and wants_logprobs(self.record):
             raise RequestNotFound(
-                f"request {public_id(self.request_id)} has ended; its result was too large to be"
-                " stored with log probabilities",
+                f"request {public_id(self.record.request_id)} has ended; its result was too large"
+                " to be stored with log probabilities",
                 field="request_id",
             )
 
@@ -65,8 +67,7 @@ class RemoteOutput(Generation):
     """The output of a request that is open at another gateway, which also settles it."""
 
     def __init__(self, call: Call, record: RequestRecord, channel: AsyncExitStack) -> None:
-        super().__init__(record.request_id, record.arrival.ToNanoseconds() / 1e9)
-        self.record = record
+        super().__init__(record)
         self._call, self._channel = call, channel
 
     @classmethod
@@ -95,7 +96,7 @@ class RemoteOutput(Generation):
             while isinstance(message := await self._call.read(), AttachResponse):
                 yield list(_events(message))
         except grpc.aio.AioRpcError as error:
-            shown = public_id(self.request_id)
+            shown = public_id(self.record.request_id)
             fact = f"the gateway that has request {shown} broke off: {error.details()}"
             yield [Failed(GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S))]
 

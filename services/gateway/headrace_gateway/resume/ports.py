@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from headrace.internal.v1.reports_pb2 import LocateRequest
-from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.fleet_pb2 import Lane, Worker
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
@@ -57,7 +56,7 @@ class Directory(Protocol):
 
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
-    ) -> tuple[RequestRecord, Generation]:
+    ) -> Generation:
         """Open the output of the request for one more reader, from its beginning.
 
         Args:

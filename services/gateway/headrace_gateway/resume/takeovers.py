@@ -33,7 +33,7 @@ from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.stored_record import admitted_as
+from headrace_gateway.stream.stored_record import wants_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Takeovers:
 
     def report(self) -> GatewayReport:
         """Return this gateway's report, with the requests that it has taken over."""
-        records = (open_request.admitted.record for open_request in self._requests)
+        records = (open_request.record for open_request in self._requests)
         taken_over = [
             TakenOver(
                 request_id=record.request_id,
@@ -124,12 +124,11 @@ class Takeovers:
 
     def _open_request(self, record: RequestRecord) -> OpenRequest:
         left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
-        admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
-        open_request = OpenRequest(admitted, self._clock, self._admission.close)
-        logprobs_request = admitted.logprobs_request
+        deadline_s = self._clock.monotonic_s() + left_s
+        open_request = OpenRequest(record, deadline_s, self._clock, self._admission.close)
         # Why: logprobs are not stored with the tokens, which are made again, equal.
-        restarts = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
-        open_request.output.resume(record.attempt, () if restarts else record.progress)
+        progress = () if wants_logprobs(record) else record.progress
+        open_request.output.resume(record.attempt, progress)
         return open_request
 
     async def _confirm(self, model: str, open_request: OpenRequest) -> None:

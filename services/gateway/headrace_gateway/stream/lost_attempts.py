@@ -82,7 +82,7 @@ class LostAttempts:
         if not open_request.output.accepts(binding.attempt):
             return
         open_request.fence(binding.attempt)
-        metrics.lost_total.labels(open_request.admitted.model).inc()
+        metrics.lost_total.labels(open_request.record.model).inc()
         log.warning(
             "request.lost",
             extra={
@@ -93,7 +93,7 @@ class LostAttempts:
             },
         )
         self._reports.add(
-            open_request.admitted.model, _Loss(open_request, binding.attempt, worker_id, error)
+            open_request.record.model, _Loss(open_request, binding.attempt, worker_id, error)
         )
 
     async def _send(self, model: str, lost_attempts: list[_Loss]) -> None:

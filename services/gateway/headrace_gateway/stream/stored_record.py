@@ -6,29 +6,8 @@ from hashlib import blake2b
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.stream.open_request import AdmittedRequest
-from headrace_gateway.stream.output_log import LogprobsRequest
 
 _DIGEST_BYTES = 16
-
-
-def admitted_as(
-    record: RequestRecord, *, deadline_s: float, is_canary: bool = False
-) -> AdmittedRequest:
-    """`deadline_s`: on the monotonic clock."""
-    return AdmittedRequest(
-        request_id=record.request_id,
-        model=record.model,
-        priority=record.priority,
-        arrival_s=record.arrival.ToNanoseconds() / 1e9,
-        deadline_s=deadline_s,
-        prompt_tokens=record.prompt_tokens,
-        choices=max(1, record.n),
-        max_tokens=record.sampling.max_tokens,
-        record=without_prompt(record),
-        logprobs_request=_logprobs_request(record),
-        is_canary=is_canary,
-    )
 
 
 def without_prompt(record: RequestRecord) -> RequestRecord:
@@ -40,10 +19,8 @@ def without_prompt(record: RequestRecord) -> RequestRecord:
     return kept
 
 
-def _logprobs_request(record: RequestRecord) -> LogprobsRequest:
-    sampling = record.sampling
-    prompt_logprobs = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
-    return LogprobsRequest(logprobs=sampling.HasField("logprobs"), prompt_logprobs=prompt_logprobs)
+def wants_logprobs(record: RequestRecord) -> bool:
+    return record.sampling.HasField("logprobs") or record.sampling.HasField("prompt_logprobs")
 
 
 def digest_of(request: ValidRequest) -> bytes:

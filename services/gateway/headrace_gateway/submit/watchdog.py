@@ -23,8 +23,8 @@ async def watch_deadlines(requests: OpenRequests, clock: Clock, settings: Gatewa
         metrics.open_requests.set(len(requests))
         latest_s = clock.monotonic_s() - settings.deadline_slack_s
         for open_request in requests:
-            if open_request.admitted.deadline_s >= latest_s or open_request.output.ended:
+            if open_request.deadline_s >= latest_s or open_request.output.ended:
                 continue
-            metrics.overdue_total.labels(open_request.admitted.model).inc()
+            metrics.overdue_total.labels(open_request.record.model).inc()
             log.warning("request.overdue", extra={"request_id": open_request.request_id})
             open_request.fail(DeadlineExceeded("the request passed its deadline without an answer"))

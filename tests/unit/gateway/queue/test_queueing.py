@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import news
 from headrace_gateway.request.generation import ChoiceEnded, Queued, Tokens
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
 SETTINGS = GatewaySettings(queue_told_after_s=0.5, stream_keepalive_s=10.0)
 STOP = FinishReason.FINISH_REASON_STOP
@@ -41,10 +41,13 @@ class Waiter:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.lanes = LaneView(fresh_s=60.0)
-        admitted = AdmittedRequest(
-            "r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord()
+        record = RequestRecord(
+            request_id="r",
+            model="toy",
+            priority=PRIORITY_STANDARD,
+            sampling=Sampling(max_tokens=100),
         )
-        self.open_request = OpenRequest(admitted, self.clock, lambda *_: None)
+        self.open_request = OpenRequest(record, 600.0, self.clock, lambda *_: None)
         self.open_request.sequence = 9
 
     def report(self, *sequences: int, wait_s: int) -> None:

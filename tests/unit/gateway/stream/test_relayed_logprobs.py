@@ -6,7 +6,7 @@ import pytest
 
 from headrace.logprobs import Logprobs
 from headrace_gateway.request.generation import Tokens
-from headrace_gateway.stream.output_log import LogprobsRequest, SenderFault, Verdict
+from headrace_gateway.stream.output_log import SenderFault, Verdict
 from helpers.read_output import ReadOutputLog
 
 
@@ -17,8 +17,7 @@ def told(*own: float) -> Logprobs:
 
 def telling(prompt_logprobs: int | None = None) -> ReadOutputLog:
     """A relay that wants logprobs, and hears attempt 1."""
-    logprobs_request = LogprobsRequest(logprobs=True, prompt_logprobs=prompt_logprobs)
-    made = ReadOutputLog(choices=1, max_tokens=9, logprobs_request=logprobs_request)
+    made = ReadOutputLog(choices=1, max_tokens=9, logprobs=True, prompt_logprobs=prompt_logprobs)
     made.open(0, 1)
     return made
 

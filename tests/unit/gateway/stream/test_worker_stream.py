@@ -17,13 +17,13 @@ from headrace.internal.v1.delivery_pb2 import (
     Opening,
     RowLogprobs,
 )
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest
+from headrace_gateway.stream.output_log import OutputCursor
 from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows
 
@@ -38,22 +38,23 @@ class Room:
     faults: list[str] = field(default_factory=list)
 
     def open(
-        self, request_id: str, *, choices: int = 1, logprobs_request: LogprobsRequest = NOTHING
+        self,
+        request_id: str,
+        *,
+        choices: int = 1,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
     ) -> OpenRequest:
-        admitted = AdmittedRequest(
+        record = RequestRecord(
             request_id=request_id,
             model="toy",
             priority=common_pb2.PRIORITY_STANDARD,
-            arrival_s=0.0,
-            deadline_s=60.0,
             prompt_tokens=3,
-            choices=choices,
-            max_tokens=100,
-            record=RequestRecord(),
-            logprobs_request=logprobs_request,
+            n=choices,
+            sampling=Sampling(max_tokens=100, logprobs=logprobs, prompt_logprobs=prompt_logprobs),
         )
         open_request = OpenRequest(
-            admitted, SystemClock(), lambda closed, _: self.requests.remove(closed)
+            record, 60.0, SystemClock(), lambda closed, _: self.requests.remove(closed)
         )
         self.requests.add(open_request)
         return open_request
@@ -93,7 +94,7 @@ def test_a_vector_counts_as_something_that_came_through() -> None:
     line.take(DeliverRequest(openings=[opening(3)]))
     last = Ending(slot=3, finish_reason=LENGTH, vector=b"1234")
     assert line.take(DeliverRequest(endings=[last]))
-    (ended,) = open_request.output.reading().drain()
+    (ended,) = OutputCursor(open_request.output).drain()
     assert isinstance(ended, ChoiceEnded)
     assert ended.vector == b"1234"
     assert not line.take(DeliverRequest(endings=[last]))
@@ -220,9 +221,7 @@ def telling(**columns: list[Any]) -> DeliverRequest:
 async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
     room = Room()
     silent = room.open("r1")
-    wide, narrow = (
-        room.open(name, logprobs_request=LogprobsRequest(logprobs=True)) for name in ("r2", "r3")
-    )
+    wide, narrow = (room.open(name, logprobs=1) for name in ("r2", "r3"))
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2"), opening(3, "r3")]))
     message = tokens((3, 0, 6), (1, 0, 7), (2, 0, 8), (2, 1, 9))
@@ -230,25 +229,25 @@ async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
         add_rows(message, row, run)
     assert line.take(message)
     assert room.faults == []
-    assert silent.output.reading().drain() == [Tokens(0, 0, [7])]
-    assert wide.output.reading().drain() == [Tokens(0, 0, [8, 9], two)]
-    assert narrow.output.reading().drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
+    assert OutputCursor(silent.output).drain() == [Tokens(0, 0, [7])]
+    assert OutputCursor(wide.output).drain() == [Tokens(0, 0, [8, 9], two)]
+    assert OutputCursor(narrow.output).drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
 
 
 async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
     room = Room()
-    open_request = room.open("r1", logprobs_request=LogprobsRequest(prompt_logprobs=2))
+    open_request = room.open("r1", prompt_logprobs=1)
     line = room.line()
     message = DeliverRequest(openings=[opening(1)])
     add_prompt(message, 1, 0, run := Logprobs.of([-1, -2]))
     line.take(message)
     line.take(tokens((1, 0, 7)))
-    assert open_request.output.reading().drain() == [Tokens(0, 0, [7], None, run)]
+    assert OutputCursor(open_request.output).drain() == [Tokens(0, 0, [7], None, run)]
 
 
 async def test_missing_logprobs_cost_their_own_request_and_no_other() -> None:
     room = Room()
-    room.open("r1", logprobs_request=LogprobsRequest(logprobs=True))
+    room.open("r1", logprobs=1)
     good = room.open("r2")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2")]))
