@@ -22,7 +22,6 @@ from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.app import add_public_services
-from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
@@ -197,7 +196,6 @@ async def running_api(
     admission: ScriptedAdmission,
     *more: ModelCard,
     limits: GatewaySettings | None = None,
-    tenants: Tenants | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
@@ -224,7 +222,7 @@ async def running_api(
     server = make_server(
         [
             RejectMalformed(),
-            CallerInterceptor(tenants or Tenants()),
+            CallerInterceptor(limits or GatewaySettings()),
             SlowReaderInterceptor(READER_STALL_S),
         ]
     )

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from uuid import uuid4
 
@@ -30,24 +30,15 @@ from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace.v1 import (
-    embeddings_pb2,
     embeddings_pb2_grpc,
-    fleet_pb2,
     fleet_pb2_grpc,
-    generation_pb2,
     generation_pb2_grpc,
-    models_pb2,
     models_pb2_grpc,
-    openai_pb2,
     openai_pb2_grpc,
-    probes_pb2,
     probes_pb2_grpc,
-    requests_pb2,
     requests_pb2_grpc,
-    rest_pb2,
     rest_pb2_grpc,
 )
-from headrace.v1.common_pb2 import Priority
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
@@ -59,7 +50,6 @@ from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
-from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
@@ -77,16 +67,16 @@ from headrace_gateway.wiring import Mesh, serve_delivery
 log = logging.getLogger(__name__)
 
 PUBLIC_SERVICES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in (
-        (openai_pb2, "OpenAIService"),
-        (generation_pb2, "GenerationService"),
-        (embeddings_pb2, "EmbeddingService"),
-        (models_pb2, "ModelService"),
-        (rest_pb2, "RestService"),
-        (requests_pb2, "RequestService"),
-        (fleet_pb2, "FleetService"),
-        (probes_pb2, "ProbeService"),
+    f"headrace.v1.{name}"
+    for name in (
+        "OpenAIService",
+        "GenerationService",
+        "EmbeddingService",
+        "ModelService",
+        "RestService",
+        "RequestService",
+        "FleetService",
+        "ProbeService",
     )
 )
 
@@ -140,7 +130,7 @@ class _Gateway:
         self._public = make_server(
             [
                 RejectMalformed(),
-                CallerInterceptor(_tenants(settings)),
+                CallerInterceptor(settings),
                 SlowReaderInterceptor(settings.reader_stall_s),
             ]
         )
@@ -226,18 +216,6 @@ def _advertised_host(settings: GatewaySettings) -> str:
     # Why: whatever reaches the broker as we do is on the network that we reach it by.
     first = settings.nats_url.split(",", maxsplit=1)[0]
     return own_address_for(*split_host_port(first))
-
-
-def _tenants(settings: GatewaySettings) -> Tenants:
-    return Tenants(
-        header=settings.tenant_header,
-        default_priorities=_priorities(settings.tenant_default_priority),
-        highest_priorities=_priorities(settings.tenant_highest_priority),
-    )
-
-
-def _priorities(named: Mapping[str, str]) -> dict[str, Priority.ValueType]:
-    return {tenant: Priority.Value(f"PRIORITY_{name.upper()}") for tenant, name in named.items()}
 
 
 def _stop_signal() -> asyncio.Event:

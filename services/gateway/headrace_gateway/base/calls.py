@@ -16,8 +16,9 @@ from typing import Any
 import grpc
 
 from headrace.errors import InvalidRequest
-from headrace_gateway.base.callers import Caller, Tenants
+from headrace_gateway.base.callers import Caller, caller_of
 from headrace_gateway.base.generated_ids import RANDOM_CHARACTERS, draw_id
+from headrace_gateway.base.settings import GatewaySettings
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024
@@ -63,8 +64,8 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
     report the error.
     """
 
-    def __init__(self, tenants: Tenants) -> None:
-        self._tenants = tenants
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
 
     async def intercept_service(
         self,
@@ -76,7 +77,7 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
 
     def _identify(self, metadata: Metadata) -> Caller | InvalidRequest:
         try:
-            return self._tenants.caller(headers_of(metadata))
+            return caller_of(headers_of(metadata), self._settings)
         except InvalidRequest as error:
             return error
 

@@ -9,7 +9,6 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.bus import RESULT_KEPT_AT_MOST_S
 from headrace.settings import ServiceSettings
-from headrace_gateway.base.keepalive import KeepAlive
 
 PriorityName = Literal["interactive", "standard", "bulk"]
 
@@ -144,8 +143,3 @@ class GatewaySettings(ServiceSettings):
     """How long the result of a detached request is kept after its end; others are for ten minutes.
     Too small: callers come for it in vain. Too large: results fill their GiB of the broker's disk,
     and the oldest go before their time."""
-
-    @property
-    def alive(self) -> KeepAlive:
-        """When a stream without events sends its head and its comments."""
-        return KeepAlive(self.stream_head_after_s, self.stream_keepalive_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -143,23 +144,23 @@ class LaneAdmission:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's word to us.
         self._requests.add(open_request)
-        if not is_canary:
-            self._lanes.publishing(record.model, request.priority)
+        counted = self._lanes.publishing(record.model, record.priority)
         try:
-            open_request.sequence = await self._submit(record, request.priority)
-        except BaseException as error:
-            if not is_canary:
-                self._lanes.withdrawn(record.model, request.priority)
-            self._withdraw(open_request, error)
+            with nullcontext() if is_canary else counted:
+                open_request.sequence = await self._submit(record)
+        except LaneFull:
+            self._requests.remove(open_request)
             raise
-        if not is_canary:
-            self._lanes.published(record.model, request.priority)
+        except BaseException:
+            # It may be stored: the client got an error, so it is settled as cancelled.
+            open_request.abandon()
+            raise
         if request.background:
             self._read_in_background(open_request)
         return open_request.reader()
 
-    async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
-        payload = record.SerializeToString()
+    async def _submit(self, record: RequestRecord) -> int:
+        payload, priority = record.SerializeToString(), priority_name(record.priority)
         # Why not the request's id: an id may be used again after its end, and the broker
         # would take the second request for a repeat of the first, and drop it in silence.
         message_id = f"{record.request_id}.{token_hex(8)}"
@@ -169,7 +170,7 @@ class LaneAdmission:
                 while True:
                     try:
                         return await self._bus.submit(
-                            record.model, priority_name(priority), payload, message_id=message_id
+                            record.model, priority, payload, message_id=message_id
                         )
                     except BusUnavailable as error:
                         cause = error
@@ -178,9 +179,8 @@ class LaneAdmission:
         except TimeoutError:
             raise self._not_stored(cause) from None
         except LaneLimitReached as bound:
-            raise LaneFull(
-                f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
-            ) from bound
+            fact = f"lane {lane_name(record.model, record.priority)}: {bound}"
+            raise LaneFull(fact, retry_after_s=DEFAULT_RETRY_S) from bound
 
     def _not_stored(self, cause: BusUnavailable | None) -> BrokerUnavailable:
         if fault := self._bus.fault:
@@ -189,13 +189,6 @@ class LaneAdmission:
             text = f"NATS did not store the request within {self._settings.submit_timeout_s:g} s"
             text += f": {cause}" if cause else ""
         return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
-
-    def _withdraw(self, open_request: OpenRequest, error: BaseException) -> None:
-        if isinstance(error, LaneFull):
-            self._requests.remove(open_request)
-            return
-        # It may be stored: the client got an error, so it is settled as cancelled.
-        open_request.abandon()
 
     def close(self, open_request: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
         """Close an open request of this gateway: store its result and settle it."""

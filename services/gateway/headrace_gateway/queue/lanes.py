@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
@@ -121,17 +122,16 @@ class LaneView:
         behind_s = (own.waiting - place) * _seconds(own.place_interval)
         return Queued(ahead, max(0.0, _seconds(own.estimated_wait) - behind_s))
 
-    def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
-        """A request is on its way into the lane; `published` or `withdrawn` follows."""
-        self._owned(model, priority).publishing += 1
-
-    def published(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+    @contextmanager
+    def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> Iterator[None]:
+        """Count a request that is published inside of the `with`, unless that raises."""
         own = self._owned(model, priority)
-        own.publishing -= 1
-        own.published += 1
-
-    def withdrawn(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
-        self._owned(model, priority).publishing -= 1
+        own.publishing += 1
+        try:
+            yield
+            own.published += 1
+        finally:
+            own.publishing -= 1
 
     def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
         """Lanes of every leader that still reports, by model and priority."""

@@ -159,31 +159,9 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class RequestDescription(Protocol):
-    """What an answer repeats of its request."""
-
-    @property
-    def request_id(self) -> str: ...
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def weights(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def n(self) -> int: ...
-
-    @property
-    def prompt_tokens(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """The same, of a request that another call has opened."""
+    """What an answer repeats of its request, where another call has opened that."""
 
     record: RequestRecord
 
@@ -210,6 +188,10 @@ class RecordedRequest:
     @property
     def prompt_tokens(self) -> int:
         return self.record.prompt_tokens
+
+
+RequestDescription = ValidRequest | RecordedRequest
+"""What an answer repeats of its request."""
 
 
 def weights_name(*digests: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.callers import Caller
@@ -107,37 +107,11 @@ AnyInput = Text | TextPair | TokenIds
 WHOLE_CONTEXT = -1
 
 
-class Terms(Protocol):
-    """How urgent a request is, and how long it may take."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On whose behalf a request is made, how urgent it is, and how long it may take."""
 
-    @property
-    def priority(self) -> Priority.ValueType: ...
-
-    @property
-    def timeout_s(self) -> float | None: ...
-
-    @property
-    def patience_s(self) -> float | None: ...
-
-    @property
-    def time_remaining_s(self) -> float | None: ...
-
-    @property
-    def caller(self) -> Caller: ...
-
-    def name_of(self, field_name: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    request_id: str
-    model: str
-    prompt: Text | Conversation | TokenIds
-    parameters: SamplingParameters
-    priority: Priority.ValueType
-    seed: int | None = None
-    """Unset: drawn."""
-    n: int = 1
+    priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
     timeout_s: float | None = None
     """Unset, as the next: the gateway's limit."""
     patience_s: float | None = None
@@ -145,6 +119,22 @@ class GenerationRequest:
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
     caller: Caller = field(default_factory=Caller)
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Our names of fields to the caller's, where they differ."""
+
+    def name_of(self, field_name: str) -> str:
+        return self.names.get(field_name, field_name)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest(Terms):
+    request_id: str
+    model: str
+    prompt: Text | Conversation | TokenIds
+    parameters: SamplingParameters
+    seed: int | None = None
+    """Unset: drawn."""
+    n: int = 1
     tools: Tools = field(default_factory=Tools)
     stream: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
@@ -159,34 +149,19 @@ class GenerationRequest:
     adds_special_tokens: bool | None = None
     """Whether the tokenizer puts its own around the prompt. Unset: around texts, and not around
     conversations, whose template writes them."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Our names of fields to the caller's, where they differ."""
 
     @property
     def key(self) -> str:
         return request_key(self.caller.tenant, self.request_id)
 
-    def name_of(self, field_name: str) -> str:
-        return self.names.get(field_name, field_name)
-
 
 @dataclass(frozen=True, slots=True)
-class VectorRequest:
+class VectorRequest(Terms):
     """Inputs that are each to become a vector, or a score."""
 
     request_id: str
     model: str
     inputs: Sequence[AnyInput]
-    priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
     truncate_tokens: int | None = None
     """Longest input, special tokens included: it is cut to that, or to WHOLE_CONTEXT. Unset: too
     long is refused."""
-    timeout_s: float | None = None
-    patience_s: float | None = None
-    time_remaining_s: float | None = None
-    trace_context: Mapping[str, str] = field(default_factory=dict)
-    caller: Caller = field(default_factory=Caller)
-    names: Mapping[str, str] = field(default_factory=dict)
-
-    def name_of(self, field_name: str) -> str:
-        return self.names.get(field_name, field_name)

@@ -42,7 +42,7 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             await abort(
                 context, InvalidRequest("the first message names its worker", field="worker_id")
             )
-        line = WorkerStream(first.worker_id, self._requests, self._lost_attempts.fault)
+        line = WorkerStream(first.worker_id, self._requests, self._lost_attempts.lose)
         log.info("delivery.opened", extra={"worker_id": line.worker_id})
         metrics.worker_streams.inc()
         malformed: MalformedMessage | None = None

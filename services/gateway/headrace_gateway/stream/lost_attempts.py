@@ -59,10 +59,6 @@ class LostAttempts:
             judged_s = self._clock.monotonic_s() + self._settings.worker_reconnect_grace_s
             self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
 
-    def fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
-        """This attempt cannot go on: fence it at once."""
-        self._lose(binding, worker_id, error)
-
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -75,9 +71,10 @@ class LostAttempts:
             await asyncio.sleep(broken.judged_s - self._clock.monotonic_s())
             for binding in broken.bindings:
                 if not _is_resumed(binding):
-                    self._lose(binding, broken.worker_id, None)
+                    self.lose(binding, broken.worker_id)
 
-    def _lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
+    def lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None = None) -> None:
+        """Fence this attempt, which cannot continue, and report it."""
         open_request = binding.open_request
         if not open_request.output.accepts(binding.attempt):
             return

@@ -18,7 +18,7 @@ from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
-from headrace_gateway.base.metrics import LaneMeter, lane_meter
+from headrace_gateway.base.metrics import LaneMeter
 from headrace_gateway.request.generation import Event, Generation, Queued, Tokens
 from headrace_gateway.stream.output_log import OutputCursor, OutputLog
 from headrace_gateway.stream.stored_record import without_prompt
@@ -78,7 +78,7 @@ class OpenRequest:
         self._readers: set[OutputReader] = set()
         self._meter: LaneMeter | None = None
         if not record.probe:
-            self._meter = lane_meter(record.model, record.priority, clock.monotonic_s())
+            self._meter = LaneMeter(record.model, record.priority, clock.monotonic_s())
 
     @property
     def request_id(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Callable
 
 from headrace.errors import EngineFailed, RequestCancelled
 from headrace.internal.v1.delivery_pb2 import (
@@ -37,10 +37,8 @@ class MalformedMessage(Exception):
     """The message breaks the protocol; so may all that follow on this stream."""
 
 
-class OnFault(Protocol):
-    def __call__(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
-        """Fence the attempt of this binding."""
-        ...
+OnFault = Callable[[SlotBinding, str, EngineFailed], None]
+"""Fences the attempt of a binding, for this worker and this error."""
 
 
 class WorkerStream:

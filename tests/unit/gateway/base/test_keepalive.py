@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from headrace.errors import EngineFailed, SlowReader
-from headrace_gateway.base.keepalive import KeepAlive, kept_alive
+from headrace_gateway.base.keepalive import kept_alive
+from headrace_gateway.base.settings import GatewaySettings
 
-SOON = KeepAlive(head_after_s=0.01, every_s=0.02)
-NEVER = KeepAlive(head_after_s=600, every_s=600)
+SOON = GatewaySettings(stream_head_after_s=0.01, stream_keepalive_s=0.02)
+NEVER = GatewaySettings(stream_head_after_s=600, stream_keepalive_s=600)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -62,6 +63,11 @@ def view(first: LaneReport) -> LaneView:
     return lanes
 
 
+def publish(lanes: LaneView) -> None:
+    with lanes.publishing("toy", STANDARD):
+        pass
+
+
 def refused(lanes: LaneView, *, now_s: float = 0.1, patience_s: float = 30.0) -> str | None:
     refusal = lanes.refusal("toy", STANDARD, tenant="t", patience_s=patience_s, now_s=now_s)
     return None if refusal is None else refusal.reason
@@ -83,7 +89,7 @@ def test_a_full_lane_refuses_and_says_when_to_come_back() -> None:
 def test_a_lane_that_is_overfull_has_to_become_emptier_first() -> None:
     lanes = view(report(waiting=3, wait_s=7, place_s=2))
     for _ in range(3):
-        lanes.publishing("toy", STANDARD)
+        publish(lanes)
     refusal = lanes.refusal("toy", STANDARD, tenant="t", patience_s=30.0, now_s=0.1)
     assert isinstance(refusal, LaneFull)
     assert refusal.retry_after_s == 6.0
@@ -113,16 +119,14 @@ def test_the_places_of_a_lane_are_given_once_between_two_reports(room: int) -> N
     lanes = view(report(waiting=4 - room))
     taken = 0
     while refused(lanes) is None:
-        lanes.publishing("toy", STANDARD)
-        lanes.published("toy", STANDARD)
+        publish(lanes)
         taken += 1
     assert taken == room
 
 
 def test_a_new_report_counts_what_was_published_before_it() -> None:
     lanes = view(report(waiting=3))
-    lanes.publishing("toy", STANDARD)
-    lanes.published("toy", STANDARD)
+    publish(lanes)
     assert refused(lanes) == "LANE_FULL"
     lanes.take(report(waiting=1), 0.2)
     assert refused(lanes) is None
@@ -130,15 +134,15 @@ def test_a_new_report_counts_what_was_published_before_it() -> None:
 
 def test_what_is_still_being_published_is_in_no_report() -> None:
     lanes = view(report(waiting=3))
-    lanes.publishing("toy", STANDARD)
-    lanes.take(report(waiting=3), 0.2)
-    assert refused(lanes) == "LANE_FULL"
+    with lanes.publishing("toy", STANDARD):
+        lanes.take(report(waiting=3), 0.2)
+        assert refused(lanes) == "LANE_FULL"
 
 
 def test_what_was_withdrawn_takes_no_place() -> None:
     lanes = view(report(waiting=3))
-    lanes.publishing("toy", STANDARD)
-    lanes.withdrawn("toy", STANDARD)
+    with suppress(TimeoutError), lanes.publishing("toy", STANDARD):
+        raise TimeoutError
     assert refused(lanes) is None
 
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.api.http.reply import Reply
-from headrace_gateway.base.keepalive import KeepAlive, kept_alive
+from headrace_gateway.base.keepalive import kept_alive
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.generation import Queued
@@ -67,12 +68,12 @@ def _state(queued: Queued | None) -> str:
 
 
 async def deliver(
-    answer: Answer, reply: Reply, response_format: ResponseFormat, *, alive: KeepAlive | None
+    answer: Answer, reply: Reply, response_format: ResponseFormat, *, alive: GatewaySettings | None
 ) -> None:
     """Send an answer to its end and settle it; if this is cancelled, the answer is abandoned.
 
     Args:
-        alive: how a stream is kept alive; None for an answer in one piece.
+        alive: the settings by which a stream is kept alive; None for an answer in one piece.
     """
     async with answer:
         try:

@@ -192,7 +192,7 @@ async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> N
 async def _deliver(answer: Answer, http: HttpCall, *, stream: bool) -> None:
     http.reply.request_id = answer.request.request_id
     response_format = RestResponseFormat(answer.request, answer.offsets)
-    alive = http.services.settings.alive if stream else None
+    alive = http.services.settings if stream else None
     await deliver(answer, http.reply, response_format, alive=alive)
 
 

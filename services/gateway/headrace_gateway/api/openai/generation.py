@@ -78,7 +78,7 @@ async def _generate(
     reply.request_id = answer.request.request_id
     formatter = _formatter(options, request, answer, valid.prompt_ids)
     response_format = _response_format(shape, body, answer, formatter, ids=ids)
-    alive = services.settings.alive if request.stream else None
+    alive = services.settings if request.stream else None
     await deliver(answer, reply, response_format, alive=alive)
 
 

@@ -65,7 +65,7 @@ class MultiPromptHandler:
         # Why from a request: the checks put the lane into a generated id.
         reply.request_id = names[0].removesuffix("-0")
         run = MultiPromptRun(replace(several, requested=named), reply.request_id, reply, self)
-        await run.run(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
+        await run.run(self._limits)
 
     async def _checked(self, requested: GenerationRequest) -> str:
         """Return the id of the request; refuse what would be refused at any time."""

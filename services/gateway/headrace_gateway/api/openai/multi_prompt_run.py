@@ -37,7 +37,8 @@ from headrace_gateway.api.openai.chunks import (
 )
 from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter
 from headrace_gateway.base.cooperative import joined_chunks
-from headrace_gateway.base.keepalive import KeepAlive, kept_alive
+from headrace_gateway.base.keepalive import kept_alive
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
@@ -103,19 +104,19 @@ class MultiPromptRun:
         """JSON of each prompt's choices, where the answer is not streamed."""
         self._began_s = asyncio.get_running_loop().time()
 
-    async def run(self, *, at_once: int, alive: KeepAlive) -> None:
+    async def run(self, settings: GatewaySettings) -> None:
         """Answer the call.
 
         Raises:
             HeadraceError: a prompt was refused, or failed; nothing is held.
         """
-        self._not_admitted = min(at_once, len(self._left))
+        self._not_admitted = min(settings.prompts_at_once, len(self._left))
         async with asyncio.TaskGroup() as tasks:
             readers = range(self._not_admitted)
             self._readers = [tasks.create_task(self._read_or_stop()) for _ in readers]
             await self._first_admitted.wait()
             try:
-                await self._wait(alive)
+                await self._wait(settings)
             except HeadraceError as error:
                 await self._stop(error)
         if self._error is not None:
@@ -127,12 +128,12 @@ class MultiPromptRun:
         else:
             await self._reply.send_pieces(joined_chunks(self._whole(self._head)))
 
-    async def _wait(self, alive: KeepAlive) -> None:
+    async def _wait(self, settings: GatewaySettings) -> None:
         """Wait until all readers have ended, and keep the stream alive meanwhile."""
         if not self._streams:
             await asyncio.wait(self._readers)
             return
-        async with kept_alive(self._reply, self._keep_alive_comment, alive):
+        async with kept_alive(self._reply, self._keep_alive_comment, settings):
             await asyncio.wait(self._readers)
 
     def _keep_alive_comment(self) -> str:
