@@ -31,7 +31,7 @@ from headrace.internal.v1.reports_pb2 import (
     SettleRequest,
     SettleResponse,
 )
-from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
@@ -138,7 +138,7 @@ def valid_request(
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
         background=background,
-        stop=stop,
+        rendering=Rendering(stop=stop),
     )
 
 

@@ -58,7 +58,8 @@ class Answer:
         self._take = assembler.take
         if offsets is not None:
             self._take = Replay(assembler, offsets).take
-        self._error: HeadraceError | None = None
+        self.error: HeadraceError | None = None
+        """The error that the request ended with, if any."""
         self._ended = False
         self.queued: Queued | None = None
         """The place in the queue, if the last events brought nothing else."""
@@ -86,8 +87,8 @@ class Answer:
             GenerationFailed: the request failed; nothing more will come.
             InvalidRequest: the caller claims to have more than there is.
         """
-        if self._error is not None:
-            raise GenerationFailed(self._error)
+        if self.error is not None:
+            raise GenerationFailed(self.error)
         try:
             events = await anext(self._events)
         except StopAsyncIteration:
@@ -101,7 +102,7 @@ class Answer:
                 self._generation.end_choice(news.choice)
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and not self.complete:
-            self._error = failed.error
+            self.error = failed.error
         return delta
 
     @property
@@ -114,19 +115,14 @@ class Answer:
         """Every choice has ended."""
         return self._assembler.complete
 
-    @property
-    def error(self) -> HeadraceError | None:
-        """The error that the request ended with, if any."""
-        return self._error
-
     def usage(self) -> Usage:
         """Return the usage of the output so far."""
         return self._assembler.usage()
 
     def outcome(self) -> RequestOutcome:
         outcome = self._assembler.outcome()
-        if self._error is not None:
-            outcome.error.CopyFrom(to_status(self._error))
+        if self.error is not None:
+            outcome.error.CopyFrom(to_status(self.error))
         return outcome
 
     async def settle(self) -> None:

@@ -228,9 +228,8 @@ class LaneAdmission:
         if request.result_ttl_s:
             record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
         if not request.inputs:
-            rendering = request.rendering
-            rendering.digest = digest_of(request)
-            record.rendering.CopyFrom(rendering)
+            record.rendering.CopyFrom(request.rendering)
+            record.rendering.digest = digest_of(request)
         return record
 
 

@@ -76,11 +76,7 @@ class LaneView:
         now_s: float,
     ) -> CapacityError | None:
         """Return why one more request would be refused; None if it would not, or if unknown."""
-        leader = self._leaders.get(model)
-        if leader is None or now_s - leader.received_s > self._fresh_s:
-            return None
-        lane = leader.lanes.get(priority)
-        if lane is None:
+        if (lane := self._fresh_lane(model, priority, now_s)) is None:
             return None
         waiting = lane.waiting + self._owned(model, priority).uncounted
         if waiting >= lane.max_waiting:
@@ -109,11 +105,9 @@ class LaneView:
         now_s: float,
     ) -> Queued:
         """Return the place in the queue of the request with this stream sequence, if it waits."""
-        leader = self._leaders.get(model)
-        if leader is None or now_s - leader.received_s > self._fresh_s:
+        if (lane := self._fresh_lane(model, priority, now_s)) is None:
             return Queued()
-        lane = leader.lanes.get(priority)
-        own = TenantState() if lane is None else _state_of(lane, tenant)
+        own = _state_of(lane, tenant)
         if (found := standing(own, sequence)) is None:
             return Queued()
         place, ahead = found
@@ -140,6 +134,14 @@ class LaneView:
                 continue
             for _, state in sorted(leader.lanes.items()):
                 yield _as_lane(model, leader.scheduler_id, state)
+
+    def _fresh_lane(
+        self, model: str, priority: common_pb2.Priority.ValueType, now_s: float
+    ) -> LaneState | None:
+        leader = self._leaders.get(model)
+        if leader is None or now_s - leader.received_s > self._fresh_s:
+            return None
+        return leader.lanes.get(priority)
 
     def _owned(self, model: str, priority: common_pb2.Priority.ValueType) -> _Own:
         return self._own.setdefault((model, int(priority)), _Own())

@@ -7,7 +7,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.errors import HeadraceError
@@ -50,16 +50,10 @@ class ValidRequest:
     tenant: str = DEFAULT_TENANT
     inputs: tuple[Input, ...] = ()
     """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
-    stop: tuple[str, ...] = ()
-    """Stop strings, of which engines do not know."""
-    calls_tools: bool = False
-    """Its text is searched for calls of tools."""
+    rendering: Rendering = field(default_factory=Rendering)
+    """How its tokens become text, without the digest. Engines do not know the stop strings."""
     resumable: bool = False
     """Its caller reads a stream, and may come back for the rest of it."""
-    keeps_special: bool = False
-    """Special tokens are part of the text."""
-    includes_stop: bool = False
-    """The text ends with what stopped it."""
     cache_salt: str = ""
     """What is cached of its prompt is shared with requests of equal salt alone."""
     once: bool = False
@@ -72,16 +66,6 @@ class ValidRequest:
     @property
     def key(self) -> str:
         return request_key(self.tenant, self.request_id)
-
-    @property
-    def rendering(self) -> Rendering:
-        """What makes text of its tokens, without its digest."""
-        return Rendering(
-            stop=self.stop,
-            calls_tools=self.calls_tools,
-            keep_special_tokens=self.keeps_special,
-            include_stop=self.includes_stop,
-        )
 
     @property
     def model(self) -> str:

@@ -41,34 +41,31 @@ class AttachService(AttachServiceServicer):
         async with self._build_answer(open_request.reader()) as answer:
             await context.write(AttachResponse(record=record))
             try:
-                await _pass_on(answer, context)
+                await _send(answer, context)
             except GenerationFailed as failed:
                 await context.write(AttachResponse(error=to_status(failed.error)))
             await answer.settle()
 
 
-async def _pass_on(answer: Answer, context: Context) -> None:
+async def _send(answer: Answer, context: Context) -> None:
     async for news in answer:
-        message = AttachResponse()
-        for delta in news:
-            _add(message, delta)
-        await context.write(message)
+        endings = [
+            AttachedEnding(choice=delta.choice, finish_reason=delta.finish_reason)
+            for delta in news
+            if delta.finish_reason != UNFINISHED
+        ]
+        tokens = [_tokens(delta) for delta in news if delta.token_ids]
+        await context.write(AttachResponse(tokens=tokens, endings=endings))
         if answer.complete:
             return
 
 
-def _add(message: AttachResponse, delta: ChoiceDelta) -> None:
-    if delta.token_ids:
-        piece = AttachedTokens(
-            choice=delta.choice,
-            first_index=delta.first_index,
-            token_ids=delta.token_ids,
-            logprobs=written(delta.logprobs),
-            prompt_logprobs=written(delta.prompt_logprobs),
-            cached_prompt_tokens=delta.cached_prompt,
-        )
-        message.tokens.append(piece)
-    if delta.finish_reason != UNFINISHED:
-        message.endings.append(
-            AttachedEnding(choice=delta.choice, finish_reason=delta.finish_reason)
-        )
+def _tokens(delta: ChoiceDelta) -> AttachedTokens:
+    return AttachedTokens(
+        choice=delta.choice,
+        first_index=delta.first_index,
+        token_ids=delta.token_ids,
+        logprobs=written(delta.logprobs),
+        prompt_logprobs=written(delta.prompt_logprobs),
+        cached_prompt_tokens=delta.cached_prompt,
+    )

@@ -21,10 +21,11 @@ from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
+from headrace_gateway.request.logprob_columns import UnequalColumns
 from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.output_log import OutputCursor
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
+from headrace_gateway.stream.worker_stream import WorkerStream
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows
 
 LENGTH = common_pb2.FINISH_REASON_LENGTH
@@ -207,7 +208,7 @@ async def test_an_opening_of_a_choice_that_does_not_exist_is_a_fault_and_cancell
 
 async def test_columns_of_unequal_length_are_malformed() -> None:
     room = Room()
-    with pytest.raises(MalformedMessage, match="1 slots, 0 indices, 1 tokens"):
+    with pytest.raises(UnequalColumns, match="1 slots, 0 indices, 1 tokens"):
         room.line().take(DeliverRequest(slots=[1], token_ids=[7]))
 
 
@@ -278,7 +279,7 @@ async def test_columns_of_logprobs_that_do_not_fit_together_are_malformed(
     room.open("r1")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1)]))
-    with pytest.raises(MalformedMessage, match="logprobs in columns"):
+    with pytest.raises(UnequalColumns, match="logprobs in columns"):
         line.take(telling(**columns))
 
 
