@@ -1,4 +1,4 @@
-"""Pure room: who makes a call, and how urgent the requests of this caller may be."""
+"""Pure: the caller of a call, and how urgent the requests of this caller may be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf a call is made. The server makes one for each call; see `calls.call_of`."""
+    """On whose behalf a call is made. There is one for each call; see `calls.call_of`."""
 
     tenant: str = DEFAULT_TENANT
     default_priority: Priority.ValueType = Priority.PRIORITY_STANDARD
@@ -35,8 +35,8 @@ class Caller:
             return max(self.default_priority, self.highest_priority)
         if requested < self.highest_priority:
             fact = (
-                f"{field_name} asks for {priority_name(requested)}; tenant {self.tenant} may ask"
-                f" for {priority_name(self.highest_priority)} at most"
+                f"{field_name} requests {priority_name(requested)}; tenant {self.tenant} may"
+                f" request {priority_name(self.highest_priority)} at most"
             )
             raise InvalidRequest(fact, field=field_name)
         return requested

@@ -1,4 +1,4 @@
-"""What a call's metadata says, apart from its message.
+"""The metadata of a call: its caller, headers, deadline and trace context.
 
 One interceptor identifies the caller of every call; handlers read it with the rest of the metadata
 by `call_of(context)`.
@@ -42,12 +42,12 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Text values by lower-case name; the values of a repeated header are joined by a comma."""
     last_event_id: str = ""
-    """Header of a reader who has a part of an answer, and wants the rest."""
+    """The header Last-Event-ID: the client has the answer up to this event."""
     identified: Caller | InvalidRequest = field(default_factory=Caller)
 
     @property
     def caller(self) -> Caller:
-        """Return who makes the call.
+        """Return the caller.
 
         Raises:
             InvalidRequest: the call's metadata names no valid caller.

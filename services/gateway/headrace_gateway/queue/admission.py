@@ -92,11 +92,11 @@ class LaneAdmission:
             raise refusal
 
     async def open(self, request: ValidRequest) -> Generation:
-        # Why: its caller may have had the whole answer of the one that is ending, and so may use
-        # the name again.
+        # Why: the client may have received the whole answer of the one that is ending, and so may
+        # use the name again.
         await self._settlements.settled(request.key)
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
-        # so the last place of a lane is given once.
+        # so the last place of a lane is taken once.
         self.check(
             request.card.model,
             request.priority,
@@ -106,14 +106,14 @@ class LaneAdmission:
         return await self._publish(request, is_canary=False)
 
     async def open_canary(self, request: ValidRequest) -> Generation:
-        """As `open`, for a request of our own: no lane's report refuses it, nothing measures it."""
+        """As `open`, for a canary: no lane's report refuses it, and it is not measured."""
         self.require_room()
         return await self._publish(request, is_canary=True)
 
     def require_room(self) -> None:
         """
         Raises:
-            CapacityError: this gateway takes nothing more, whatever its lanes have room for.
+            CapacityError: this gateway admits nothing more, whatever room its lanes have.
         """
         if (refusal := self._gateway_refusal()) is not None:
             raise refusal
@@ -124,7 +124,7 @@ class LaneAdmission:
         if not self._bus.connected:
             return BrokerUnavailable("no connection to NATS", retry_after_s=DEFAULT_RETRY_S)
         if fault := self._bus.fault:
-            # Why before it is tried: the broker would say nothing, and the caller wait for it.
+            # Why before it is tried: the broker would not answer, and the caller would wait for it.
             return BrokerUnavailable(
                 f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
             )
@@ -142,7 +142,7 @@ class LaneAdmission:
         open_request = OpenRequest(record, deadline_s, self._clock, self.close)
         if self._settlements.find(request.key) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
-        # Before it is published: its first token may come before the broker's word to us.
+        # Before it is published: its first token may come before the broker's confirmation.
         self._requests.add(open_request)
         counted = self._lanes.publishing(record.model, record.priority)
         try:
@@ -152,7 +152,7 @@ class LaneAdmission:
             self._requests.remove(open_request)
             raise
         except BaseException:
-            # It may be stored: the client got an error, so it is settled as cancelled.
+            # It may be stored: its client gets an error, so it is settled as cancelled.
             open_request.abandon()
             raise
         if request.background:

@@ -128,7 +128,7 @@ class LaneView:
             own.publishing -= 1
 
     def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
-        """Lanes of every leader that still reports, by model and priority."""
+        """Return the lanes of every leader that still reports, by model and priority."""
         for model, leader in sorted(self._leaders.items()):
             if now_s - leader.received_s > self._fresh_s:
                 continue
@@ -148,10 +148,10 @@ class LaneView:
 
 
 def standing(state: TenantState, sequence: int) -> tuple[int, int] | None:
-    """How many of its tenant, and of its lane, go before a request of this place in the stream,
-    by a leader's sketch; None: it does not wait.
+    """Return how many requests of its tenant, and of its lane, are ahead of the request with this
+    stream sequence, by a leader's sketch; None: it does not wait.
 
-    What was stored after the sketch was made is behind all of its tenant's in it.
+    A request that was stored after the sketch was made is behind all of its tenant's in it.
     """
     sequences, last = state.sequences, len(state.sequences) - 1
     at = bisect_left(sequences, sequence)
@@ -170,7 +170,7 @@ def standing(state: TenantState, sequence: int) -> tuple[int, int] | None:
 
 
 def _place(state: TenantState, at: int) -> int:
-    """Of a mark of the sketch: they are at even distances."""
+    """Return the rank of a mark of the sketch; marks are at even distances."""
     return (state.waiting - 1) * at // max(1, len(state.sequences) - 1)
 
 

@@ -22,7 +22,7 @@ from headrace_gateway.request.served_names import SEPARATOR
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What becomes one vector."""
+    """The input of one vector."""
 
     token_ids: tuple[int, ...]
     second_begins: int = 0
@@ -31,7 +31,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ValidRequest:
-    """A request past every check that needs no knowledge of load. Nobody checks again."""
+    """A request that has passed every check that does not depend on load."""
 
     request_id: str
     card: ModelCard
@@ -53,13 +53,13 @@ class ValidRequest:
     rendering: Rendering = field(default_factory=Rendering)
     """How its tokens become text, without the digest. Engines do not know the stop strings."""
     resumable: bool = False
-    """Its caller reads a stream, and may come back for the rest of it."""
+    """Its client reads a stream, and may resume it."""
     cache_salt: str = ""
     """What is cached of its prompt is shared with requests of equal salt alone."""
     once: bool = False
     """Its id is its name: another request of that id is not run while its result is kept."""
     background: bool = False
-    """It goes on without any reader."""
+    """It runs without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
 
@@ -96,7 +96,7 @@ class Tokens:
     """Tokens of the prompt that were in a cache; with the first output, where that is known."""
 
     def split(self, count: int) -> tuple[Tokens, Tokens | None]:
-        """The first `count` tokens, and the others if there are any."""
+        """Return the first `count` tokens, and the others if there are any."""
         ids, logprobs = self.token_ids, self.logprobs
         if count >= len(ids):
             return self, None
@@ -132,7 +132,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """No worker runs it now. It stands alone in its list, and says nothing of the output."""
+    """No worker runs it now. It is alone in its list of events, and independent of the output."""
 
     ahead: int | None = None
     """Of its lane, requests that came before it and wait; None if unknown."""
@@ -179,7 +179,7 @@ RequestDescription = ValidRequest | RecordedRequest
 
 
 def weights_name(*digests: str) -> str:
-    """A short name of all weights that an answer comes from."""
+    """Return a short name of all weights that produced an answer."""
     return "-".join(digest[:12] for digest in filter(None, digests))
 
 
@@ -233,7 +233,7 @@ class Admission(Protocol):
         """Refuse now what would only be refused later; cheap, before tokenising.
 
         Raises:
-            CapacityError: the lane is full, its wait exceeds the patience, or we drain.
+            CapacityError: the lane is full, its wait exceeds the patience, or this gateway drains.
         """
         ...
 

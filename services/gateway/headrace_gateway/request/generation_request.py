@@ -15,7 +15,7 @@ from headrace_gateway.request.tools import Tools
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A request id, or a role: templates print roles between special tokens."""
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-"""Who may have a turn, as OpenAI has it."""
+"""The roles of messages, as OpenAI has them."""
 
 Message = Mapping[str, Any]
 """One turn: "role", "content", and what else the caller set; never an empty optional. The content
@@ -56,7 +56,7 @@ class Conversation:
 
 
 def _characters(value: object) -> int:
-    """Of a text, or of all that is in something larger."""
+    """Count the characters of a text, or of all texts in an object."""
     total, left = 0, [value]
     while left:
         each = left.pop()
@@ -71,7 +71,7 @@ def _characters(value: object) -> int:
 
 
 def last_answer(conversation: Conversation) -> str:
-    """The last message, if it is an assistant's."""
+    """Return the text of the last message if it is an assistant's, or else an empty one."""
     last = conversation.messages[-1]
     if last["role"] != "assistant":
         return ""
@@ -89,7 +89,7 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class TextPair:
-    """Two texts that become one input: what is asked, and what may answer it."""
+    """Two texts that become one input: a query, and a document that may answer it."""
 
     first: str
     second: str
@@ -101,7 +101,7 @@ class TextPair:
 
 
 AnyInput = Text | TextPair | TokenIds
-"""What becomes one vector."""
+"""The input of one vector."""
 
 
 WHOLE_CONTEXT = -1
@@ -137,11 +137,11 @@ class GenerationRequest(Terms):
     n: int = 1
     tools: Tools = field(default_factory=Tools)
     stream: bool = False
-    """Its caller reads it as it is made, and may come back for the rest."""
+    """Its client reads it as it is generated, and may resume it."""
     idempotent: bool = False
-    """Its caller may come back for it, streamed or whole."""
+    """It has an Idempotency-Key: its client may send it again, streamed or whole."""
     background: bool = False
-    """It goes on without any reader; no call's deadline binds it."""
+    """It runs without any reader; no call's deadline binds it."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""
     truncate_tokens: int | None = None

@@ -1,7 +1,7 @@
 """Locates requests, wherever they are, and opens their output for readers of this gateway.
 
 Own table first, then stored results, then the leader of the request's model. For example, gateway h
-is asked to read `req_7`, which gateway g held:
+has a client that wants to read `req_7`, which gateway g held:
 
     0.00 s  h holds no req_7, and no result is stored
     0.00 s  h -> leader: LocateRequest(req_7, TAKE_OVER, gateway h)
@@ -9,7 +9,7 @@ is asked to read `req_7`, which gateway g held:
     0.01 s  h connects to g; g does not answer in 1 s
     1.06 s  h -> leader: the same with unreachable_gateway_id g; the leader suspects g
             leader -> h: pending; h sends the same again after 0.1 s, 0.2 s, 0.2 s ...
-    2.30 s  g is gone: leader -> h: the record, held by gateway h, with its output so far
+    2.30 s  g is dead: leader -> h: the record, held by gateway h, with its output so far
             h opens the request (`takeovers`) and the client reads it from its offset
 
 After `attach_wait_s` without such an answer the client gets GatewayUnreachable, and may retry.
@@ -88,7 +88,7 @@ class RequestDirectory:
         if open_request is None:
             return await self._search(message, self._models(), timeout_s=answer_s)
         if verb != LocateRequest.VERB_CANCEL:
-            leader = await self._ask([open_request.record.model], message, timeout_s=answer_s)
+            leader = await self._query([open_request.record.model], message, timeout_s=answer_s)
             return Location(open_request, leader=leader)
         open_request.fail(RequestCancelled(f"request {public_id(key)} was cancelled"))
         try:
@@ -142,7 +142,7 @@ class RequestDirectory:
         if (near := await self.near(key)) is not None:
             return near
         candidates = candidate_models(public_id(key), models)
-        leader = await self._ask(candidates, message, timeout_s=timeout_s)
+        leader = await self._query(candidates, message, timeout_s=timeout_s)
         if leader.found:
             return Location(leader=leader)
         # Why once more: it may have ended since, and its result is stored before its leader
@@ -159,13 +159,13 @@ class RequestDirectory:
             field="request_id",
         )
 
-    async def _ask(
+    async def _query(
         self, models: Iterable[str], message: LocateRequest, *, timeout_s: float
     ) -> LocateResponse:
         """Return the answer of the leader that knows the request, or else whether one may yet."""
         payload = message.SerializeToString()
 
-        async def ask(model: str) -> LocateResponse:
+        async def request(model: str) -> LocateResponse:
             try:
                 answer = await self._bus.request(
                     subjects.locate(model), payload, timeout_s=timeout_s
@@ -174,7 +174,7 @@ class RequestDirectory:
                 return LocateResponse(pending=True)
             return LocateResponse.FromString(answer)
 
-        answers = await asyncio.gather(*map(ask, models))
+        answers = await asyncio.gather(*map(request, models))
         pending = any(answer.pending for answer in answers)
         found = (answer for answer in answers if answer.found and not answer.pending)
         return next(found, LocateResponse(pending=pending))

@@ -121,7 +121,7 @@ class RequestOpener:
             return await self.open(apply_key(requested, call), call)
         if not requested.stream:
             raise InvalidRequest(
-                f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
+                f"{HEADER} is for streams; request a stream, or leave it out", field=HEADER
             )
         event = read_event_id(call.last_event_id, field=HEADER)
         request = await self._submitter.repeated(requested)
@@ -258,7 +258,7 @@ class RequestOpener:
         """Read a request that another call has opened, from a position on.
 
         Args:
-            field: what has given the position.
+            field: the field or header of the position.
             seen: the generation that the answer reads, of the one that was opened.
         """
 

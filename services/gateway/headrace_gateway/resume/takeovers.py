@@ -1,4 +1,4 @@
-"""Requests of gateways that are gone, continued by this gateway.
+"""Requests of dead gateways, continued by this gateway.
 
 The leader assigns a request to this gateway; it runs again once the leader has the resume point:
 
@@ -80,7 +80,7 @@ class Takeovers:
         """Open the request here, and have its leader continue it.
 
         Raises:
-            GatewayUnreachable: the leader does not (any more) have it go on for this gateway.
+            GatewayUnreachable: the leader does not confirm that this gateway continues it.
             CapacityError: this gateway admits nothing more.
         """
         self._admission.require_room()
@@ -88,13 +88,13 @@ class Takeovers:
         try:
             self._requests.add(open_request)
         except RequestExists:
-            # Two clients came at once.
+            # Two clients have requested it at once.
             if (found := self._requests.find(record.request_id)) is None:
                 raise
             return found.reader()
         reader = open_request.reader()
         if record.detached:
-            # Before its leader is asked: this reader may leave meanwhile.
+            # Before the leader confirms: this reader may leave meanwhile.
             self._read_in_background(open_request)
         try:
             await self._confirm(record.model, open_request)

@@ -54,7 +54,7 @@ class LostAttempts:
         self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
     def on_stream_broken(self, worker_id: str, bindings: list[SlotBinding]) -> None:
-        """These slots were bound when their stream ended; the worker may come back for them."""
+        """These slots were bound when their stream ended; the worker may open another."""
         if bindings:
             judged_s = self._clock.monotonic_s() + self._settings.worker_reconnect_grace_s
             self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
@@ -112,7 +112,7 @@ class LostAttempts:
 
 
 def _is_resumed(binding: SlotBinding) -> bool:
-    """The worker came back for it on another stream, or it has ended."""
+    """Whether the worker has opened it on another stream, or it has ended."""
     return binding.open_request.output.has_ended(
         binding.choice
     ) or binding.open_request.has_binding(binding.choice, binding.attempt)

@@ -41,7 +41,7 @@ class OpenRequests:
 
     def release(self, open_request: OpenRequest) -> None:
         """Remove a request that another gateway continues once this one has stopped. It still
-        counts as known here: the leader gives up a request that no gateway holds."""
+        counts as known here: the leader drops a request that no gateway holds."""
         self.remove(open_request)
         self._released.add(open_request.request_id)
 

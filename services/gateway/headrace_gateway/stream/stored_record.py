@@ -11,7 +11,7 @@ _DIGEST_BYTES = 16
 
 
 def without_prompt(record: RequestRecord) -> RequestRecord:
-    """What an answer is rebuilt by. Prompt and output are stored elsewhere, or nowhere."""
+    """Return what an answer is rebuilt from. Prompt and output are stored elsewhere, or nowhere."""
     kept = RequestRecord()
     kept.CopyFrom(record)
     for field in ("prompt_ids", "inputs", "progress", "trace_context"):
@@ -24,8 +24,8 @@ def wants_logprobs(record: RequestRecord) -> bool:
 
 
 def digest_of(request: ValidRequest) -> bytes:
-    """Of all that decides the answer but its seed and the model's weights."""
-    asked = RequestRecord(
+    """Return the digest of all that decides the answer, except its seed and the model's weights."""
+    decisive = RequestRecord(
         model=request.card.model,
         adapter=request.adapter,
         prompt_ids=request.prompt_ids,
@@ -33,5 +33,5 @@ def digest_of(request: ValidRequest) -> bytes:
         n=request.n,
         rendering=request.rendering,
     )
-    octets = asked.SerializeToString(deterministic=True)
+    octets = decisive.SerializeToString(deterministic=True)
     return blake2b(octets, digest_size=_DIGEST_BYTES).digest()

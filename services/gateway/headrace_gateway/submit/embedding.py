@@ -65,7 +65,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What documents are held against."""
+    """A query for which documents are ranked."""
 
     requested: VectorRequest
     """Its inputs are the documents, as `Text`."""
@@ -117,8 +117,8 @@ class Embedding:
         Raises:
             HeadraceError: as `embedded`.
         """
-        asked = [Text(query.text, query.field)]
-        async with self.scored(query.requested, asked) as scored:
+        queries = [Text(query.text, query.field)]
+        async with self.scored(query.requested, queries) as scored:
             rankings = sorted(enumerate(scored.relevances), key=lambda each: -each[1])
             yield Ranked(scored.card, rankings, scored.prompt_tokens)
 
@@ -126,8 +126,8 @@ class Embedding:
     async def scored(
         self, requested: VectorRequest, queries: Sequence[Text]
     ) -> AsyncIterator[Scored]:
-        """The documents, which are the inputs of `requested`, each held against the only query or
-        against that of its place.
+        """Score the documents, which are the inputs of `requested`, each for the only query or for
+        the query of the same index.
 
         Raises:
             HeadraceError: as `embedded`.
@@ -142,8 +142,8 @@ class Embedding:
             if scores:
                 relevances = [score for (score,) in values]
             else:
-                asked, documents = values[: len(queries)], values[len(queries) :]
-                pairs = zip(_for_each(asked, documents), documents, strict=True)
+                of_queries, documents = values[: len(queries)], values[len(queries) :]
+                pairs = zip(_for_each(of_queries, documents), documents, strict=True)
                 relevances = [cosine(*pair) async for pair in cooperatively(pairs)]
             yield Scored(card, relevances, embedded.prompt_tokens, embedded.arrival_s)
 
@@ -250,10 +250,10 @@ def _each_alone(
 ) -> list[AnyInput]:
     prompts = card.vectors.prompts
     default = prompts.get(card.vectors.default_prompt, "")
-    asked = prefixed(queries, prompts.get("query", default))
-    return [*asked, *prefixed(requested.inputs, prompts.get("document", default))]
+    inputs = prefixed(queries, prompts.get("query", default))
+    return [*inputs, *prefixed(requested.inputs, prompts.get("document", default))]
 
 
 def _for_each(queries: Sequence[T], documents: Sequence[object]) -> Sequence[T]:
-    """The query of each document."""
+    """Return the query of each document."""
     return list(queries) * len(documents) if len(queries) == 1 else queries

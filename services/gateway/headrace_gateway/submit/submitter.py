@@ -27,8 +27,8 @@ class Submitter:
         self._settings = settings
 
     def known(self, model: str) -> str:
-        """The model that this name asks for, if there is one. For labels, which callers must not
-        make: adapters have none of their own."""
+        """Return the model that this name means, or an empty text. It is for metric labels, which a
+        client must not create: adapters have none of their own."""
         return self._catalog.base(model)
 
     async def open(
@@ -39,7 +39,7 @@ class Submitter:
     ) -> tuple[Answer, ValidRequest]:
         """Check, tokenise and submit; the cheap refusals come first.
 
-        `seen`: what the answer reads, of what has been opened.
+        `seen`: the generation that the answer reads, of the one that was opened.
 
         Raises:
             HeadraceError: it was refused; nothing is held.
@@ -105,7 +105,7 @@ class Submitter:
         """Draw a random seed; derive it from the id if the request may be sent twice.
 
         Why: of two calls with the same id the first one runs, and the other call may by then have
-        sent its caller the seed.
+        sent its client the seed.
         """
         if not (requested.background or requested.idempotent):
             return secrets.randbits(64)
@@ -113,7 +113,7 @@ class Submitter:
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
     async def tokenize(self, requested: GenerationRequest) -> tuple[list[int], list[str]]:
-        """Token ids of a prompt, and the text of each; nothing is admitted.
+        """Return the token ids of a prompt, and the text of each; nothing is admitted.
 
         Raises:
             HeadraceError: the model is not known, or the prompt is no prompt for it.
@@ -122,7 +122,7 @@ class Submitter:
         return token_ids, await served.tokenizer.pieces(token_ids)
 
     async def encoded(self, requested: GenerationRequest) -> tuple[ServedModel, list[int]]:
-        """The model, and a prompt's token ids as they would go to it; nothing is admitted.
+        """Return the model, and a prompt's token ids as it would receive them; nothing is admitted.
 
         Raises:
             HeadraceError: as `tokenize`.

@@ -66,6 +66,6 @@ def test_a_priority_above_the_highest_of_the_tenant_is_refused() -> None:
     nightly, team = (caller_of({"x-tenant": name}, settings) for name in ("nightly", "team"))
     assert nightly.priority(UNSET, field_name="priority") == BULK
     assert team.priority(STANDARD, field_name="priority") == STANDARD
-    with pytest.raises(InvalidRequest, match="tenant team may ask for standard at most") as refused:
+    with pytest.raises(InvalidRequest, match="tenant team may request standard at most") as refused:
         team.priority(INTERACTIVE, field_name="service_tier")
     assert refused.value.field == "service_tier"
