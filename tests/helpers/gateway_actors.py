@@ -1,4 +1,4 @@
-"""What stands around a gateway's mesh side: workers that bring tokens, leaders that settle."""
+"""A gateway's mesh side and its peers: workers that deliver tokens, leaders that settle."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def running_mesh(
         bus,
         SystemClock(),
         GatewayAddress(gateway_id, address),
-        build_answer=tell,
+        build_answer=build_answer,
         models=lambda: [MODEL, "orphan"],
     )
     serve_delivery(server, mesh)
@@ -103,8 +103,8 @@ async def running_mesh(
     mesh.requests.check_integrity()
 
 
-def tell(generation: Generation) -> Answer:
-    """Of a model whose tokens are characters of their own."""
+def build_answer(generation: Generation) -> Answer:
+    """Build the answer of a model whose tokens are characters."""
     record = generation.record
     request = RecordedRequest(record)
     tokenizer = Tokenizer(bundle(byte_level()), inline_characters=2048)
@@ -143,7 +143,7 @@ def valid_request(
 
 
 class WorkerActor:
-    """A worker's end of one delivery stream; says what it is told to."""
+    """A worker's end of one delivery stream, as a script for it."""
 
     def __init__(self, address: str, worker_id: str) -> None:
         self.worker_id = worker_id
@@ -155,7 +155,7 @@ class WorkerActor:
         self._slots = itertools.count(1)
         self._named = False
 
-    async def say(
+    async def send(
         self,
         *,
         openings: Iterable[Opening] = (),
@@ -178,13 +178,13 @@ class WorkerActor:
     async def start(self, request_id: str, *, attempt: int, choice: int = 0) -> int:
         """Open a sequence; returns its slot."""
         slot = next(self._slots)
-        await self.say(
+        await self.send(
             openings=[Opening(slot=slot, request_id=request_id, choice=choice, attempt=attempt)]
         )
         return slot
 
     async def run_on(self, slot: int, *, first: int, ids: list[int]) -> None:
-        await self.say(tokens=[(slot, first + i, token) for i, token in enumerate(ids)])
+        await self.send(tokens=[(slot, first + i, token) for i, token in enumerate(ids)])
 
     async def end(
         self,
@@ -196,7 +196,7 @@ class WorkerActor:
     ) -> None:
         status = None if error is None else to_status(error)
         ending = Ending(slot=slot, finish_reason=reason, output_tokens=output_tokens, error=status)
-        await self.say(endings=[ending])
+        await self.send(endings=[ending])
 
     async def finish(self) -> None:
         """Half-close: everything has been said; returns when the gateway has closed too."""
@@ -233,7 +233,7 @@ async def worker(address: str, worker_id: str = "w1") -> AsyncIterator[WorkerAct
 
 @dataclass
 class LeaderActor:
-    """A model's leader, as far as a gateway talks to it."""
+    """A model's leader, as gateways see it."""
 
     bus: Bus
     settled: list[Settlement] = field(default_factory=list)
@@ -250,7 +250,7 @@ class LeaderActor:
         *,
         ended: dict[str, HeadraceError] | None = None,
         fences: dict[str, int] | None = None,
-        given: Iterable[RequestRecord] = (),
+        reassigned: Iterable[RequestRecord] = (),
         gateway_id: str = "gw",
     ) -> NoticeResponse:
         notice = NoticeRequest(
@@ -260,7 +260,10 @@ class LeaderActor:
             ],
             fences=[
                 *(FenceNotice(request_id=i, attempt=a) for i, a in (fences or {}).items()),
-                *(FenceNotice(request_id=r.request_id, attempt=r.attempt, record=r) for r in given),
+                *(
+                    FenceNotice(request_id=r.request_id, attempt=r.attempt, record=r)
+                    for r in reassigned
+                ),
             ],
         )
         payload = notice.SerializeToString()

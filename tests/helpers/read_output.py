@@ -1,4 +1,4 @@
-"""A relay with one reader, for tests that are about one."""
+"""An output log with one reader, for tests that are about one."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class StandinDirectory:
 
 @dataclass
 class StandinProbes:
-    """Says how the gateway stands; a test may change it."""
+    """The gateway's health, which a test may change."""
 
     health: Health = field(
         default_factory=lambda: Health(

@@ -1,4 +1,4 @@
-"""An `Admission` without a mesh: says what a script says, and remembers how it ended."""
+"""An `Admission` without a mesh: it yields the events of a script, and records how it ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace_gateway.request.generation import (
 )
 
 Gate = asyncio.Event
-"""In a script: nothing more is said until it is set."""
+"""In a script: the next events follow once it is set."""
 Script = Iterable[list[Event]]
 GatedScript = Iterable[list[Event] | Gate]
 
@@ -80,13 +80,13 @@ class ScriptedGeneration(Generation):
 
 @dataclass
 class ScriptedAdmission:
-    """`script` is asked for what each request will hear."""
+    """`script` returns the events of each request."""
 
     script: Callable[[ValidRequest], GatedScript]
     refusal: HeadraceError | None = None
     """Raised by `check`."""
     bound: int | None = None
-    """So many generations are opened; the next is told that the lane is full."""
+    """So many generations are opened; for the next one the lane is full."""
     late_refusals: list[HeadraceError] = field(default_factory=list)
     """Raised one after the other by `open`, once six generations have been opened."""
     most_open: int = 0

@@ -1,4 +1,4 @@
-"""The gateway as a process: ready while it can admit requests, drained when told to stop."""
+"""The gateway as a process: ready while it can admit requests, drained at SIGTERM."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def channel(gateway: GatewayProcess) -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def serving(gateway: GatewayProcess) -> bool:
-    """What Envoy asks."""
+    """Return what Envoy's health check gets."""
     async with grpc.aio.insecure_channel(gateway.target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ async def serving(gateway: GatewayProcess) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-async def test_it_is_ready_without_any_worker_and_tells_when_a_token_came(
+async def test_it_is_ready_without_any_worker_and_reports_the_age_of_the_last_token(
     gateway: GatewayProcess, bus: JetStreamBus
 ) -> None:
     assert (await gateway.side("/healthz")).status_code == 200
@@ -77,7 +77,7 @@ async def test_it_is_ready_without_any_worker_and_tells_when_a_token_came(
     assert 'headrace_gateway_relayed_tokens_total{model="toy"' not in metrics
 
 
-async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
+async def test_without_its_broker_it_is_alive_and_not_ready_until_that_is_back(
     gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer
 ) -> None:
     async def is_unready() -> bool:
@@ -97,7 +97,7 @@ async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
         await eventually(is_ready, within_s=20.0)
 
 
-async def test_where_no_gateway_has_its_broker_the_edge_still_says_why(
+async def test_where_no_gateway_has_its_broker_the_edge_still_answers_with_the_reason(
     gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer, tmp_path: Path
 ) -> None:
     async with echo_mesh(bus), running_edge(tmp_path) as edge:
@@ -116,7 +116,7 @@ async def test_where_no_gateway_has_its_broker_the_edge_still_says_why(
         await eventually(answers(f"{edge.url}/health", 200, "ready"), within_s=20)
 
 
-async def test_without_a_scheduler_it_is_not_ready_and_says_so(
+async def test_without_a_scheduler_it_is_not_ready_and_reports_why(
     nats_url: str, bus: JetStreamBus, tmp_path: Path
 ) -> None:
     async with gateway_process(nats_url, tmp_path, ready_window_s=0.5) as gateway:
@@ -186,7 +186,7 @@ async def test_a_cancelled_request_ends_for_its_reader_and_stays_ended(
         assert last.finish.error.code == grpc.StatusCode.CANCELLED.value[0]
 
 
-async def test_a_request_nobody_knows_is_not_found(channel: grpc.aio.Channel) -> None:
+async def test_an_unknown_request_is_not_found(channel: grpc.aio.Channel) -> None:
     requests = requests_pb2_grpc.RequestServiceStub(channel)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await requests.GetRequest(requests_pb2.GetRequestRequest(request_id="nobody"))

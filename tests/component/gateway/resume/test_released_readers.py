@@ -1,4 +1,4 @@
-"""What a gateway says and gives of requests that are not, or not only, its own caller's."""
+"""Requests that a gateway has released, or that another gateway reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from headrace_gateway.resume.outputs import RemoteOutput
 from helpers.gateway_actors import leader, running_mesh, valid_request
 
 
-async def test_what_a_leaving_gateway_lets_go_of_is_not_unknown_to_it(bus: Bus) -> None:
+async def test_a_request_that_a_stopping_gateway_has_released_is_not_unknown_to_it(
+    bus: Bus,
+) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
         await gateway.mesh.admission.open(replace(valid_request("r1"), resumable=True))
         gateway.mesh.requests.release(gateway.open_request("r1"))

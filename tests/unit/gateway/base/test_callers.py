@@ -1,4 +1,4 @@
-"""Who makes a call, and how urgent the requests of this caller may be."""
+"""The caller of a call, and how urgent the requests of this caller may be."""
 
 from __future__ import annotations
 

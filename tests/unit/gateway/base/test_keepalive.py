@@ -1,4 +1,4 @@
-"""Streams that have nothing to say: the head in time, then comments, and never behind the end."""
+"""Streams without events: the head in time, then comments, and never after the end."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ async def test_a_failure_of_the_answer_is_raised_as_it_is() -> None:
             raise EngineFailed("no logits")
 
 
-async def test_a_reader_that_does_not_even_take_a_comment_ends_the_answer() -> None:
+async def test_a_client_that_does_not_even_read_a_comment_ends_the_answer() -> None:
     with pytest.raises(SlowReader):
         async with asyncio.timeout(20), kept_alive(Written(stalled=True), lambda: ":\n\n", SOON):
             await asyncio.Event().wait()
 
 
-async def test_a_caller_that_leaves_is_a_cancellation_and_no_failure() -> None:
+async def test_a_client_that_disconnects_is_a_cancellation_and_no_failure() -> None:
     begun = asyncio.Event()
 
     async def answer() -> None:

@@ -1,4 +1,4 @@
-"""When those that wait are told of it."""
+"""When a waiting request gets its place in the queue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SilentStream:
 
 
 class Waiter:
-    """One request in a lane of which a leader reports."""
+    """One request in a lane whose leader reports."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -74,7 +74,7 @@ class Waiter:
         return queued
 
 
-def test_who_waits_is_told_after_a_while_and_then_of_changes_once_a_second() -> None:
+def test_a_waiting_request_gets_its_place_after_a_while_and_then_changes_once_a_second() -> None:
     waiter = Waiter()
     waiter.report(5, 9, wait_s=3)
     assert waiter.told(0.4) is None
@@ -101,7 +101,7 @@ def test_where_nothing_is_known_the_stream_is_kept_alive_all_the_same() -> None:
     assert waiter.told(10.1) == Queued()
 
 
-def test_who_is_fed_or_has_ended_does_not_wait() -> None:
+def test_a_request_that_is_bound_or_has_ended_does_not_wait() -> None:
     open_request = Waiter().open_request
     assert open_request.is_waiting
     binding = SlotBinding(SilentStream(), 0, open_request, 0, 1)

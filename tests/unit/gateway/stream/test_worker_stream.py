@@ -1,4 +1,4 @@
-"""What a worker hears back: one word for every slot it opened, and only one."""
+"""The responses to a worker: exactly one for every slot that it has opened."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def said(line: WorkerStream) -> DeliverResponse:
     return response
 
 
-def test_a_vector_counts_as_something_that_came_through() -> None:
+def test_a_vector_counts_as_new_output() -> None:
     room = Room()
     open_request = room.open("r1")
     line = room.line()
@@ -123,7 +123,7 @@ async def test_acknowledgements_and_cancellations_of_a_moment_go_in_one_response
     assert list(response.cancelled_slots) == [2]
 
 
-async def test_a_cancelled_slot_is_passed_over_until_it_is_opened_again() -> None:
+async def test_a_cancelled_slot_is_ignored_until_it_is_opened_again() -> None:
     room = Room()
     first, second = room.open("r1"), room.open("r2")
     line = room.line()
@@ -137,7 +137,7 @@ async def test_a_cancelled_slot_is_passed_over_until_it_is_opened_again() -> Non
     assert second.output.output_tokens == 1
 
 
-async def test_a_second_stream_of_the_same_attempt_is_heard_beside_the_first() -> None:
+async def test_a_second_stream_of_the_same_attempt_is_accepted_beside_the_first() -> None:
     room = Room()
     open_request = room.open("r1")
     old, new = room.line(), room.line()
@@ -150,7 +150,7 @@ async def test_a_second_stream_of_the_same_attempt_is_heard_beside_the_first() -
     assert open_request.has_binding(0, 1)
 
 
-async def test_an_end_through_one_stream_cancels_the_slot_of_the_other_when_it_speaks() -> None:
+async def test_an_end_through_one_stream_cancels_the_slot_of_the_other_at_its_next_token() -> None:
     room = Room()
     room.open("r1")
     old, new = room.line(), room.line()
@@ -173,7 +173,7 @@ async def test_late_tokens_are_counted() -> None:
     assert counted("stale_tokens") == before + 2
 
 
-async def test_tokens_said_again_and_different_are_counted_as_mismatches() -> None:
+async def test_repeated_tokens_that_differ_are_counted_as_mismatches() -> None:
     room = Room()
     room.open("r1")
     line = room.line()
@@ -219,7 +219,7 @@ def telling(**columns: list[Any]) -> DeliverRequest:
     return message
 
 
-async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
+async def test_logprobs_are_assigned_by_their_rows() -> None:
     room = Room()
     silent = room.open("r1")
     wide, narrow = (room.open(name, logprobs=1) for name in ("r2", "r3"))
@@ -235,7 +235,7 @@ async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
     assert OutputCursor(narrow.output).drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
 
 
-async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
+async def test_logprobs_of_a_prompt_come_with_the_first_output() -> None:
     room = Room()
     open_request = room.open("r1", prompt_logprobs=1)
     line = room.line()
@@ -292,7 +292,7 @@ async def test_a_broken_stream_leaves_nothing_bound() -> None:
     assert (open_request.bindings, line.bound_slots) == (0, 0)
 
 
-async def test_a_finished_line_says_what_is_left_and_then_nothing() -> None:
+async def test_a_finished_stream_sends_the_last_response_and_then_nothing() -> None:
     room = Room()
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1, "unknown")]))
