@@ -241,6 +241,10 @@ class LeaderActor:
     settle_messages: int = 0
     knows: dict[str, LocateResponse] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+    """Gateways to which the senders of VERB_TAKE_OVER could not connect."""
+    unconfirmed: int = 0
+    """So many takeovers are not confirmed."""
 
     def has_settled(self, count: int) -> bool:
         return len(self.settled) == count
@@ -291,6 +295,11 @@ class LeaderActor:
         message = LocateRequest.FromString(payload)
         if message.verb == LocateRequest.VERB_CANCEL:
             self.cancelled.append(message.request_id)
+        if message.unreachable_gateway_id:
+            self.unreachable.append(message.unreachable_gateway_id)
+        if message.HasField("point") and self.unconfirmed:
+            self.unconfirmed -= 1
+            return LocateResponse(found=True, pending=True).SerializeToString()
         return self.knows.get(message.request_id, LocateResponse()).SerializeToString()
 
 
