@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from headrace_gateway.api.bodies.convert import chat_request, completion_request
+from headrace_gateway.api.bodies.convert import chat_request, completion_requests
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import GenerationRequest
@@ -28,4 +28,4 @@ def requested(data: bytes) -> GenerationRequest:
 
 
 def completing(data: bytes) -> GenerationRequest:
-    return completion_request(parse(CompletionBody, data, max_bytes=MB), CALL)
+    return completion_requests(parse(CompletionBody, data, max_bytes=MB), CALL)[0]

@@ -91,7 +91,7 @@ def add_public_services(
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(services), server)
     rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(services), server)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services.fleet), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services), server)
     probes_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeService(observe, open_api()), server)
     return PUBLIC_SERVICES
 

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.v1.models_pb2 import Adapter
 from headrace_gateway.base.quoting import quoted
 
 _UNUSABLE_RETRY_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    name: str
-    digest: str
-    """Empty where no worker can run it."""
-    workers: int
-    """That run it with this digest now."""
-    failure: str
-    """Why some worker could not load its newest files; else empty."""
-
-
 def known(announced: ModelCard, reported: Iterable[ModelCard]) -> list[Adapter]:
-    """The adapters of a model by name, from its last announced card and those of live workers.
+    """Return the adapters of a model by name, from its last card and those of live workers.
 
-    Where workers have unlike ones of a name, as while one is replaced, that is meant which
-    most of them have. One that was announced and that no worker runs is known: its worker may
-    come back.
+    Where workers differ in the files of one adapter, as while it is replaced, those of most
+    workers count. An announced adapter that no worker runs now is known: its worker may return.
     """
     reported = list(reported)
     digests: dict[str, Counter[str]] = {}
@@ -44,11 +32,12 @@ def known(announced: ModelCard, reported: Iterable[ModelCard]) -> list[Adapter]:
 
 def _adapter(name: str, digests: Counter[str], failure: str) -> Adapter:
     digest = max((d for d in digests if d), key=lambda d: (digests[d], d), default="")
-    return Adapter(name, digest, digests[digest] if digest else 0, failure)
+    workers = digests[digest] if digest else 0
+    return Adapter(name=name, digest=digest, workers=workers, failure=failure)
 
 
 def chosen(model: str, name: str, adapters: Iterable[Adapter]) -> Adapter:
-    """The adapter of this name.
+    """Return the adapter of this name.
 
     Raises:
         ModelNotFound: no worker has announced it.

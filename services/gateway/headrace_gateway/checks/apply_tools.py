@@ -1,4 +1,4 @@
-"""Pure: puts the tools of a request into its prompt and into the structure of its output."""
+"""Pure: puts the tools of a request into its prompt and the structure of its output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def apply_tools(request: GenerationRequest, card: ModelCard) -> GenerationReques
     """Return the request with its tools applied; unchanged if it has no usable tools.
 
     Raises:
-        InvalidRequest: what it offers is malformed, has no conversation, or two forms
-            are to hold its output.
+        InvalidRequest: its tools are malformed, it has no conversation, or two structures
+            would constrain its output.
         Unsupported: the model does not support tool calling, or not a required tool call.
     """
     tools = request.tools
@@ -35,8 +35,8 @@ def apply_tools(request: GenerationRequest, card: ModelCard) -> GenerationReques
     if other_form:
         other = request.name_of("structure")
         raise InvalidRequest(
-            f"{other} and the calls that {field} and {choice_field} ask for cannot both hold the"
-            " output",
+            f"{other} and the calls that {field} and {choice_field} request cannot both constrain"
+            " the output",
             field=other,
         )
     parameters = SamplingParameters()

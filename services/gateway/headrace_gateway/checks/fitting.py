@@ -18,7 +18,12 @@ from headrace_gateway.request.generation_request import (
 def check_prompt_size(
     request: GenerationRequest, card: ModelCard, settings: GatewaySettings
 ) -> None:
-    """Refuse what can be refused without tokens: ContextLengthExceeded, or InvalidRequest."""
+    """Check what can be checked before the prompt is tokenized.
+
+    Raises:
+        ContextLengthExceeded: the prompt cannot fit, however it is tokenized.
+        InvalidRequest: a message or the truncation is malformed.
+    """
     prompt = request.prompt
     _check_cut(request, card)
     if isinstance(prompt, TokenIds):
@@ -38,14 +43,16 @@ def check_prompt_size(
 
 
 def cut_to_fit(request: GenerationRequest, card: ModelCard, prompt_ids: list[int]) -> list[int]:
-    """The last tokens of a prompt that is to be cut, of any other all; `check_prompt_size` has
-    passed."""
+    """Return the last tokens of a prompt that is truncated, and all of any other.
+
+    Call `check_prompt_size` first.
+    """
     most = request.truncate_tokens
     if most is None:
         return prompt_ids
     if most == WHOLE_CONTEXT:
-        wished = request.parameters.max_tokens if request.parameters.HasField("max_tokens") else 1
-        return prompt_ids[-max(1, card.context_tokens - wished) :]
+        output = request.parameters.max_tokens if request.parameters.HasField("max_tokens") else 1
+        return prompt_ids[-max(1, card.context_tokens - output) :]
     return prompt_ids[-most:]
 
 
@@ -61,7 +68,7 @@ def _check_cut(request: GenerationRequest, card: ModelCard) -> None:
 
 
 def _place(request: GenerationRequest) -> str:
-    """Where the prompt is, in the words of OpenAI's refusals, which clients look for."""
+    """Return where the prompt is, in the words of OpenAI's errors, which clients look for."""
     return "the messages" if isinstance(request.prompt, Conversation) else "your prompt"
 
 
@@ -77,7 +84,11 @@ def _check_messages(conversation: Conversation) -> None:
 
 
 def check_room(request: GenerationRequest, card: ModelCard, prompt_tokens: int) -> int:
-    """How many tokens may follow on the prompt; at least one, or ContextLengthExceeded."""
+    """Return how many tokens may follow the prompt.
+
+    Raises:
+        ContextLengthExceeded: it leaves no room for one.
+    """
     room = card.context_tokens - prompt_tokens
     if room < 1:
         raise ContextLengthExceeded(
@@ -90,16 +101,20 @@ def check_room(request: GenerationRequest, card: ModelCard, prompt_tokens: int) 
 
 
 def max_tokens(request: GenerationRequest, card: ModelCard, prompt_tokens: int) -> int:
-    """How many are to follow at most, or ContextLengthExceeded."""
+    """Return how many tokens are generated at most.
+
+    Raises:
+        ContextLengthExceeded: prompt and requested output do not fit the context.
+    """
     room = check_room(request, card, prompt_tokens)
     if not request.parameters.HasField("max_tokens"):
         return room
     if request.parameters.max_tokens > room:
-        wished = request.parameters.max_tokens
+        output = request.parameters.max_tokens
         raise ContextLengthExceeded(
             f"This model's maximum context length is {card.context_tokens} tokens. However, you"
-            f" requested {prompt_tokens + wished} tokens ({prompt_tokens} in {_place(request)},"
-            f" {wished} in the completion). Please reduce the length of {_place(request)} or the"
+            f" requested {prompt_tokens + output} tokens ({prompt_tokens} in {_place(request)},"
+            f" {output} in the completion). Please reduce the length of {_place(request)} or the"
             " completion.",
             field=request.name_of("max_tokens"),
         )

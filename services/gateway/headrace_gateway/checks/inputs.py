@@ -8,7 +8,7 @@ from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.validation import priority, times
+from headrace_gateway.checks.validation import check_vocabulary, priority, times
 from headrace_gateway.request.generation import Input, ValidRequest
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
@@ -31,24 +31,21 @@ _PART_TOKENS = 65_536
 def check_inputs(
     inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, settings: GatewaySettings
 ) -> None:
-    """Everything that can be refused without tokens.
+    """Check everything that can be checked before the inputs are tokenized.
 
-    `inputs` are those of `request` as the model takes them: with its prompts, or in pairs.
+    Args:
+        inputs: those of `request` as the model takes them: with its prompts, or in pairs.
 
     Raises:
         InvalidRequest: there are none, too many, or a number is out of its range.
-        ContextLengthExceeded: an input cannot fit, however it is tokenised.
+        ContextLengthExceeded: an input cannot fit, however it is tokenized.
     """
-    name, count = request.name_of("inputs"), len(request.inputs)
-    if not 1 <= count <= MAX_INPUTS:
-        raise InvalidRequest(
-            f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
-        )
+    check_input_count(len(request.inputs), request.name_of("inputs"))
     _check_truncation(request, card)
     most = card.context_tokens * settings.max_prompt_characters_per_token
     for each in inputs:
         if isinstance(each, TokenIds):
-            _check_vocabulary(each, card)
+            check_vocabulary(each.token_ids, card, each.field)
         elif each.characters > most:
             raise ContextLengthExceeded(
                 f"{_maximum(card)} However, {each.field} has {each.characters} characters, of which"
@@ -58,11 +55,24 @@ def check_inputs(
     times(request, settings)
 
 
+def check_input_count(count: int, name: str) -> None:
+    """
+    Raises:
+        InvalidRequest: there are none, or too many.
+    """
+    if not 1 <= count <= MAX_INPUTS:
+        raise InvalidRequest(
+            f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
+        )
+
+
 def check_lengths(
     inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, found: Sequence[Input]
 ) -> None:
-    """
-    `found` is what the tokenizer made of `inputs`.
+    """Check the tokenized inputs.
+
+    Args:
+        found: `inputs` as the tokenizer has encoded them.
 
     Raises:
         InvalidRequest: an input has no tokens, or all of them have too many.
@@ -89,7 +99,7 @@ def check_lengths(
 def requests_for(
     request: VectorRequest, card: ModelCard, settings: GatewaySettings, inputs: Sequence[Input]
 ) -> list[ValidRequest]:
-    """One request for as many inputs as fit, in their order; named apart by "-1", "-2", ..."""
+    """Return a request for as many inputs as fit into one, in order; ids end in "-1", "-2", ..."""
     timeout_s, patience_s = times(request, settings)
     return [
         ValidRequest(
@@ -111,14 +121,14 @@ def requests_for(
 
 
 def prefixed(inputs: Sequence[AnyInput], prompt: str) -> list[AnyInput]:
-    """The texts with what the model wants before them; token ids are taken as they are."""
+    """Return the texts with the model's prompt before them, and token ids as they are."""
     return [
         Text(prompt + each.text, each.field) if isinstance(each, Text) else each for each in inputs
     ]
 
 
 def prompt_text(card: ModelCard, name: str | None, field: str) -> str:
-    """The model's prompt of this name; None is its default, "" none at all.
+    """Return the model's prompt of this name; None is its default, "" none at all.
 
     Raises:
         InvalidRequest: it has none of this name.
@@ -161,7 +171,7 @@ def check_top_n(top_n: int | None) -> None:
 
 
 def longest_input(request: VectorRequest, card: ModelCard) -> int | None:
-    """To how many tokens inputs are to be cut; None: to none."""
+    """Return to how many tokens inputs are truncated; None: they are not."""
     cut = request.truncate_tokens
     return card.context_tokens if cut == WHOLE_CONTEXT else cut
 
@@ -173,14 +183,4 @@ def _check_truncation(request: VectorRequest, card: ModelCard) -> None:
         raise InvalidRequest(
             f"{name} is {cut}; for model {card.model} it must be 1 to {card.context_tokens}",
             field=name,
-        )
-
-
-def _check_vocabulary(ids: TokenIds, card: ModelCard) -> None:
-    highest = max(ids.token_ids, default=0)
-    if highest >= card.vocabulary_size:
-        raise InvalidRequest(
-            f"{ids.field} has token id {highest}; model {card.model} has ids 0 to"
-            f" {card.vocabulary_size - 1}",
-            field=ids.field,
         )

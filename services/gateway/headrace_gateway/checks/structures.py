@@ -1,7 +1,7 @@
 """Pure: checks of a structured output that need no compilation.
 
-Whether a structure can be followed only an engine knows; refused here is what would cost an
-engine too much, or would break it.
+Only an engine knows whether it can follow a structure; what would cost it too much, or would break
+it, is refused here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def check_structure(structure: Structure, card: ModelCard, field: str) -> None:
     """Refuse what is no structure for this model; `field` is the caller's name for it.
 
     Raises:
-        Unsupported: the model's engine holds output to nothing.
-        InvalidStructure: it is none, or is too long or too deep.
+        Unsupported: the model's engine does not constrain output.
+        InvalidStructure: it is malformed, too long or too deep.
     """
     form = structure.WhichOneof("form")
     if form is None:
         raise InvalidStructure(f"{field} names no form", field=field)
     if not card.capabilities.grammar:
         raise Unsupported(
-            f"{field}: the engine of model {card.model} cannot hold output to a structure",
+            f"{field}: the engine of model {card.model} does not support structured output",
             field=field,
         )
     if form == "json_object":
@@ -74,7 +74,7 @@ def _depth_of(value: object) -> int:
 
 
 def _parentheses(text: str) -> int:
-    """The deepest that they may be; those that are escaped or in quotes count too."""
+    """Return how deep parentheses nest at most; those escaped or in quotes count too."""
     deepest = depth = 0
     for character in text:
         if character in "([{":

@@ -6,7 +6,7 @@ names the field as the caller wrote it, with its value and its bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
@@ -26,10 +26,8 @@ MAX_STOP_STRINGS = 1024
 MAX_STOP_CHARACTERS = 256
 MAX_STOP_CHARACTERS_IN_ALL = 16_384
 MAX_BAD_WORDS = 128
-MAX_ALLOWED_TOKEN_IDS = 10_000
 MAX_SALT_CHARACTERS = 256
-MAX_STOP_TOKEN_IDS = 64
-MAX_LOGIT_BIASES = 1024
+MAX_TOKEN_IDS = {"stop_token_ids": 64, "logit_bias": 1024, "allowed_token_ids": 10_000}
 MAX_LOGPROBS = 20
 
 _LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "prompt_logprobs")
@@ -41,14 +39,10 @@ def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings
 
     Raises:
         InvalidRequest: a field is out of its range.
-        ContextLengthExceeded: the prompt cannot fit, however it is tokenised.
-        Unsupported: the model's engine cannot do something that is asked for.
+        ContextLengthExceeded: the prompt cannot fit, however it is tokenized.
+        Unsupported: the model's engine does not support something that is requested.
     """
-    if not NAME.fullmatch(request.request_id):
-        raise InvalidRequest(
-            f"request_id {quoted(request.request_id)} is not 1 to 64 of A-Z a-z 0-9 _ -",
-            field=request.name_of("request_id"),
-        )
+    check_request_id(request.request_id, request.name_of("request_id"))
     _check_choices(request, card)
     check_prompt_size(request, card, settings)
     _check_numbers(request, card)
@@ -59,6 +53,17 @@ def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings
     if request.parameters.HasField("structure"):
         check_structure(request.parameters.structure, card, request.name_of("structure"))
     times(request, settings)
+
+
+def check_request_id(request_id: str, field: str = "request_id") -> None:
+    """
+    Raises:
+        InvalidRequest: no request can have this id.
+    """
+    if not NAME.fullmatch(request_id):
+        raise InvalidRequest(
+            f"request_id {quoted(request_id)} is not 1 to 64 of A-Z a-z 0-9 _ -", field=field
+        )
 
 
 def valid_request(
@@ -108,7 +113,11 @@ def valid_request(
 
 
 def priority(request: Terms) -> Priority.ValueType:
-    """The lane's priority; unset is the tenant's, STANDARD where it has none."""
+    """Return the lane's priority: the requested one, or else the tenant's default.
+
+    Raises:
+        InvalidRequest: there is no such priority, or the tenant may not request it.
+    """
     if request.priority not in Priority.values():
         raise InvalidRequest(
             f"unknown priority {request.priority}", field=request.name_of("priority")
@@ -180,12 +189,9 @@ def _check_numbers(request: GenerationRequest, card: ModelCard) -> None:
 
 def _check_logprobs(request: GenerationRequest, card: ModelCard) -> None:
     parameters = request.parameters
-    for name in _LOGPROBS:
-        if not parameters.HasField(name):
-            continue
+    for name in filter(parameters.HasField, _LOGPROBS):
+        _require(card.capabilities.logprobs, request, card, name)
         field = request.name_of(name)
-        if not card.capabilities.logprobs:
-            raise Unsupported(f"model {card.model} does not support {name}", field=field)
         if (count := getattr(parameters, name)) > MAX_LOGPROBS:
             raise InvalidRequest(
                 f"{field} is {count}; it must be in [0, {MAX_LOGPROBS}]", field=field
@@ -222,38 +228,22 @@ def _check_lengths(texts: Sequence[str], most: int, name: str, called: str) -> N
 
 def _check_token_ids(request: GenerationRequest, card: ModelCard) -> None:
     parameters = request.parameters
-    _check_count(
-        len(parameters.stop_token_ids), MAX_STOP_TOKEN_IDS, request.name_of("stop_token_ids")
-    )
-    _check_count(len(parameters.logit_bias), MAX_LOGIT_BIASES, request.name_of("logit_bias"))
-    _check_count(
-        len(parameters.allowed_token_ids),
-        MAX_ALLOWED_TOKEN_IDS,
-        request.name_of("allowed_token_ids"),
-    )
-    groups = [
-        ("stop_token_ids", parameters.stop_token_ids),
-        ("logit_bias", parameters.logit_bias),
-        ("allowed_token_ids", parameters.allowed_token_ids),
-    ]
-    for name, token_ids in groups:
-        _check_vocabulary(max(token_ids, default=0), card, request.name_of(name))
+    for name, most in MAX_TOKEN_IDS.items():
+        token_ids, field = getattr(parameters, name), request.name_of(name)
+        _check_count(len(token_ids), most, field)
+        check_vocabulary(token_ids, card, field)
     if isinstance(request.prompt, TokenIds):
-        _check_vocabulary(max(request.prompt.token_ids, default=0), card, request.prompt.field)
+        check_vocabulary(request.prompt.token_ids, card, request.prompt.field)
 
 
 def _check_masks(request: GenerationRequest, card: ModelCard) -> None:
     """Check parameters that mask tokens, and the salt of the prefix cache."""
     parameters = request.parameters
     for name in ("min_tokens", "bad_words", "allowed_token_ids"):
-        if getattr(parameters, name) and not card.capabilities.token_masks:
-            field = request.name_of(name)
-            raise Unsupported(f"model {card.model} does not support {name}", field=field)
-    if request.cache_salt and not card.capabilities.cache_salt:
-        raise Unsupported(
-            f"model {card.model} does not support cache_salt",
-            field=request.name_of("cache_salt"),
-        )
+        if getattr(parameters, name):
+            _require(card.capabilities.token_masks, request, card, name)
+    if request.cache_salt:
+        _require(card.capabilities.cache_salt, request, card, "cache_salt")
     if parameters.HasField("max_tokens") and parameters.min_tokens > parameters.max_tokens:
         field = request.name_of("min_tokens")
         raise InvalidRequest(
@@ -263,8 +253,18 @@ def _check_masks(request: GenerationRequest, card: ModelCard) -> None:
         )
 
 
-def _check_vocabulary(highest: int, card: ModelCard, name: str) -> None:
-    if highest >= card.vocabulary_size:
+def _require(supported: bool, request: GenerationRequest, card: ModelCard, name: str) -> None:
+    if not supported:
+        field = request.name_of(name)
+        raise Unsupported(f"model {card.model} does not support {name}", field=field)
+
+
+def check_vocabulary(token_ids: Iterable[int], card: ModelCard, name: str) -> None:
+    """
+    Raises:
+        InvalidRequest: a token id is none of the model's.
+    """
+    if (highest := max(token_ids, default=0)) >= card.vocabulary_size:
         raise InvalidRequest(
             f"{name} has token id {highest}; model {card.model} has ids 0 to"
             f" {card.vocabulary_size - 1}",
@@ -282,7 +282,7 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
         name: _number(each, parameters, card) for name, each in PARAMETERS.items()
     }
     logprobs = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
-    # Why: logits divided by next to nothing overflow; what is meant is greedy.
+    # Why: logits divided by almost 0 overflow; such a temperature means greedy.
     if numbers["temperature"] < _GREEDY_BELOW:
         numbers["temperature"] = 0.0
     numbers["top_k"] = min(numbers["top_k"], card.vocabulary_size)

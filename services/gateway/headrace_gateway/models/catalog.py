@@ -14,9 +14,10 @@ from headrace.bus import BusError, Cards
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
 from headrace.model_names import lane_id
+from headrace.v1.models_pb2 import Adapter
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.adapters import Adapter, chosen, known
+from headrace_gateway.checks.adapters import chosen, known
 from headrace_gateway.models.tokenizer import Tokenizer, TokenizerUnusable
 from headrace_gateway.request.served_names import SEPARATOR, ServedNames, served_names
 
@@ -30,11 +31,11 @@ class ServedModel:
     card: ModelCard
     tokenizer: Tokenizer
     adapter: Adapter | None = None
-    """What it was asked for with."""
+    """The adapter that its name requests, if any."""
 
     @property
     def name(self) -> str:
-        """Its primary name, and the adapter's."""
+        """Return its primary name, with the adapter's if there is one."""
         if self.adapter is None:
             return self.card.model
         return f"{self.card.model}{SEPARATOR}{self.adapter.name}"
@@ -50,7 +51,7 @@ class Catalog:
         settings: GatewaySettings,
         reported: Callable[[str], Iterable[ModelCard]] = lambda _: (),
     ) -> None:
-        """`reported` gives the cards of a model's live workers."""
+        """`reported` returns the cards of a model's live workers."""
         self._source = cards
         self._reported = reported
         self._inline_characters = settings.inline_text_characters
@@ -69,7 +70,7 @@ class Catalog:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the cards until cancelled."""
+        """Watch the cards until cancelled."""
         subscription = await self._source.watch_cards(self._on_card)
         try:
             while True:
@@ -84,17 +85,16 @@ class Catalog:
             await subscription.close()
 
     def base(self, name: str) -> str:
-        """The model's own name, whatever alias or adapter is asked for; empty where there is
-        none."""
+        """Return the primary name of the model that a name means, without adapter; or ""."""
         model, _ = self._names.reading(name) or ("", None)
         return model if lane_id(model) in self._models else ""
 
     def get(self, name: str) -> ServedModel:
-        """The model of this served name or alias, with its adapter where it names one.
+        """Return the model of this served name or alias, with its adapter where it names one.
 
         Raises:
             ModelNotFound: no such model is configured, or no worker ever announced the adapter.
-            NoWorker: it is, but its tokenizer is not here yet, or no worker could load the
+            NoWorker: it is, but its tokenizer is not loaded yet, or no worker could load the
                 adapter.
         """
         model, adapter = self._names.reading(name) or (name, None)
@@ -119,23 +119,23 @@ class Catalog:
         )
 
     def all(self) -> list[ServedModel]:
-        """Every model that can be used, by name."""
+        """Return every model that can be used, sorted by name."""
         return sorted(self._models.values(), key=lambda served: served.name)
 
     def loading(self) -> list[str]:
-        """Models that have been announced, and whose tokenizer is not here yet."""
+        """Return the models that have been announced, and whose tokenizer is not loaded yet."""
         return [self._cards[lane].model for lane in self._pending if lane not in self._models]
 
     def adapters(self, served: ServedModel) -> list[Adapter]:
-        """What a model can be asked for with, by name."""
+        """Return the adapters of a model, sorted by name."""
         return known(served.card, self._reported(served.card.model))
 
     def aliases(self, served: ServedModel) -> list[str]:
-        """Its other names, as they are in use."""
+        """Return the aliases that mean this model."""
         return self._names.aliases(served.card)
 
     def taken_aliases(self, served: ServedModel) -> list[str]:
-        """Names that it wants and that mean another model."""
+        """Return the aliases on its card that mean another model."""
         return sorted(self._names.taken.get(served.card.model, ()))
 
     def _on_card(self, lane: str, payload: bytes) -> None:

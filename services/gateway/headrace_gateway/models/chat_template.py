@@ -3,7 +3,7 @@
 A template is a program over the messages, written against transformers. Some read the content of a
 message as a string, some as a list of parts; given the other form they print nothing and raise
 nothing. So each template is tried when it is loaded, with a marker as the content, and each role is
-given the form in which the marker comes through.
+given the form in which the template prints the marker.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class _Form(Enum):
     TEXT = "text"
     PARTS = "parts"
     LOST = "lost"
-    """In neither form does it come through."""
+    """The template prints it in neither form."""
     REFUSED = "refused"
-    """The template raises in both; so it will for the client, whose error has its message."""
+    """The template raises in both forms; the client gets its message."""
 
 
 _GIVEN = (_Form.TEXT, _Form.PARTS)
@@ -66,10 +66,10 @@ class TemplateUnusable(Exception):
 @dataclass(frozen=True, slots=True)
 class _Role:
     name: str
-    """Under which it is given to the template."""
+    """The role's name in the template."""
     form: _Form
     beside_tools: bool = False
-    """Its text comes through where tools are offered, and not where there are none."""
+    """The template prints its text where tools are offered, and not where there are none."""
 
 
 class ChatTemplate:
@@ -99,11 +99,11 @@ class ChatTemplate:
 
     @property
     def takes_text(self) -> bool:
-        """Whether what a user says comes through."""
+        """Return whether the template prints the text of users."""
         return self._roles["user"].form is not _Form.LOST
 
     def render(self, conversation: Conversation) -> str:
-        """The conversation as one text that ends where the model's answer begins.
+        """Return the conversation as one text that ends where the model's answer begins.
 
         Raises:
             InvalidRequest: the template refuses the messages.
@@ -133,8 +133,11 @@ class ChatTemplate:
         return _encodable(text)
 
     def _rendered(self, messages: Sequence[Message], conversation: Conversation) -> str:
-        """Why twice: a template that walks through the arguments of a call fails on those that are
-        no object, which a model may have written; the conversation goes on all the same."""
+        """Render the messages; if that fails, with the arguments of tool calls wrapped in objects.
+
+        Why twice: a template that iterates over the arguments of a call fails on those that are no
+        object, which a model may have written; that must not end its conversation.
+        """
         given = _with_arguments(messages, self._arguments)
         try:
             return self._run(given, conversation)
@@ -205,7 +208,7 @@ class ChatTemplate:
             message = {"role": role, "content": _content(_MARK, form), **_EXTRAS.get(role, {})}
             beside_tools = False
             for text in self._attempts([*before, message, *after]):
-                # Why the quotes: a list printed as it stands has the mark, and is no text.
+                # Why the quotes: a list that is printed as it is has the mark, and is no text.
                 if _MARK in text and f"'text': '{_MARK}'" not in text:
                     return _Role(role, form, beside_tools)
                 lost = beside_tools = True
@@ -215,20 +218,22 @@ class ChatTemplate:
         for form in _Arguments:
             call = _with_arguments([self._plain("user"), self._calling()], form)
             for text in self._attempts(call):
-                # Why: an object that is printed as it stands is Python's, and no JSON.
+                # Why: an object that is printed as it is is Python's, and no JSON.
                 if _MARK in text and f"'at': '{_MARK}'" not in text:
                     return form
         return _Arguments.OBJECT
 
     def _attempts(self, messages: Sequence[Message]) -> Iterator[str]:
-        """What it prints, without tools and with one: some read results only where there are
-        tools, and some raise where there are."""
+        """Yield what the template prints without tools and with one, unless it raises.
+
+        Why both: some templates print tool results only beside tools, and some raise there.
+        """
         for tools in ((), (_TOOL,)):
             with contextlib.suppress(*_FAILURES):
                 yield self._template_says(messages, Conversation((), tools=tools), opens=True)
 
     def _around(self, role: str) -> tuple[list[Message], list[Message]]:
-        """Turns before and after, so that templates that insist on an order are content."""
+        """Return the turns before and after, for templates that require an order of roles."""
         match role:
             case "user":
                 return [], []
@@ -273,7 +278,7 @@ _EXTRAS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _content(content: object, form: _Form) -> object:
-    """Parts as lines of one text, or a text as a part."""
+    """Return parts as the lines of one text, or a text as a part."""
     if form is not _Form.PARTS:
         return _text_of(content)
     if isinstance(content, str):
@@ -288,7 +293,7 @@ def _text_of(content: object) -> str:
 
 
 def _marked(content: object) -> object:
-    """With the mark at its end."""
+    """Return the content with the mark at its end."""
     if not isinstance(content, list):
         return f"{content}{_MARK}"
     *before, last = content or [{"type": "text", "text": ""}]
@@ -317,7 +322,7 @@ def _call(call: Mapping[str, Any], form: _Arguments, wrap: bool) -> dict[str, An
 
 
 def _encodable(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON within JSON may have and no tokenizer takes."""
+    """Replace halves of surrogate pairs, which JSON within JSON may have and no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError:

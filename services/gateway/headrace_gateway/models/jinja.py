@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what a trainer learns from; here it is no more than its content."""
+    """`{% generation %}` marks what a trainer learns from; here only its content counts."""
 
     tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as a plain set
 
@@ -40,20 +40,15 @@ def _tojson(  # transformers' signature, which templates use
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own escapes HTML, which models were not trained on."""
+    """Return JSON without Jinja's escapes of HTML, which models were not trained on."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment
-
-
-ENVIRONMENT = _environment()
+ENVIRONMENT = ImmutableSandboxedEnvironment(
+    trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+)
+ENVIRONMENT.filters["tojson"] = _tojson
+ENVIRONMENT.globals["raise_exception"] = _raise_exception
+ENVIRONMENT.globals["strftime_now"] = lambda format: datetime.now().strftime(format)

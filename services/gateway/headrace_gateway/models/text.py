@@ -21,7 +21,7 @@ _LONGEST_CHARACTER = 4
 class Detokenizer:
     """Token ids of one sequence to characters.
 
-    Why not `tokenizers.decoders.DecodeStream`: it cannot be asked for its rest, and
+    Why not `tokenizers.decoders.DecodeStream`: it does not return its rest, and
     bytes that never become a character make it keep all that follows and decode it
     again with every token; a caller's logit_bias is enough for that.
     """
@@ -30,13 +30,13 @@ class Detokenizer:
         self._decode = decode
         self._context: list[int] = []
         """Ids of the piece returned last: some decoders join or strip spaces by what is before."""
-        self._said = 0
+        self._sent = 0
         """How many characters of the decoded context have been returned."""
         self._held: list[int] = []
         """Ids after the context; none of their text has been returned."""
 
     def feed(self, token_id: int) -> str:
-        """The characters that this token completes; often none, sometimes several."""
+        """Return the characters that this token completes; often none, sometimes several."""
         held = self._held
         held.append(token_id)
         text = self._decode(self._context + held)
@@ -46,19 +46,19 @@ class Detokenizer:
         overdue = len(held) > _LONGEST_CHARACTER
         if incomplete and not overdue:
             return ""
-        piece = text[self._said : len(text) - incomplete]
+        piece = text[self._sent : len(text) - incomplete]
         if piece or incomplete:
             self._context, self._held = held, []
-            self._said = len(self._decode(held)) - incomplete
+            self._sent = len(self._decode(held)) - incomplete
         elif overdue:
             held.clear()
         return piece
 
     def flush(self) -> str:
-        """What is left at the end: an incomplete character, as U+FFFD."""
+        """Return what is left at the end: an incomplete character, as U+FFFD."""
         text = self._decode(self._context + self._held)
-        piece = text[self._said :]
-        self._context, self._held, self._said = [], [], 0
+        piece = text[self._sent :]
+        self._context, self._held, self._sent = [], [], 0
         return piece
 
 
@@ -71,9 +71,10 @@ class StopStrings:
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._next: list[dict[str, int]] = [{}]
-        self._depth = [0]
-        self._found = [0]
-        """Length of the longest stop string that ends in each state."""
+        self.begun = [0]
+        """By state: how many of the last characters may be the beginning of a stop string."""
+        self.found = [0]
+        """By state: the length of the longest stop string that ends there; 0 if none does."""
         for stop in stops:
             self._add(stop)
         self._fail = [0] * len(self._next)
@@ -86,11 +87,11 @@ class StopStrings:
             if following is None:
                 following = len(self._next)
                 self._next.append({})
-                self._depth.append(self._depth[state] + 1)
-                self._found.append(0)
+                self.begun.append(self.begun[state] + 1)
+                self.found.append(0)
                 self._next[state][character] = following
             state = following
-        self._found[state] = self._depth[state]
+        self.found[state] = self.begun[state]
 
     def _link(self) -> None:
         """Give each state the longest proper suffix of its text that is a state too."""
@@ -99,13 +100,11 @@ class StopStrings:
             state = states.popleft()
             for character, following in self._next[state].items():
                 self._fail[following] = self.step(self._fail[state], character)
-                self._found[following] = (
-                    self._found[following] or self._found[self._fail[following]]
-                )
+                self.found[following] = self.found[following] or self.found[self._fail[following]]
                 states.append(following)
 
     def step(self, state: int, character: str) -> int:
-        """The state after one more character; 0 is the first."""
+        """Return the state after one more character; 0 is the first."""
         while True:
             following = self._next[state].get(character)
             if following is not None:
@@ -114,20 +113,12 @@ class StopStrings:
                 return 0
             state = self._fail[state]
 
-    def found(self, state: int) -> int:
-        """Length of the stop string that ends here; 0 if none does."""
-        return self._found[state]
-
-    def begun(self, state: int) -> int:
-        """How many of the last characters may be the beginning of a stop string."""
-        return self._depth[state]
-
 
 class _Cutter:
-    """Lets text through up to a stop string, and holds back what may become one."""
+    """Ends text at a stop string, and holds back what may become one."""
 
     def __init__(self, stops: StopStrings, *, includes: bool) -> None:
-        """`includes`: the stop string is let through, too."""
+        """`includes`: the stop string stays in the text."""
         self._stops, self._includes = stops, includes
         self._state = 0
         self._held = ""
@@ -138,11 +129,11 @@ class _Cutter:
         text = self._held + piece
         for position, character in enumerate(piece, len(self._held) + 1):
             state = stops.step(state, character)
-            if length := stops.found(state):
+            if length := stops.found[state]:
                 self.stopped, self._held = True, ""
                 return text[: position if self._includes else position - length]
         self._state = state
-        free = len(text) - stops.begun(state)
+        free = len(text) - stops.begun[state]
         self._held = text[free:]
         return text[:free]
 
@@ -171,8 +162,11 @@ class TextStream:
         includes_stop: bool = False,
         unstopped_tokens: int = 0,
     ) -> None:
-        """`silent`: ids that say nothing, such as those that end a sequence. `unstopped_tokens`:
-        in the text of so many of the first no stop string is looked for."""
+        """
+        Args:
+            silent: ids without text, such as those that end a sequence.
+            unstopped_tokens: of so many tokens at the beginning the text has no stop strings.
+        """
         self._detokenizer = Detokenizer(decode)
         self._cutter = _Cutter(stops, includes=includes_stop) if stops is not None else None
         self._silent = silent
@@ -193,7 +187,7 @@ class TextStream:
         return Piece("".join(texts), len(token_ids), False)
 
     def flush(self) -> str:
-        """What was held back, for a sequence that has ended without a stop string."""
+        """Return what was held back, for a sequence that has ended without a stop string."""
         text = self._detokenizer.flush()
         if self._cutter is None or self._unstopped > 0:
             return text

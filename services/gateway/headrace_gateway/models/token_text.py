@@ -15,9 +15,9 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 @dataclass(frozen=True, slots=True)
 class TokenText:
     octets: bytes
-    """What it adds to a text it stands in; often a part of a character."""
+    """The bytes that it adds to a text; often a part of a character."""
     is_special: bool
-    """It says nothing in a text."""
+    """It adds nothing to a text."""
     text: str
     """A JSON string: its characters, and `\\xHH` for bytes that are none."""
     members: str
@@ -40,7 +40,7 @@ class VocabularyTexts:
         self._spelled: dict[int, TokenText] = {}
 
     def __getitem__(self, token_id: int) -> TokenText:
-        """An id that is no token is spelled with no bytes."""
+        """Return the text of a token; an id that is no token has no bytes."""
         spelled = self._spelled.get(token_id)
         if spelled is None:
             spelled = self._spell(token_id)
@@ -66,8 +66,8 @@ class VocabularyTexts:
             return bytes(self._letters[letter] for letter in piece)
         if self._has_bytes and (byte := _BYTE.fullmatch(piece)):
             return bytes.fromhex(byte[1])
-        # Why twice: decoders strip or join at a text's beginning; what a token adds shows behind
-        # another.
+        # Why twice: decoders strip or join at the beginning of a text; the second of two tokens
+        # shows what each adds.
         decode = self._tokenizer.decode
         once, twice = decode([token_id]), decode([token_id, token_id])
         return twice[len(once) :].encode()
@@ -86,7 +86,7 @@ class ById:
 
 
 def _letters() -> dict[str, int]:
-    """The byte for each letter of byte-level vocabularies: GPT-2's table, which all of them use."""
+    """Return the byte of each letter of byte-level vocabularies: GPT-2's table, which all use."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     shifted = {chr(256 + place): byte for place, byte in enumerate(others)}

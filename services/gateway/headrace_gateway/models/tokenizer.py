@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import tokenizers
 
@@ -14,6 +15,8 @@ from headrace_gateway.models.text import StopStrings, TextStream
 from headrace_gateway.models.token_text import VocabularyTexts
 from headrace_gateway.request.generation import Input
 from headrace_gateway.request.generation_request import Conversation, Text, TextPair
+
+T = TypeVar("T")
 
 
 class TokenizerUnusable(Exception):
@@ -43,22 +46,20 @@ class Tokenizer:
 
     @property
     def chats(self) -> bool:
-        """Whether it has a chat template that works."""
+        """Return whether there is a chat template that works."""
         return self._template is not None and self._template.takes_text
 
     async def encode(
         self, prompt: Text | Conversation, *, special_tokens: bool | None = None
     ) -> list[int]:
-        """The prompt's token ids; of a long prompt, found in a thread.
+        """Return the prompt's token ids; a long prompt is encoded in a thread.
 
-        `special_tokens`: the model's own are put around it; unset: around texts only.
+        `special_tokens`: whether the model's own are put around it; unset: around texts only.
 
         Raises:
             InvalidRequest, Unsupported: of a conversation, as `render`.
         """
-        if prompt.characters <= self._inline_characters:
-            return self._encode(prompt, special_tokens)
-        return await asyncio.to_thread(self._encode, prompt, special_tokens)
+        return await self._sized(prompt.characters, lambda: self._encode(prompt, special_tokens))
 
     def _encode(self, prompt: Text | Conversation, special_tokens: bool | None) -> list[int]:
         plain = isinstance(prompt, Text) if special_tokens is None else special_tokens
@@ -70,11 +71,12 @@ class Tokenizer:
     async def encode_inputs(
         self, texts: Sequence[Text | TextPair], *, cut_tokens: int | None
     ) -> list[Input]:
-        """Each text or pair with the model's special tokens, cut to `cut_tokens`; of a pair, the
-        second text is. Where they are many or long, found in a thread."""
-        if sum(text.characters for text in texts) <= self._inline_characters:
-            return self._encode_inputs(texts, cut_tokens)
-        return await asyncio.to_thread(self._encode_inputs, texts, cut_tokens)
+        """Return each text or pair with the model's special tokens, truncated to `cut_tokens`.
+
+        Of a pair, the second text is truncated first. A thread encodes much text.
+        """
+        size = sum(text.characters for text in texts)
+        return await self._sized(size, lambda: self._encode_inputs(texts, cut_tokens))
 
     def _encode_inputs(
         self, texts: Sequence[Text | TextPair], cut_tokens: int | None
@@ -87,7 +89,7 @@ class Tokenizer:
         ]
 
     def _cut(self, text: Text | TextPair, cut_tokens: int) -> tokenizers.Encoding:
-        """Cut before the special tokens are put around it, as they must stay."""
+        """Truncate a text before the special tokens are put around it, because they must stay."""
         encode, is_pair = self._tokenizer.encode, isinstance(text, TextPair)
         room = max(0, cut_tokens - self._tokenizer.num_special_tokens_to_add(is_pair))
         if isinstance(text, Text):
@@ -101,7 +103,7 @@ class Tokenizer:
         return self._tokenizer.post_process(first, second)
 
     def render(self, conversation: Conversation) -> str:
-        """The conversation as one text that ends where the model's answer begins.
+        """Return the conversation as one text that ends where the model's answer begins.
 
         Raises:
             InvalidRequest: the model has no chat template, or it refuses the conversation.
@@ -120,16 +122,16 @@ class Tokenizer:
         return self._template.render(conversation)
 
     def decode(self, token_ids: list[int]) -> str:
-        """Their text, without special tokens; ids that are no tokens say nothing."""
+        """Return the text without special tokens; ids that are no tokens add nothing."""
         return self._tokenizer.decode(token_ids)
 
     def decode_whole(self, token_ids: list[int]) -> str:
-        """The same with special tokens."""
+        """Return the text with special tokens."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=False)
 
     def runs_of(self, words: Sequence[str]) -> list[list[int]]:
-        """Token ids that each word is encoded to at the beginning of a text, and after a space
-        where that is another run: models write most words in the latter way."""
+        """Return the token ids of each word at the beginning of a text, and after a space if they
+        differ: models write most words in the latter way."""
         runs: list[list[int]] = []
         for word in words:
             plain, spaced = (self._run(prefix + word.lstrip()) for prefix in ("", " "))
@@ -142,27 +144,25 @@ class Tokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     async def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """The text of each by itself, special tokens included; of many, found in a thread."""
-        if len(token_ids) <= self._inline_characters:
-            return self._pieces(token_ids)
-        return await asyncio.to_thread(self._pieces, token_ids)
-
-    def _pieces(self, token_ids: Sequence[int]) -> list[str]:
-        one = self._tokenizer.decode
-        return [one([token_id], skip_special_tokens=False) for token_id in token_ids]
+        """Return the text of each id alone, with special tokens; a thread decodes many."""
+        return await self._sized(
+            len(token_ids), lambda: [self.decode_whole([token_id]) for token_id in token_ids]
+        )
 
     async def spelled_out(self, token_ids: list[int]) -> str:
-        """Their text, special tokens included; of many, found in a thread."""
-        if len(token_ids) <= self._inline_characters:
-            return self.decode_whole(token_ids)
-        return await asyncio.to_thread(self.decode_whole, token_ids)
+        """Return their text, special tokens included; a thread decodes many."""
+        return await self._sized(len(token_ids), lambda: self.decode_whole(token_ids))
+
+    async def _sized(self, size: int, work: Callable[[], T]) -> T:
+        """Return the result of some work; large work is done in a thread."""
+        return work() if size <= self._inline_characters else await asyncio.to_thread(work)
 
     def names(self, token_ids: Sequence[int]) -> list[str]:
-        """As the vocabulary has them; an id that is no token has none."""
+        """Return the tokens as the vocabulary has them; an id that is no token has an empty one."""
         return [self._tokenizer.id_to_token(each) or "" for each in token_ids]
 
     async def beginnings(self, texts: Sequence[str], most_tokens: int) -> list[str]:
-        """Each text, cut behind so many of its tokens; found in a thread."""
+        """Return each text, truncated after so many of its tokens; a thread encodes them."""
         long = [text for text in texts if len(text.encode()) > most_tokens]
         if not long:
             return list(texts)
@@ -202,7 +202,7 @@ def _input(encoding: tokenizers.Encoding) -> Input:
 
 
 def _chat_template(bundle: TokenizerBundle) -> tuple[ChatTemplate | None, str]:
-    """The template, and why there is none though the bundle has one."""
+    """Return the template, and why there is none though the bundle has one."""
     if not bundle.HasField("chat_template"):
         return None, ""
     try:

@@ -66,7 +66,7 @@ async def test_the_name_of_another_request_is_refused(
     assert (begun.request_id, begun.state) == ("new", requests_pb2.REQUEST_STATE_WAITING)
 
 
-async def test_openais_client_gets_a_name_and_a_place_to_ask(
+async def test_openais_client_gets_the_id_and_the_path_of_a_background_request(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     raw = await client.chat.completions.with_raw_response.create(
@@ -109,7 +109,7 @@ async def test_an_idempotency_key_names_a_detached_request_as_it_names_others(
     assert (both.status_code, "request_id" in both.text) == (400, True)
 
 
-async def test_a_named_background_request_is_opened_while_no_leader_can_say_whether_it_exists(
+async def test_a_named_background_request_is_opened_while_no_leader_knows_whether_it_exists(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     # The next leader runs the first of two that have this name.

@@ -87,7 +87,7 @@ async def test_cohere_is_answered_in_its_own_shape(http: httpx.AsyncClient) -> N
     ]
 
 
-async def test_unknown_fields_are_told_apart_on_these_paths_as_on_others(
+async def test_unknown_fields_are_treated_on_these_paths_as_on_others(
     http: httpx.AsyncClient,
 ) -> None:
     body = {"model": "judge", "query": "a", "documents": ["b"], "foo": 1}
@@ -99,7 +99,7 @@ async def test_unknown_fields_are_told_apart_on_these_paths_as_on_others(
     assert "foo" in refused.json()["message"]
 
 
-async def test_cohere_cuts_documents_to_the_tokens_that_are_asked_for(
+async def test_cohere_truncates_documents_to_the_tokens_that_are_requested(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     body = {"model": "judge", "query": "the river", "documents": TEXTS, "max_tokens_per_doc": 2}

@@ -108,7 +108,7 @@ async def test_a_prompt_of_the_models_goes_before_a_text(
     assert list(admission.last.request.inputs) == encoded("river the wheel")
 
 
-async def test_a_text_that_is_too_long_is_cut_only_where_that_is_asked_for(
+async def test_a_text_that_is_too_long_is_truncated_only_where_that_is_requested(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     long = "river " * 300

@@ -15,7 +15,7 @@ IDS = [*ids_of(SAYING), 1]
 OWN = [token_id / -100 for token_id in IDS]
 
 
-async def test_a_chat_answer_tells_them_whole_and_in_pieces(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_answer_has_them_whole_and_in_chunks(client: openai.AsyncOpenAI) -> None:
     whole = await client.chat.completions.create(
         model="valley",
         messages=[{"role": "user", "content": "Hello"}],
@@ -42,7 +42,7 @@ async def test_a_chat_answer_tells_them_whole_and_in_pieces(client: openai.Async
     assert text.decode() == SAYING
 
 
-async def test_nobody_is_told_who_did_not_ask(
+async def test_an_answer_has_no_logprobs_unless_they_are_requested(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     answer = await client.completions.create(model="valley", prompt="Hello")
@@ -54,7 +54,7 @@ async def test_nobody_is_told_who_did_not_ask(
 async def test_an_evaluation_harness_reads_how_likely_a_continuation_is(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
-    """As lm-eval asks, and as it reads the answer."""
+    """The request is that of lm-eval, and so is the way of reading the answer."""
     prompt = ids_of("the river runs past the mill")
     answer = await client.completions.create(
         model="valley", prompt=[prompt], max_tokens=1, temperature=0, logprobs=1, echo=True
@@ -70,7 +70,7 @@ async def test_an_evaluation_harness_reads_how_likely_a_continuation_is(
     assert answer.choices[0].text == "the river runs past the mill" + SAYING
 
 
-async def test_an_echo_alone_takes_no_tokens_and_says_none(
+async def test_an_echo_alone_has_no_output_tokens(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     answer = await client.completions.create(
@@ -116,7 +116,7 @@ async def test_rest_has_the_same_as_json(http: httpx.AsyncClient) -> None:
         ({"prompt_logprobs": 0, "model": "asleep"}, "prompt_logprobs", "model asleep"),
     ],
 )
-async def test_what_cannot_be_told_is_refused_by_the_field_and_the_limit(
+async def test_logprobs_that_cannot_be_served_are_refused_by_the_field_and_the_limit(
     http: httpx.AsyncClient, fields: dict[str, object], param: str, fact: str
 ) -> None:
     body = {"model": "valley", "prompt": "Hello", **fields}
@@ -125,7 +125,9 @@ async def test_what_cannot_be_told_is_refused_by_the_field_and_the_limit(
     assert fact in error["message"]
 
 
-async def test_a_chats_count_is_refused_under_its_own_name(http: httpx.AsyncClient) -> None:
+async def test_top_logprobs_of_a_chat_is_refused_by_its_own_name(
+    http: httpx.AsyncClient,
+) -> None:
     for fields in ({"logprobs": True, "top_logprobs": 21}, {"top_logprobs": 1}):
         body = {"model": "valley", "messages": [{"role": "user", "content": "a"}], **fields}
         error = (await http.post("/v1/chat/completions", json=body)).json()["error"]

@@ -105,7 +105,7 @@ async def test_what_is_refused_for_its_headers_is_refused_in_the_shape_of_its_pa
 
 @pytest.mark.parametrize("path", [V1, V2, COHERE, TEI])
 @pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_an_unknown_method_is_told_what_there_is(
+async def test_the_error_for_an_unknown_path_has_its_method_and_path(
     edge: RunningEdge, path: str, method: str
 ) -> None:
     answer = await ask(edge.url, request(method, path))
@@ -179,7 +179,7 @@ BROKEN: dict[str, tuple[int, str, bytes]] = {
 }
 
 
-async def test_what_is_no_http_is_told_why_it_is_not(edge: RunningEdge) -> None:
+async def test_the_error_for_what_is_not_http_has_the_reason(edge: RunningEdge) -> None:
     for name, (status, told, data) in BROKEN.items():
         answer = await ask(edge.url, data)
         assert answer.status == status, (name, answer)
@@ -226,7 +226,7 @@ async def test_an_old_proxy_gets_a_whole_stream(edge: RunningEdge) -> None:
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, "/v2/models/valley:streamGenerate"])
-async def test_a_stream_asks_proxies_not_to_hold_it_back(edge: RunningEdge, path: str) -> None:
+async def test_a_stream_requests_of_proxies_not_to_buffer_it(edge: RunningEdge, path: str) -> None:
     body = b'{"model": "valley", "prompt": "hi", "stream": true}'
     if path != COMPLETIONS:
         body = b'{"prompt": "hi"}'
@@ -260,7 +260,7 @@ async def test_head_is_answered_as_get_without_a_body(edge: RunningEdge, path: s
             assert answer.headers["content-type"] == "application/json"
 
 
-async def test_native_grpc_has_the_same_limits_and_keeps_its_own_words(
+async def test_native_grpc_has_the_same_limits_and_its_own_errors(
     edge: RunningEdge,
 ) -> None:
     async with grpc.aio.insecure_channel(

@@ -40,7 +40,7 @@ async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
         yield running
 
 
-async def test_a_model_of_any_name_is_asked_by_its_body_and_found_by_its_path(
+async def test_a_model_of_any_name_is_requested_in_the_body_and_found_by_its_path(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     for name in NAMES:
@@ -98,7 +98,7 @@ async def test_a_model_answers_to_its_aliases_by_its_primary_name(
     assert len(ids) == len(set(ids))
 
 
-async def test_an_alias_that_is_another_models_name_means_that_one_and_is_said_to(
+async def test_an_alias_that_is_another_models_name_means_that_one_and_is_reported_as_taken(
     client: openai.AsyncOpenAI, api: RunningApi, admission: ScriptedAdmission
 ) -> None:
     await client.completions.create(model="valley", prompt="Hello")

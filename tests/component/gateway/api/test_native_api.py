@@ -132,7 +132,7 @@ async def test_a_calls_own_deadline_is_the_requests(
     assert 5 < admission.last.request.timeout_s < 10
 
 
-async def test_models_and_their_tokenizers_are_told(channel: grpc.aio.Channel) -> None:
+async def test_the_native_api_lists_models_and_tokenizes(channel: grpc.aio.Channel) -> None:
     stub = models_pb2_grpc.ModelServiceStub(channel)
     asleep, model = (await stub.ListModels(models_pb2.ListModelsRequest())).models
     assert (asleep.name, asleep.workers) == ("asleep", 0)
@@ -144,7 +144,7 @@ async def test_models_and_their_tokenizers_are_told(channel: grpc.aio.Channel) -
     assert len(said.tokens) == len(said.token_ids)
 
 
-async def test_fleet_and_requests_are_handed_on(channel: grpc.aio.Channel) -> None:
+async def test_the_native_api_has_the_fleet_and_its_requests(channel: grpc.aio.Channel) -> None:
     fleet = fleet_pb2_grpc.FleetServiceStub(channel)
     assert (await fleet.ListWorkers(fleet_pb2.ListWorkersRequest())).workers[0].name == "one"
     assert (await fleet.ListLanes(fleet_pb2.ListLanesRequest())).lanes[0].waiting == 2

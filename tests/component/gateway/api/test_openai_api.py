@@ -55,7 +55,7 @@ async def test_a_chat_answer_comes_whole(
     assert [choice.text for choice in admission.last.settled[0].choices] == [SAYING, SAYING]
 
 
-async def test_a_chat_answer_comes_in_pieces_with_usage_last(
+async def test_a_chat_answer_is_streamed_in_chunks_with_usage_last(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     stream = await client.chat.completions.create(
@@ -146,7 +146,7 @@ async def test_a_failure_after_the_first_token_is_an_event_and_no_done_follows(
     await ended(admission.last)
 
 
-async def test_a_full_lane_is_refused_before_tokenising(
+async def test_a_full_lane_is_refused_before_tokenizing(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     admission.refusal = LaneFull("lane valley/bulk is full", retry_after_s=1.5)
@@ -177,7 +177,7 @@ async def test_a_client_that_leaves_abandons_its_generation(
     assert admission.last.abandoned
 
 
-async def test_a_client_that_leaves_while_we_wait_for_it_to_read_abandons_its_generation(
+async def test_a_client_that_leaves_while_a_write_waits_for_it_abandons_its_generation(
     api: RunningApi, admission: ScriptedAdmission
 ) -> None:
     def floods(request: ValidRequest) -> Script:
@@ -233,7 +233,7 @@ BAD: list[tuple[bytes, int, str | None]] = [
 ]
 
 
-async def test_bad_bodies_get_a_4xx_that_names_the_field_and_harm_nobody(
+async def test_bad_bodies_get_a_4xx_that_names_the_field_and_harm_no_other_request(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     for body, status, param in BAD:
@@ -261,7 +261,7 @@ async def test_a_choice_may_end_for_length(
 
 
 @pytest.mark.parametrize("path", ["completions", "chat/completions"])
-async def test_the_output_comes_as_token_ids_too_where_they_are_asked_for(
+async def test_the_output_has_token_ids_too_where_they_are_requested(
     http: httpx.AsyncClient, path: str
 ) -> None:
     prompt: dict[str, Any] = {"messages": HELLO} if "chat" in path else {"prompt": [5, 6]}

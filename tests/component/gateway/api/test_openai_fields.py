@@ -167,7 +167,7 @@ async def test_the_prompt_comes_as_token_ids_beside_those_of_the_output(
     assert found == [prompt_ids] * (1 if path == CHAT else 2)
 
 
-async def test_logprobs_name_tokens_by_their_ids_where_that_is_asked_for(
+async def test_logprobs_name_tokens_by_their_ids_where_that_is_requested(
     http: httpx.AsyncClient,
 ) -> None:
     names = [f"token_id:{token_id}" for token_id in [*ids_of(SAYING), 1]]
@@ -182,7 +182,7 @@ async def test_logprobs_name_tokens_by_their_ids_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_conversation_is_continued_and_told_from_its_last_message_on(
+async def test_a_conversation_is_continued_and_echoed_from_its_last_message_on(
     http: httpx.AsyncClient, admission: ScriptedAdmission, stream: bool
 ) -> None:
     talk = [*HELLO, {"role": "assistant", "content": "Once upon"}]
@@ -197,7 +197,7 @@ async def test_a_conversation_is_continued_and_told_from_its_last_message_on(
         assert answer.json()["choices"][0]["message"]["content"] == f"Once upon{SAYING}"
 
 
-async def test_the_stop_string_is_part_of_the_text_where_that_is_asked_for(
+async def test_the_stop_string_is_part_of_the_text_where_that_is_requested(
     http: httpx.AsyncClient,
 ) -> None:
     body = ask(COMPLETION, stop=[*(f"no {i}" for i in range(100)), "mill"])
@@ -209,7 +209,7 @@ async def test_the_stop_string_is_part_of_the_text_where_that_is_asked_for(
     assert (await http.post(COMPLETION, json=later)).json()["choices"][0]["text"] == SAYING
 
 
-async def test_special_tokens_are_part_of_the_text_where_that_is_asked_for(
+async def test_special_tokens_are_part_of_the_text_where_that_is_requested(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     body = ask(COMPLETION, ignore_eos=True)
@@ -282,7 +282,7 @@ async def test_a_chat_template_that_does_not_parse_refuses_chat_of_its_model_alo
     assert "chat template" in native.text
 
 
-async def test_a_chat_template_that_leaves_out_what_is_said_refuses_chat_of_its_model(
+async def test_a_chat_template_that_leaves_out_the_text_makes_its_model_refuse_chat(
     odd: httpx.AsyncClient,
 ) -> None:
     refused = await odd.post(CHAT, json=ask(CHAT, model=SILENT))
@@ -291,7 +291,7 @@ async def test_a_chat_template_that_leaves_out_what_is_said_refuses_chat_of_its_
     assert (await odd.post(COMPLETION, json=ask(COMPLETION, model=SILENT))).status_code == 200
 
 
-async def test_a_chat_template_that_reads_parts_gets_what_is_said(
+async def test_a_chat_template_that_reads_parts_gets_the_text_as_parts(
     odd: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     assert (await odd.post(CHAT, json=ask(CHAT, model=PARTS))).status_code == 200

@@ -1,4 +1,4 @@
-"""What load balancers and clients ask before they send requests, through a real Envoy."""
+"""What load balancers and clients request before they send work, through a real Envoy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_the_description_of_the_paths_has_the_paths(http: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("path", PROBES)
-async def test_probes_may_ask_with_head(http: httpx.AsyncClient, path: str) -> None:
+async def test_probes_may_use_head(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-type"] == (await http.get(path)).headers["content-type"]

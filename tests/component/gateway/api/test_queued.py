@@ -1,4 +1,4 @@
-"""What a caller is told while its request waits, and how soon it is refused."""
+"""What a client receives while its request waits, and how soon it is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def comments(text: str) -> list[str]:
 RESUME = {"x-headrace-resume": "true"}
 
 
-async def test_openai_streams_tell_who_asks_in_comments_that_clients_pass_over(
+async def test_openai_streams_with_ids_have_the_queue_position_in_comments_that_clients_ignore(
     http: httpx.AsyncClient, client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     admission.script = waits_then_says
@@ -57,7 +57,7 @@ async def test_openai_streams_tell_who_asks_in_comments_that_clients_pass_over(
     assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == SAYING
 
 
-async def test_openai_clients_pass_over_comments_behind_events_that_have_ids(
+async def test_openai_clients_ignore_comments_after_events_that_have_ids(
     http: httpx.AsyncClient, client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     admission.script = waits_in_the_midst
@@ -71,7 +71,7 @@ async def test_openai_clients_pass_over_comments_behind_events_that_have_ids(
     assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == SAYING
 
 
-async def test_answers_in_one_piece_tell_nothing_of_the_queue(
+async def test_answers_in_one_piece_have_no_queue_position(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     admission.script = waits_then_says
@@ -79,7 +79,7 @@ async def test_answers_in_one_piece_tell_nothing_of_the_queue(
     assert answer.json()["choices"][0]["text"] == SAYING
 
 
-async def test_native_json_streams_tell_in_comments_and_events(
+async def test_native_json_streams_have_the_queue_position_in_comments_and_events(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     admission.script = waits_then_says
@@ -105,7 +105,7 @@ async def test_typed_streams_have_an_event_of_their_own(
     assert "".join(event.delta.text for event in events) == SAYING
 
 
-async def test_who_has_been_told_of_the_queue_is_told_of_a_failure_in_the_stream(
+async def test_a_stream_that_has_sent_its_queue_position_sends_a_failure_as_an_event(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     admission.script = waits_then_fails
@@ -117,7 +117,7 @@ async def test_who_has_been_told_of_the_queue_is_told_of_a_failure_in_the_stream
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-async def test_who_is_refused_has_not_been_tokenised(
+async def test_a_refused_request_has_not_been_tokenized(
     http: httpx.AsyncClient,
     admission: ScriptedAdmission,
     monkeypatch: pytest.MonkeyPatch,

@@ -12,7 +12,7 @@ from helpers.scripted_admission import ScriptedAdmission
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-async def test_an_adapter_is_asked_for_as_a_model_and_the_answer_names_it(
+async def test_an_adapter_is_requested_as_a_model_and_the_answer_names_it(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     answer = await client.chat.completions.create(

@@ -81,7 +81,7 @@ async def test_choices_are_numbered_through_all_prompts(
     assert all(each.settled for each in admission.generations)
 
 
-async def test_a_stream_says_every_choice_and_one_end(
+async def test_a_stream_has_every_choice_and_one_end(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     stream = await client.completions.create(
@@ -104,7 +104,7 @@ async def test_a_stream_says_every_choice_and_one_end(
     await all_ended(admission)
 
 
-async def test_each_chunk_counts_what_its_own_prompt_has_where_that_is_asked_for(
+async def test_each_chunk_has_the_usage_of_its_own_prompt_where_that_is_requested(
     http: httpx.AsyncClient,
 ) -> None:
     counted = {"include_usage": True, "continuous_usage_stats": True}
@@ -123,7 +123,7 @@ async def test_each_chunk_counts_what_its_own_prompt_has_where_that_is_asked_for
     assert last["usage"]["prompt_tokens"] == sum(made)
 
 
-async def test_a_stream_that_has_nothing_to_say_is_kept_alive(
+async def test_a_silent_stream_is_kept_alive(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     gate = Gate()
@@ -299,7 +299,7 @@ async def test_what_is_wrong_with_one_prompt_refuses_the_call_by_its_place(
     assert admission.generations == []
 
 
-async def test_a_stream_of_several_prompts_cannot_be_come_back_to(
+async def test_a_stream_of_several_prompts_cannot_be_resumed(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     for header, value in (("Last-Event-ID", "abc:3"), ("X-Headrace-Resume", "true")):

@@ -1,4 +1,4 @@
-"""A caller that does not read is cut and told so; nobody else notices, and nothing is kept."""
+"""The stream of a client that does not read ends with an error; no other stream is affected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def abandoned(admission: ScriptedAdmission) -> None:
 
 
 def asks(edge: RunningEdge) -> socket.socket:
-    """A client with a small buffer has asked for a stream, and reads nothing."""
+    """A client with a small buffer has requested a stream, and reads nothing."""
     parts = urlsplit(edge.url)
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -56,7 +56,7 @@ def rest(opened: socket.socket) -> bytes:
     return bytes(found)
 
 
-async def test_a_reader_of_a_byte_now_and_then_is_cut_and_told_so_while_others_go_on(
+async def test_a_client_that_hardly_reads_gets_an_error_while_other_streams_go_on(
     edge: RunningEdge, http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     admission.script = floods

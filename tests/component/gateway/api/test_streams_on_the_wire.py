@@ -121,7 +121,7 @@ async def test_openai_streams_have_data_lines_alone(
 
 
 @pytest.mark.parametrize(("path", "body"), OPENAI)
-async def test_every_event_of_a_choice_has_an_id_where_ids_are_asked_for(
+async def test_every_event_of_a_choice_has_an_id_where_ids_are_requested(
     http: httpx.AsyncClient, path: str, body: dict[str, Any]
 ) -> None:
     answer = await http.post(path, json=body, headers=RESUME)
@@ -134,7 +134,7 @@ async def test_every_event_of_a_choice_has_an_id_where_ids_are_asked_for(
     assert "id: " not in asked_not.text
 
 
-async def test_a_header_that_says_neither_yes_nor_no_is_refused(http: httpx.AsyncClient) -> None:
+async def test_a_header_that_is_neither_true_nor_false_is_refused(http: httpx.AsyncClient) -> None:
     path, body = OPENAI[0]
     answer = await http.post(path, json=body, headers={"x-headrace-resume": "maybe"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Headrace-Resume")
@@ -227,7 +227,7 @@ async def test_what_fails_after_its_head_fails_by_an_event(
             pass
 
 
-async def test_a_head_goes_out_before_there_is_anything_to_say(
+async def test_the_head_is_sent_before_there_is_anything_to_send(
     tmp_path: Path, admission: ScriptedAdmission, silence: Silence
 ) -> None:
     admission.script = silence.first

@@ -49,7 +49,7 @@ async def test_openai_usage_names_what_was_cached(
         assert usage.total_tokens == usage.prompt_tokens + n * (len(ids_of(SAYING)) + 1)
 
 
-async def test_openai_usage_is_zero_where_the_engine_does_not_tell(
+async def test_openai_usage_has_no_cached_tokens_where_the_engine_does_not_report_them(
     client: openai.AsyncOpenAI,
 ) -> None:
     whole = await client.completions.create(model="valley", prompt="Hello")
@@ -74,7 +74,7 @@ async def test_native_usage_names_what_was_cached_or_leaves_it_out(
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-async def test_each_chunk_counts_where_that_is_asked_for(
+async def test_each_chunk_has_usage_where_that_is_requested(
     http: httpx.AsyncClient, admission: ScriptedAdmission, path: str
 ) -> None:
     asked = {"prompt": "Hello"} if path == "/v1/completions" else {"messages": HELLO}
@@ -91,7 +91,7 @@ async def test_each_chunk_counts_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("value", [False, None])
-async def test_chunks_do_not_count_where_that_is_turned_off(
+async def test_chunks_have_no_usage_where_that_is_turned_off(
     http: httpx.AsyncClient, value: bool | None
 ) -> None:
     options = {"include_usage": True, "continuous_usage_stats": value}

@@ -1,4 +1,4 @@
-"""The form that output is held to: which fields ask for it, and what is refused before it runs."""
+"""Structured output: which fields request it, and what is refused before it runs."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def asked(**fields: Any) -> GenerationRequest:
         ({"structured_outputs": {"regex": "a+", "disable_any_whitespace": True}}, "regex", "a+"),
     ],
 )
-def test_every_field_that_asks_for_a_structure_gets_it(
+def test_every_field_that_requests_a_structure_gets_it(
     fields: dict[str, Any], form: str, text: str | None
 ) -> None:
     requested = asked(**fields)
@@ -110,7 +110,7 @@ def test_the_older_shape_of_a_structural_tag_becomes_todays() -> None:
     assert json.loads(asked(response_format=today).parameters.structure.structural_tag) == shape
 
 
-def test_text_as_the_format_asks_for_nothing() -> None:
+def test_the_response_format_text_requests_no_structure() -> None:
     assert not asked(response_format={"type": "text"}).parameters.HasField("structure")
 
 
@@ -167,7 +167,7 @@ def test_text_as_the_format_asks_for_nothing() -> None:
         ),
     ],
 )
-def test_what_asks_for_no_structure_is_refused_by_its_name(
+def test_a_malformed_structure_is_refused_by_its_field(
     fields: dict[str, Any], error: type[HeadraceError], field: str
 ) -> None:
     with pytest.raises(error) as refused:
@@ -207,16 +207,16 @@ def test_what_would_break_an_engine_never_reaches_one(structure: Structure) -> N
         Structure(ebnf='root ::= "a"'),
     ],
 )
-def test_what_an_engine_can_be_asked_passes(structure: Structure) -> None:
+def test_structures_within_the_limits_pass(structure: Structure) -> None:
     check_structure(structure, ABLE, "guided_json")
 
 
-def test_a_model_that_holds_output_to_nothing_says_so() -> None:
+def test_a_structure_is_refused_for_a_model_without_structured_output() -> None:
     with pytest.raises(Unsupported, match="plain"):
         check_structure(Structure(regex="a"), UNABLE, "guided_regex")
 
 
-def test_the_record_has_the_structure_and_what_its_caller_called_it() -> None:
+def test_the_record_has_the_structure_and_its_field_in_the_request() -> None:
     parameters = SamplingParameters(structure=Structure(regex="a+"))
     names = {"structure": "guided_regex"}
     requested = GenerationRequest(

@@ -1,4 +1,4 @@
-"""What a caller may ask for: ranges, defaults, and the room in the context."""
+"""What a caller may request: ranges, defaults, and the room in the context."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_ends_of_every_range_are_in_it(asked: GenerationRequest) -> None:
     assert valid(asked).request_id == asked.request_id
 
 
-def test_what_nobody_says_is_neutral() -> None:
+def test_unset_parameters_are_neutral() -> None:
     request = valid(requested())
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (1, 1, 1)

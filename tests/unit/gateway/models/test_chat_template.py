@@ -1,4 +1,4 @@
-"""Chat templates: whatever form they take text in, what is said comes through or is refused."""
+"""Chat templates: whatever form they read, the text of a message is printed or refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def rendered(template: str, *turns: tuple[str, Any]) -> str:
         (PLAIN, "<system>Be brief<user>one\ntwo<assistant>Hi<user>Bye"),
     ],
 )
-def test_text_comes_through_in_the_form_that_the_template_reads(template: str, text: str) -> None:
+def test_messages_have_the_form_that_the_template_reads(template: str, text: str) -> None:
     talk = [("system", "Be brief"), ("user", parts("one", "two")), ("assistant", "Hi")]
     assert rendered(template, *talk, ("user", "Bye")) == text
 
@@ -135,7 +135,7 @@ def test_results_are_not_lost_where_they_are_read_beside_tools_alone() -> None:
     assert rendered(refuses_tools, ("user", "Sky?")) == "<user>Sky?"
 
 
-def test_what_a_template_raises_is_told_for_the_request_that_it_raised_for() -> None:
+def test_the_error_that_a_template_raises_is_reported_for_its_own_request() -> None:
     template = "{{ raise_exception('No system here') if messages[0].role == 'system' }}" + PLAIN
     with pytest.raises(InvalidRequest, match="No system here"):
         rendered(template, ("system", "Be brief"), ("user", "Hi"))
@@ -151,7 +151,7 @@ def test_what_a_template_raises_is_told_for_the_request_that_it_raised_for() -> 
         ("{{ " + "(" * 5000, "recursion"),
     ],
 )
-def test_a_template_that_does_not_parse_says_where(source: str, fault: str) -> None:
+def test_the_error_for_a_template_that_does_not_parse_has_the_line(source: str, fault: str) -> None:
     with pytest.raises(TemplateUnusable, match=fault):
         ChatTemplate(source, {})
 
@@ -218,7 +218,7 @@ def test_documents_are_read_by_the_template_or_refused() -> None:
     assert talk.characters == len("roleusercontentHello") + len("textIt rains.")
 
 
-def test_nothing_opens_an_answer_where_that_is_not_wanted() -> None:
+def test_the_prompt_opens_no_answer_where_that_is_turned_off() -> None:
     template = ChatTemplate(PARTS, {})
     turns = [{"role": "user", "content": "Hello"}]
     assert template.render(Conversation(turns, opens_answer=False)) == "<user>Hello|"

@@ -24,7 +24,7 @@ TEXTS = st.text(
 STOPS = st.lists(st.text(st.sampled_from("STOPstop 水😀\n"), min_size=1, max_size=4), max_size=4)
 TOKENIZERS = st.sampled_from([byte_level, byte_fallback])
 UNHURRIED = settings(deadline=None)
-"""Other processes share the machine; the time of one example says nothing."""
+"""Other processes share the machine, so that the time of one example has no meaning."""
 NOTHING: frozenset[int] = frozenset()
 
 
@@ -147,7 +147,7 @@ def test_stops_that_are_kept_or_come_too_early_are_the_same_however_tokens_come(
         assert (words, stopped) == (tokenizer.decode(ids), False)
 
 
-def test_a_stop_string_is_found_across_tokens_and_nothing_of_it_is_said() -> None:
+def test_a_stop_string_is_found_across_tokens_and_nothing_of_it_is_sent() -> None:
     tokenizer = byte_level()
     stream = stream_of(tokenizer, ["ST", "wheel"])
     ids = tokenizer.encode("the mill, the wheel turns").ids
@@ -164,7 +164,7 @@ def test_what_may_become_a_stop_string_is_held_back_and_no_more() -> None:
     assert said == ["x", "", "", "", "", "", "abc", "abcz"]
 
 
-def test_what_was_held_back_is_said_at_the_end() -> None:
+def test_what_was_held_back_is_returned_at_the_end() -> None:
     tokenizer = byte_level()
     stream = stream_of(tokenizer, ["STOP"])
     assert stream.feed(tokenizer.encode("go STO").ids).text == "go "
@@ -179,7 +179,7 @@ def test_an_incomplete_character_shows_as_one_replacement_at_the_end() -> None:
     assert stream.flush() == "�"
 
 
-def test_silent_tokens_say_nothing_and_are_used() -> None:
+def test_silent_tokens_have_no_text_and_are_counted() -> None:
     tokenizer = byte_level()
     ids = tokenizer.encode("mill").ids
     stream = stream_of(tokenizer, silent=frozenset(ids[-1:]))

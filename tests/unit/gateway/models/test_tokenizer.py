@@ -269,7 +269,7 @@ async def test_inputs_are_encoded_as_the_tokenizers_library_does(long: bool) -> 
     assert {i.second_begins for i in inputs} == {0}
 
 
-async def test_a_pair_says_where_its_second_text_begins() -> None:
+async def test_a_pair_has_the_index_at_which_its_second_text_begins() -> None:
     pair = TextPair("the river", "the mill", "documents[0]")
     (found,) = await WORD_PIECES.encode_inputs([pair], cut_tokens=None)
     whole = word_pieces().encode("the river", "the mill")

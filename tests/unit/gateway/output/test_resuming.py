@@ -16,6 +16,7 @@ from headrace.errors import InvalidRequest
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
+from headrace_gateway.api.bodies.generation import StreamOptions
 from headrace_gateway.api.bodies.output_options import OutputOptions
 from headrace_gateway.api.http.deliver import ResponseFormat
 from headrace_gateway.api.native.rest_service import RestResponseFormat
@@ -46,7 +47,6 @@ from headrace_gateway.request.generation import (
 )
 from helpers.tiny_tokenizers import byte_level
 
-HEAD = ResponseFields("r-1", "valley", created=1, fingerprint="fp_1")
 SPELLING = VocabularyTexts(byte_level())
 CALL = '<tool_call>\n{"name": "sky", "arguments": {"at": "水🌊"}}\n</tool_call>'
 TEXTS = ["the mill 🌊", "go STO", "run STOP, and more", "", f"so {CALL} and \n{CALL}  done", CALL]
@@ -79,7 +79,7 @@ class Question:
         ]
         return OutputAssembler(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
 
-    def dialect(self, places: list[Offset]) -> ResponseFormat | ChunkFormatter:
+    def dialect(self, places: list[Offset]) -> ResponseFormat:
         if self.form is None:
             request: RequestDescription = RecordedRequest(
                 RequestRecord(request_id="r-1", n=len(self.outputs))
@@ -94,9 +94,9 @@ class Question:
             tokens_as_ids=self.echo,
         )
         told = LogprobsFormatter(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
-        return ChunkFormatter(
-            self.form, HEAD, places=places, include_usage=True, ids=True, formatter=told
-        )
+        head = ResponseFields(self.form, "r-1", "valley", created=1, fingerprint="fp_1")
+        usage = StreamOptions(include_usage=True)
+        return ChunkFormatter(head, places=places, usage=usage, ids=True, formatter=told)
 
     def events(self, cuts: Random) -> Iterator[list[Tokens | ChoiceEnded]]:
         """In runs of some length, of one choice or of all, the ends with them or behind."""

@@ -1,12 +1,11 @@
 """Pure room: lists within bodies, entry by entry: parts of a text, tools, calls of earlier turns.
 
-Unknown fields of an entry are treated as those of the body are; what an entry must have is looked
-at where it is used.
+Unknown fields of an entry are treated as those of the body are; what an entry must have is checked
+where it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationInfo
@@ -33,7 +32,7 @@ CALLED = frozenset({"name", "arguments", *CALLED_NO_EFFECT})
 
 
 def text_or_parts(content: object, info: ValidationInfo) -> object:
-    """A text as it stands; of parts, the text of each. What OpenAI's models declined is text."""
+    """Return a text as it is, and of parts their texts; a refusal of OpenAI's models is text."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -67,9 +66,7 @@ def documents_of(value: object, info: ValidationInfo) -> list[str]:
 
 
 def _document(document: object, i: int, unknown: UnknownFields) -> str:
-    text = document
-    if isinstance(document, dict):
-        text = document.get("text")
+    text = document.get("text") if isinstance(document, dict) else document
     if not isinstance(text, str):
         raise PydanticCustomError(
             "documents", "document {i} is neither a text nor an object with a text", {"i": i}
@@ -80,52 +77,47 @@ def _document(document: object, i: int, unknown: UnknownFields) -> str:
 
 
 def tool_entries(entries: object, info: ValidationInfo) -> object:
-    """Tools as they were sent, without what is passed over."""
-
-    def sift(entry: dict[str, Any], i: int) -> dict[str, Any]:
-        # Why: another type has other fields, and is refused for its type.
-        if entry.get("type") != "function":
-            return entry
-        return _with_function(entry, (TOOL, FUNCTION), ("tools[].", f"[{i}]"), unknown_fields(info))
-
-    return _each(entries, sift)
+    """Return tools as they were sent, without unknown fields."""
+    return _functions(entries, ("function",), (TOOL, FUNCTION), "tools[].", info)
 
 
 def call_entries(entries: object, info: ValidationInfo) -> object:
-    """The same of calls in earlier turns."""
-
-    def sift(entry: dict[str, Any], i: int) -> dict[str, Any]:
-        if entry.get("type") not in ("function", None):
-            return entry
-        place = ("messages[].tool_calls[].", f"[{i}]")
-        return _with_function(entry, (CALL, CALLED), place, unknown_fields(info))
-
-    return _each(entries, sift)
+    """Return the tool calls of an earlier message, without unknown fields."""
+    path = "messages[].tool_calls[]."
+    return _functions(entries, ("function", None), (CALL, CALLED), path, info)
 
 
-def _each(entries: object, sift: Callable[[dict[str, Any], int], dict[str, Any]]) -> object:
+def _functions(
+    entries: object,
+    types: tuple[str | None, ...],
+    known: tuple[frozenset[str], frozenset[str]],
+    path: str,
+    info: ValidationInfo,
+) -> object:
+    """Return entries of these types without unknown fields; `known`: theirs and their function's.
+
+    An entry of another type is left as it is: it is refused later, for its type.
+    """
     if not isinstance(entries, list):
         return entries
-    return [sift(e, i) if isinstance(e, dict) else e for i, e in enumerate(entries)]
-
-
-def _with_function(
-    entry: dict[str, Any],
-    known: tuple[frozenset[str], frozenset[str]],
-    place: tuple[str, str],
-    unknown: UnknownFields,
-) -> dict[str, Any]:
-    kept = _kept(entry, known[0], place, unknown)
-    if isinstance(function := kept.get("function"), dict):
-        inner = (f"{place[0]}function.", f"{place[1]}.function")
-        kept["function"] = _kept(function, known[1], inner, unknown)
-    return kept
+    unknown, found = unknown_fields(info), []
+    for i, entry in enumerate(entries):
+        if isinstance(entry, dict) and entry.get("type") in types:
+            entry = _kept(entry, known[0], (path, f"[{i}]"), unknown)
+            if isinstance(function := entry.get("function"), dict):
+                place = (f"{path}function.", f"[{i}].function")
+                entry["function"] = _kept(function, known[1], place, unknown)
+        found.append(entry)
+    return found
 
 
 def _kept(
     entry: dict[str, Any], known: frozenset[str], place: tuple[str, str], unknown: UnknownFields
 ) -> dict[str, Any]:
-    """`place`: of any such entry, for notes; and of this one in its list, for refusals."""
+    """Return an entry without its unknown fields.
+
+    `place`: the path of any such entry, for notes; and of this one in its list, for errors.
+    """
     kept, refused = split_known(entry, known, place[0], unknown)
     if refused is not None:
         raise PydanticCustomError("unknown_field", "{name}", {"name": refused, "within": place[1]})

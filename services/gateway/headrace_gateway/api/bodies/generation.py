@@ -1,13 +1,13 @@
 """The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
 
 Types are strict (no "1" for 1; but 1.0 is 1, as JSON Schema has it). Null is the same as absent.
-Fields of `IGNORED_FIELDS` are accepted because clients send them; unknown ones are passed over and
-noted, or refused, as the caller or the operator will have it.
+Fields of `IGNORED_FIELDS` are accepted because clients send them; unknown ones are ignored and
+noted, or refused, as the caller or the operator configures it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BeforeValidator,
@@ -23,10 +23,14 @@ from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.sampling import PARAMETERS
 from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, tool_entries
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
+from headrace_gateway.api.bodies.output_options import OutputOptions
 from headrace_gateway.api.bodies.strict_body import (
+    ENTRIES,
     UNSUPPORTED,
-    RequestBody,
+    Count,
+    PrioritizedBody,
     StrictBody,
+    Unsigned,
     WholeNumber,
     field_error,
 )
@@ -42,12 +46,9 @@ from headrace_gateway.api.bodies.unsupported_fields import (
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.generation_request import ROLES
 
-_UINT32 = 2**32 - 1
-TokenId = Annotated[WholeNumber, Field(ge=0, le=_UINT32)]
-
 
 def _prompts(value: object) -> list[str] | list[list[int]]:
-    """Texts or lists of token ids; one that stands alone is a list of one."""
+    """Return a list of texts or of lists of token ids, also for a single one of either."""
     if (prompts := texts_or_token_ids(value)) is not None:
         # An empty list is a prompt without tokens, which is refused as that.
         return prompts or [""]
@@ -57,7 +58,10 @@ def _prompts(value: object) -> list[str] | list[list[int]]:
 
 
 def _bounded(entries: object) -> object:
-    """Why before: pydantic would collect an error for each of a million wrong entries."""
+    """Return the entries unless they are too many.
+
+    Why before their types: pydantic would collect an error for each of a million wrong entries.
+    """
     if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
         raise PydanticCustomError(
             "too_long",
@@ -71,6 +75,13 @@ def _listed(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
+OneBelow = Annotated[WholeNumber, Field(ge=-1, le=2**32 - 1)]
+"""Unsigned, or -1."""
+Texts = Annotated[list[str], ENTRIES]
+TokenIdList = Annotated[list[Unsigned], ENTRIES]
+Objects = Annotated[list[dict[str, Any]], ENTRIES]
+
+
 class Message(StrictBody):
     UNSUPPORTED_FIELDS = MESSAGE
     IGNORED_FIELDS = MESSAGE_NO_EFFECT
@@ -78,20 +89,13 @@ class Message(StrictBody):
 
     role: str
     content: Annotated[str | list[dict[str, str]] | None, PlainValidator(text_or_parts)] = None
-    """Nothing may stand for it in an answer or a result, and nowhere else."""
+    """It may be null in an assistant's or a tool's message, and in no other."""
     name: str | None = None
-    tool_calls: (
-        Annotated[
-            list[dict[str, Any]],
-            Field(fail_fast=True, max_length=MAX_ENTRIES),
-            BeforeValidator(call_entries),
-        ]
-        | None
-    ) = None
+    tool_calls: Annotated[Objects, BeforeValidator(call_entries)] | None = None
     tool_call_id: str | None = None
     """For templates that print it."""
     reasoning_content: str | None = None
-    """What an answer was thought out by, for templates that print it; as the next."""
+    """The reasoning before an answer, for templates that print it; so is the next."""
     reasoning: str | None = None
     refusal: str | None = None
     """An answer of OpenAI's own models, where it has no content."""
@@ -106,7 +110,7 @@ class Message(StrictBody):
             raise field_error("content", "is missing")
         if self.role == "tool" and not self.tool_call_id:
             raise field_error(
-                "tool_call_id", "is missing; it says which call this is the result of"
+                "tool_call_id", "is missing; it names the call that this is the result of"
             )
         return self
 
@@ -117,18 +121,17 @@ class StreamOptions(StrictBody):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    """vLLM's: each chunk says what its choice has used so far."""
+    """vLLM's: each chunk has the usage of its choice so far."""
     include_obfuscation: bool | None = None
 
 
 if TYPE_CHECKING:
-    SamplingBody = RequestBody
+    SamplingBody = PrioritizedBody
 else:
-    _WHOLE = Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None
     _NUMBERS = {
-        name: (_WHOLE if each.whole else float | None, None) for name, each in PARAMETERS.items()
+        name: (OneBelow if each.whole else float | None, None) for name, each in PARAMETERS.items()
     }
-    SamplingBody = create_model("SamplingBody", __base__=RequestBody, **_NUMBERS)
+    SamplingBody = create_model("SamplingBody", __base__=PrioritizedBody, **_NUMBERS)
     """A field for each of `headrace.sampling`'s parameters. Of a whole one, -1 is 0, as in vLLM."""
 
 
@@ -139,46 +142,35 @@ class Body(SamplingBody):
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)] | None = None
-    max_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
-    stop: Annotated[
-        Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None,
-        BeforeValidator(_listed),
-    ] = None
+    n: Count | None = None
+    max_tokens: Unsigned | None = None
+    stop: Annotated[Texts | None, BeforeValidator(_listed)] = None
     logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
     seed: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**64)] | None = None
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
-    user: str | None = None
     metadata: dict[str, Any] | None = None
 
     background: bool | None = None
-    """Ours, named as in OpenAI's Responses: it goes on without any reader."""
+    """Ours, named as in OpenAI's Responses: the request runs without any reader."""
 
     # vLLM's
-    prompt_logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
+    prompt_logprobs: Unsigned | None = None
     """In whole answers only."""
-    stop_token_ids: (
-        Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
-    ) = None
+    stop_token_ids: TokenIdList | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
-    """Each choice also says its output as token ids, end-of-sequence included; and its prompt."""
+    """Each choice also has its output and prompt as token ids, end-of-sequence included."""
     return_tokens_as_token_ids: bool | None = None
     """Logprobs name tokens `token_id:17`, of which no two are alike."""
-    min_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
-    bad_words: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = None
-    allowed_token_ids: (
-        Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
-    ) = None
-    truncate_prompt_tokens: Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None = None
+    min_tokens: Unsigned | None = None
+    bad_words: Texts | None = None
+    allowed_token_ids: TokenIdList | None = None
+    truncate_prompt_tokens: OneBelow | None = None
     """The last so many are read; -1: as many as there is room for."""
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     add_special_tokens: bool | None = None
     cache_salt: str | None = None
     request_id: str | None = None
-    priority: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**63)] | None = None
-    """Below 0 is interactive, above it bulk: in vLLM the lower goes first."""
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
@@ -191,76 +183,64 @@ class Body(SamplingBody):
     @model_validator(mode="after")
     def _fits_its_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError(
-                "stream_options",
-                "stream_options is allowed only when stream is true",
-                {"field": "stream_options"},
+            raise field_error(
+                "stream_options", "stream_options is allowed only when stream is true"
             )
-        if self.priority and self.service_tier not in (None, "auto"):
-            raise field_error("priority", "is set beside service_tier; one may be")
         if self.prompt_logprobs is not None and self.stream:
-            raise PydanticCustomError(
-                UNSUPPORTED,
-                "prompt_logprobs is not served in streams",
-                {"field": "prompt_logprobs"},
-            )
+            fact = "prompt_logprobs is not served in streams"
+            raise field_error("prompt_logprobs", fact, kind=UNSUPPORTED)
         return self
+
+    @property
+    def output_options(self) -> OutputOptions:
+        """Return what is sent beside the text."""
+        raise NotImplementedError
+
+    def _output_options(self, **own: Any) -> OutputOptions:
+        return OutputOptions(
+            prompt_logprobs=self.prompt_logprobs,
+            token_ids=bool(self.return_token_ids),
+            tokens_as_ids=bool(self.return_tokens_as_token_ids),
+            **own,
+        )
 
 
 class ChatBody(Body):
     UNSUPPORTED_FIELDS = CHAT
 
-    messages: Annotated[list[Message], Field(fail_fast=True, max_length=MAX_ENTRIES)]
-    tools: (
-        Annotated[
-            list[dict[str, Any]],
-            Field(fail_fast=True, max_length=MAX_ENTRIES),
-            BeforeValidator(tool_entries),
-        ]
-        | None
-    ) = None
+    messages: Annotated[list[Message], ENTRIES]
+    tools: Annotated[Objects, BeforeValidator(tool_entries)] | None = None
     """Read by `tools`, as the next two."""
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    max_completion_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
+    max_completion_tokens: Unsigned | None = None
     """The newer name of max_tokens; where both are set, this one counts."""
     logprobs: bool | None = None
-    top_logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
-    documents: (
-        Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
-    ) = None
+    top_logprobs: Unsigned | None = None
+    documents: Objects | None = None
     add_generation_prompt: bool | None = None
     """Unset: true, unless the last message is continued."""
     continue_final_message: bool | None = None
     echo: bool | None = None
-    """The text of the last message stands before each choice, if it is an assistant's."""
+    """The text of the last message comes before each choice, if it is an assistant's."""
+
+    @property
+    def output_options(self) -> OutputOptions:
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        return self._output_options(chat=True, logprobs=logprobs, echo_last_message=bool(self.echo))
 
     @model_validator(mode="after")
-    def _opens_or_continues(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.add_generation_prompt and self.continue_final_message:
             raise field_error(
                 "continue_final_message", "and add_generation_prompt cannot both be true"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _has_tools_to_choose_from(self) -> Self:
-        if self.tools:
-            return self
-        if self.tool_choice not in (None, "none"):
+        if not self.tools and self.tool_choice not in (None, "none"):
             raise field_error("tool_choice", "is allowed only when tools are offered")
-        if self.parallel_tool_calls is not None:
+        if not self.tools and self.parallel_tool_calls is not None:
             raise field_error("parallel_tool_calls", "is allowed only when tools are offered")
-        return self
-
-    @model_validator(mode="after")
-    def _likeliest_beside_the_chosen(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise PydanticCustomError(
-                "top_logprobs",
-                "top_logprobs is allowed only when logprobs is true",
-                {"field": "top_logprobs"},
-            )
+            raise field_error("top_logprobs", "top_logprobs is allowed only when logprobs is true")
         return self
 
 
@@ -271,20 +251,29 @@ class CompletionBody(Body):
     """Each has its own choices."""
     best_of: WholeNumber | None = None
     """Served only where it equals n."""
-    logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
+    logprobs: Unsigned | None = None
     echo: bool | None = None
-    """The prompt stands before each choice, in its logprobs too. With `max_tokens` 0 it is all
-    that is told, though one token is made."""
+    """The prompt comes before each choice, in its logprobs too. With `max_tokens` 0 nothing else
+    is returned, though one token is generated."""
+
+    @property
+    def output_options(self) -> OutputOptions:
+        echo = bool(self.echo)
+        return self._output_options(
+            chat=False,
+            logprobs=self.logprobs,
+            echo=echo,
+            echo_only=echo and self.max_tokens == 0,
+        )
 
     @model_validator(mode="after")
     def _no_choosing_among_more(self) -> Self:
         if self.best_of is not None and self.best_of != (self.n or 1):
-            raise PydanticCustomError(
-                UNSUPPORTED,
-                "best_of other than n is not served: choices are not ranked; ask for n and rank"
-                " them by their logprobs",
-                {"field": "best_of"},
+            fact = (
+                "best_of other than n is not served: choices are not ranked; request n and rank"
+                " them by their logprobs"
             )
+            raise field_error("best_of", fact, kind=UNSUPPORTED)
         return self
 
 

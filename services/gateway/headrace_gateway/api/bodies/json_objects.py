@@ -17,7 +17,7 @@ MAX_ENTRIES = 10_000
 
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Before UTF-8 it says nothing; .NET and PowerShell write it."""
+"""It has no meaning before UTF-8; .NET and PowerShell write it."""
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """What HTTP calls deflate."""
@@ -53,7 +53,7 @@ def read_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
 
 
 def texts_or_token_ids(value: object) -> list[str] | list[list[int]] | None:
-    """A text, token ids, or a list of either, as a list; None for anything else."""
+    """Return a text, token ids, or a list of either, as a list; None for anything else."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
@@ -68,7 +68,7 @@ def texts_or_token_ids(value: object) -> list[str] | list[list[int]] | None:
 
 
 def _plain(data: bytes, max_bytes: int) -> bytes:
-    """Without compression, which the first bytes show: no JSON begins like that.
+    """Return the body without compression, which its first bytes show: no JSON begins like that.
 
     Never more than the bound is unpacked, however much has been packed.
     """
@@ -89,7 +89,7 @@ def _plain(data: bytes, max_bytes: int) -> bytes:
 
 
 def are_token_ids(values: list[Any]) -> bool:
-    """Whether all are integers of 32 bits without sign; quick enough for a million."""
+    """Return whether all are unsigned integers of 32 bits; quick enough for a million."""
     if not values:
         return True
     return set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**32

@@ -18,21 +18,17 @@ class OutputOptions:
     tokens_as_ids: bool = False
     """vLLM's: logprobs name tokens by their ids."""
     echo_last_message: bool = False
-    """vLLM's echo of chat: the last message's text stands before each choice."""
+    """vLLM's echo of chat: the last message's text comes before each choice."""
     echo: bool = False
-    """The prompt stands before each choice."""
+    """The prompt comes before each choice."""
     echo_only: bool = False
     """Only the echo was requested, and no output."""
 
     @property
     def any_requested(self) -> bool:
         widths = (self.logprobs, self.prompt_logprobs)
-        return (
-            self.echo
-            or self.echo_last_message
-            or self.token_ids
-            or any(width is not None for width in widths)
-        )
+        any_width = any(width is not None for width in widths)
+        return any_width or self.echo or self.echo_last_message or self.token_ids
 
     @property
     def engine_prompt_logprobs(self) -> int | None:

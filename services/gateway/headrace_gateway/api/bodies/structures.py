@@ -12,28 +12,19 @@ from headrace_gateway.api.bodies.generation import Body
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES
 from headrace_gateway.base.quoting import quoted
 
-_FIELDS = (
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-)
-
 
 def requested_structure(body: Body) -> tuple[Structure, str] | None:
     """Return the structure and the field that requests it; None for free text.
 
     Raises:
-        InvalidRequest: it is malformed, or two fields ask.
+        InvalidRequest: it is malformed, or two fields request one.
         Unsupported: it is of an unknown kind.
     """
     found = [
         (structure, name)
-        for name in _FIELDS
+        for name, read in _READERS.items()
         if (value := getattr(body, name)) is not None
-        and (structure := _READERS[name](value, name)) is not None
+        and (structure := read(value, name)) is not None
     ]
     if len(found) > 1:
         names = " and ".join(name for _, name in found)
@@ -65,7 +56,7 @@ def _response_format(response_format: dict[str, Any], field: str) -> Structure |
 
 
 def _name_beside(value: dict[str, Any]) -> str | None:
-    """Return where a schema stands beside the type.
+    """Return which field beside the type has a schema.
 
     It is `schema` for llama.cpp, Fireworks and Together, and `value` for TGI, and so for Hugging
     Face's InferenceClient, which sends that whatever shape it is given.
@@ -76,13 +67,13 @@ def _name_beside(value: dict[str, Any]) -> str | None:
 def _named_schema(value: object, field: str) -> Structure:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{field} should be an object", field=field)
-    # strict needs no look: what is served is always held to.
+    # strict is not read: a schema that is served is always enforced.
     _require_only(value, ("name", "description", "schema", "strict"), field)
     return _schema(value.get("schema"), f"{field}.schema")
 
 
 def _structural_tag(value: dict[str, Any], field: str) -> dict[str, Any]:
-    """Today's shape, also where the older one was sent."""
+    """Return the current shape, also of the older one."""
     if "format" in value:
         _require_only(value, ("type", "format"), field)
         return value
@@ -111,7 +102,7 @@ def _structured_outputs(value: dict[str, Any], field: str) -> Structure:
         raise Unsupported(f"{field}.{name[:64]} is not served", field=f"{field}.{name[:64]}")
     if len(given) != 1:
         raise InvalidRequest(
-            f"{field} should say exactly one of {', '.join(_OUTPUTS)}; it says {len(given)}",
+            f"{field} should have exactly one of {', '.join(_OUTPUTS)}; it has {len(given)}",
             field=field,
         )
     ((name, each),) = given.items()
@@ -132,6 +123,10 @@ def _grammar(value: object, field: str) -> Structure:
     return Structure(ebnf=_text(value, field))
 
 
+def _tag(value: object, field: str) -> Structure:
+    return Structure(structural_tag=_text(value, field))
+
+
 def _choice(value: object, field: str) -> Structure:
     if not isinstance(value, list) or not 0 < len(value) <= MAX_ENTRIES:
         raise InvalidRequest(f"{field} should be a list of 1 to {MAX_ENTRIES} texts", field=field)
@@ -143,10 +138,6 @@ def _json_object(value: object, field: str) -> Structure:
     if value is not True:
         raise InvalidRequest(f"{field} should be true", field=field)
     return Structure(json_object=JsonObject())
-
-
-def _tag(value: object, field: str) -> Structure:
-    return Structure(structural_tag=_text(value, field))
 
 
 def _text(value: object, field: str) -> str:
@@ -167,10 +158,10 @@ _OPTIONS: dict[str, tuple[bool, ...]] = {
     # Between tokens of JSON there is one space or none anyway.
     "disable_any_whitespace": (False, True),
     "disable_additional_properties": (False,),
-    # Nothing falls back: what cannot be held to is refused.
+    # There is no fallback: a structure that cannot be enforced is refused.
     "disable_fallback": (False, True),
 }
-"""Values in vLLM's `structured_outputs` that ask for nothing which would not be so without them."""
+"""Values in vLLM's `structured_outputs` that change nothing."""
 
 _OUTPUTS: dict[str, Callable[[object, str], Structure]] = {
     "json": _schema,

@@ -11,18 +11,18 @@ from headrace_gateway.request.tools import Choice, Tool, Tools, as_object
 
 
 def requested_tools(body: ChatBody) -> Tools:
-    """Raises InvalidRequest or Unsupported, naming the field."""
+    """
+    Raises:
+        InvalidRequest: a tool or the choice of one is malformed; the error names the field.
+        Unsupported: it is of a type that is not served.
+    """
     offered = tuple(_tool(entry, f"tools[{i}]") for i, entry in enumerate(body.tools or ()))
-    choice, only = _choice(body.tool_choice, has_tools=bool(offered))
+    choice, only = _choice(body.tool_choice)
     return Tools(offered, choice, only, parallel=body.parallel_tool_calls is not False)
 
 
 def _tool(entry: dict[str, Any], field: str) -> Tool:
-    if entry.get("type") != "function":
-        raise Unsupported(
-            f"{field}: type {quoted(str(entry.get('type')))} is not served", field=f"{field}.type"
-        )
-    function = _object(entry.get("function"), f"{field}.function")
+    function = _function(entry, field, ("function",))
     name, description = function.get("name"), function.get("description") or ""
     if not isinstance(name, str) or not isinstance(description, str):
         raise InvalidRequest(f"{field}.function.name is missing", field=f"{field}.function.name")
@@ -32,14 +32,12 @@ def _tool(entry: dict[str, Any], field: str) -> Tool:
     return Tool(name, description, parameters, strict=function.get("strict") is True)
 
 
-def _choice(value: str | dict[str, Any] | None, *, has_tools: bool) -> tuple[Choice, str]:
+def _choice(value: str | dict[str, Any] | None) -> tuple[Choice, str]:
     match value:
         case None | "auto":
             return "auto", ""
-        case "none":
-            return "none", ""
-        case "required":
-            return "required", ""
+        case "none" | "required":
+            return value, ""
         case {"type": "function", "function": {"name": str(name)}}:
             return "required", name or "?"
     raise Unsupported("tool_choice of this kind is not served", field="tool_choice")
@@ -68,22 +66,32 @@ def template_message(message: Message, field: str) -> dict[str, Any]:
 
 
 def _call(call: dict[str, Any], field: str) -> dict[str, Any]:
-    if call.get("type") not in ("function", None):
-        raise Unsupported(
-            f"{field}: type {quoted(str(call['type']))} is not served", field=f"{field}.type"
-        )
-    function = _object(call.get("function"), f"{field}.function")
+    function = _function(call, field, ("function", None))
     name = function.get("name")
     if not isinstance(name, str) or "arguments" not in function:
         raise InvalidRequest(f"{field}.function needs a name and arguments", field=field)
     arguments = function["arguments"]
     if not isinstance(arguments, str | dict | None):
         raise InvalidRequest(f"{field}.function.arguments should be a text", field=field)
-    return {
-        "id": str(call.get("id") or ""),
-        "type": "function",
-        "function": {"name": name, "arguments": as_object(arguments)},
-    }
+    return tool_call(str(call.get("id") or ""), name, as_object(arguments))
+
+
+def tool_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    """Return a tool call as OpenAI and chat templates have it; templates take objects."""
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def _function(entry: dict[str, Any], field: str, types: tuple[str | None, ...]) -> dict[str, Any]:
+    """Return the function of a tool or of a call.
+
+    Raises:
+        Unsupported: it is of another type.
+        InvalidRequest: it has none.
+    """
+    if (kind := entry.get("type")) not in types:
+        raise Unsupported(f"{field}: type {quoted(str(kind))} is not served", field=f"{field}.type")
+    return _object(entry.get("function"), f"{field}.function")
 
 
 def _object(value: object, field: str) -> dict[str, Any]:

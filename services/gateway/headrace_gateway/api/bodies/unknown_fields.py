@@ -31,7 +31,7 @@ class UnknownFields:
 
     @property
     def header(self) -> str:
-        """A bounded list for a header, in ASCII; empty if all fields are known."""
+        """Return a bounded list for a header, in ASCII; empty if all fields are known."""
         names = [quote(name, safe=_PLAIN) for name in self.named]
         more = self.count - len(names)
         return ", ".join([*names, f"and {more} more"] if more > 0 else names)

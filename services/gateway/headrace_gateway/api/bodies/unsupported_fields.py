@@ -1,8 +1,8 @@
 """Fields of OpenAI's and vLLM's bodies that do nothing here, or are not served.
 
-A field that cannot change the answer is taken and does nothing. One that would change it and is
-not served is refused, unless it has a value that means "not used": so that nobody believes a field
-has worked that has not. A field that is not in the bodies and not in these tables is unknown.
+A field that cannot change the answer is accepted and does nothing. One that would change it and is
+not served is refused, unless it has a value that means "not used": a caller should not believe that
+it has worked. A field that is not in the bodies and not in these tables is unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IgnoredFields = Mapping[str, str]
 """Name to why the answer does not depend on it."""
 
 _NO_BEAM = "beam search is not served: tokens are drawn or greedy"
-_PASSED_ON = "what a client says of the model's template is not taken over"
+_PASSED_ON = "a client's chat template is not used"
 _NO_AUDIO = "only text is made"
 _TEXT_ALONE = "only text is read"
 _LOADED = "chosen where the worker is configured, not by a request"
@@ -46,12 +46,12 @@ CHAT: UnsupportedFields = {
     "chat_template_kwargs": UnsupportedField(({},), "not passed to the template"),
     "function_call": UnsupportedField(("none", "auto"), "use tool_choice"),
     "functions": UnsupportedField(([],), "use tools"),
-    "include_reasoning": UnsupportedField((True,), "reasoning is not told apart from the answer"),
+    "include_reasoning": UnsupportedField((True,), "reasoning is not separated from the answer"),
     "modalities": UnsupportedField((["text"],), _NO_AUDIO),
     "moderation": UnsupportedField((), "nothing is moderated"),
     "prediction": UnsupportedField((), "nothing is computed from a prediction"),
     "reasoning_effort": UnsupportedField(("none",), "not passed to the template"),
-    "verbosity": UnsupportedField(("medium",), "say it in a message"),
+    "verbosity": UnsupportedField(("medium",), "request it in a message"),
     "web_search_options": UnsupportedField((), "nothing is looked up"),
 }
 
@@ -103,7 +103,7 @@ TOKENIZE_CONTENT: UnsupportedFields = {
 
 MESSAGE: UnsupportedFields = {"audio": UnsupportedField((), _TEXT_ALONE)}
 
-_KNOWN_CALLER = "it says who asks, which changes no answer"
+_KNOWN_CALLER = "it names the end user, which changes no answer"
 _CACHES = "beginnings are cached anyway, and the answer is the same"
 
 BODY_NO_EFFECT: IgnoredFields = {

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError, to_json
 
-from headrace_gateway.api.bodies.convert import priority_of
 from headrace_gateway.api.bodies.entries import documents_of
 from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
-from headrace_gateway.api.bodies.strict_body import (
-    RequestBody,
-    WholeNumber,
-    field_error,
-)
+from headrace_gateway.api.bodies.strict_body import Count, PrioritizedBody
 from headrace_gateway.api.bodies.unsupported_fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
-
-_UINT32 = 2**32 - 1
-Count = Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)]
+from headrace_gateway.request.vectors import values_of
 
 
 def inputs_of(value: object) -> list[str] | list[list[int]]:
-    """A text, token ids, or a list of either."""
+    """Return a text, token ids, or a list of either, as a list."""
     if (inputs := texts_or_token_ids(value)) is not None:
         return inputs
     raise PydanticCustomError(
@@ -33,23 +26,13 @@ def inputs_of(value: object) -> list[str] | list[list[int]]:
     )
 
 
-class VectorBody(RequestBody):
+class VectorBody(PrioritizedBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = VECTOR_NO_EFFECT
 
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
-    priority: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**63)] | None = None
-    """vLLM's, beside no service_tier: below 0 is interactive, above it bulk."""
-    user: str | None = None
-
-    @model_validator(mode="after")
-    def _has_one_priority(self) -> Self:
-        if self.priority and self.service_tier not in (None, "auto"):
-            raise field_error("priority", "is set beside service_tier; one may be")
-        return self
 
 
 class EmbeddingsBody(VectorBody):
@@ -69,7 +52,7 @@ class RerankBody(VectorBody):
     documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
     return_documents: bool | None = None
-    """Unset: they are returned, as Jina and vLLM do."""
+    """Unset: /v1/rerank returns them, as Jina and vLLM do, and /v2/rerank does not, as Cohere."""
 
 
 def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]:
@@ -81,31 +64,31 @@ def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]
     ]
 
 
-def embeddings_request(body: EmbeddingsBody, call: Call) -> VectorRequest:
-    return vector_request(body, call, text_inputs(body.input, "input"), name="input")
+def vector_json(vector: bytes) -> bytes:
+    """Return the numbers of a vector as a JSON list."""
+    return to_json(values_of(vector).tolist())
 
 
-def rerank_request(body: RerankBody, call: Call) -> VectorRequest:
-    """Its inputs are the documents."""
-    documents = [Text(text, f"documents[{i}]") for i, text in enumerate(body.documents)]
-    return vector_request(body, call, list[AnyInput](documents), name="documents")
+def texts(values: Sequence[str], field: str) -> list[Text]:
+    """Return the entries of a list, each by its place in the field."""
+    return [Text(value, f"{field}[{i}]") for i, value in enumerate(values)]
 
 
 def vector_request(
-    body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str
+    body: VectorBody, call: Call, inputs: Sequence[AnyInput], *, name: str
 ) -> VectorRequest:
     return VectorRequest(
         request_id=call.request_id,
         model=body.model,
         inputs=inputs,
-        priority=priority_of(body.priority, body.service_tier),
+        priority=body.lane_priority,
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
         caller=call.caller,
         names={
             "inputs": name,
-            "priority": "priority" if body.priority else "service_tier",
+            "priority": body.priority_field,
             "truncate_tokens": "truncate_prompt_tokens",
         },
     )

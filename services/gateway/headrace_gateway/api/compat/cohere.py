@@ -6,17 +6,16 @@ import dataclasses
 import math
 from typing import Annotated
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
-from headrace_gateway.api.bodies.entries import documents_of
 from headrace_gateway.api.bodies.strict_body import OptionalModel, WholeNumber
 from headrace_gateway.api.bodies.unsupported_fields import RERANK_V2
-from headrace_gateway.api.bodies.vectors import Count, VectorBody, vector_request
+from headrace_gateway.api.bodies.vectors import RerankBody, texts, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.api.http.errors import COHERE_ERRORS
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.request.generation_request import WHOLE_CONTEXT, AnyInput, Text
+from headrace_gateway.request.generation_request import WHOLE_CONTEXT
 from headrace_gateway.submit.embedding import Query, Ranked
 
 _DOCUMENT_TOKENS = 4096
@@ -25,25 +24,19 @@ _SEARCH_UNIT_DOCUMENTS = 100
 """Documents that Cohere bills as one search unit."""
 
 
-class RerankV2Body(VectorBody):
+class RerankV2Body(RerankBody):
     UNSUPPORTED_FIELDS = RERANK_V2
 
     model: OptionalModel = ""
-    query: str
-    documents: Annotated[list[str], PlainValidator(documents_of)]
-    top_n: Count | None = None
     max_tokens_per_doc: Annotated[WholeNumber, Field(ge=1, lt=2**32)] | None = None
-    return_documents: bool | None = None
-    """Unset: they are not returned."""
 
 
 @endpoint(RerankV2Body, errors=COHERE_ERRORS, tasks=RELEVANCE)
 async def rerank(http: HttpCall, body: RerankV2Body) -> None:
     check_top_n(body.top_n)
     most = body.max_tokens_per_doc or _DOCUMENT_TOKENS
-    texts = await _truncate(http.services, body.model, body.documents, most)
-    documents: list[AnyInput] = [Text(text, f"documents[{i}]") for i, text in enumerate(texts)]
-    request = vector_request(body, http.call, documents, name="documents")
+    cut = await _truncate(http.services, body.model, body.documents, most)
+    request = vector_request(body, http.call, texts(cut, "documents"), name="documents")
     truncate_tokens = body.truncate_prompt_tokens or WHOLE_CONTEXT
     request = dataclasses.replace(request, truncate_tokens=truncate_tokens)
     async with http.services.embedding.ranked(Query(request, body.query)) as ranked:
@@ -60,7 +53,7 @@ async def _truncate(
     """
     served = services.catalog.get(model)
     max_tokens = min(max_tokens, served.card.context_tokens)
-    # Why before: what no token count could let through is not tokenised.
+    # Why before: text that is too long for any tokenizer is not tokenized.
     characters = max_tokens * services.settings.max_prompt_characters_per_token
     return await served.tokenizer.beginnings([text[:characters] for text in texts], max_tokens)
 

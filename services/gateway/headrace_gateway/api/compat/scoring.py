@@ -12,8 +12,8 @@ from headrace_gateway.api.bodies.strict_body import OptionalModel
 from headrace_gateway.api.bodies.unsupported_fields import SCORE
 from headrace_gateway.api.bodies.vectors import VectorBody, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
-from headrace_gateway.checks.inputs import MAX_INPUTS
-from headrace_gateway.request.generation_request import AnyInput, Text
+from headrace_gateway.checks.inputs import check_input_count
+from headrace_gateway.request.generation_request import Text
 from headrace_gateway.submit.embedding import Scored
 
 _SIDES = (
@@ -22,7 +22,7 @@ _SIDES = (
     ("data_1", "data_2"),
     ("text_1", "text_2"),
 )
-"""What vLLM has called the two sides."""
+"""The names that versions of vLLM have for the two sides."""
 
 
 def _texts(value: object) -> list[str]:
@@ -50,7 +50,7 @@ class ScoreBody(VectorBody):
 
     @property
     def sides(self) -> tuple[str, str]:
-        """The names of its two sides."""
+        """Return the names of its two sides."""
         return next(
             pair for pair in _SIDES if all(getattr(self, name) is not None for name in pair)
         )
@@ -75,7 +75,7 @@ async def score(http: HttpCall, body: ScoreBody) -> None:
     first, second = body.sides
     queries, documents = _named(body, first), _named(body, second)
     _check_counts(first, len(queries), second, len(documents))
-    request = vector_request(body, http.call, list[AnyInput](documents), name=second)
+    request = vector_request(body, http.call, documents, name=second)
     async with http.services.embedding.scored(request, queries) as scored:
         await http.reply.send_json(_response(scored, http.call.request_id))
 
@@ -86,11 +86,8 @@ def _named(body: ScoreBody, name: str) -> list[Text]:
 
 
 def _check_counts(first: str, queries: int, second: str, documents: int) -> None:
-    for name, count in ((first, queries), (second, documents)):
-        if not 1 <= count <= MAX_INPUTS:
-            raise InvalidRequest(
-                f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
-            )
+    check_input_count(queries, first)
+    check_input_count(documents, second)
     if queries not in (1, documents):
         raise InvalidRequest(
             f"{first} has {queries} texts and {second} has {documents}; {first} may have one for"

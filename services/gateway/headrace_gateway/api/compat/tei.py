@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field, PlainValidator
-from pydantic_core import to_json
+from pydantic import PlainValidator
 
 from headrace.errors import Unsupported
 from headrace.v1.common_pb2 import ModelTask
-from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES
-from headrace_gateway.api.bodies.strict_body import OptionalModel
+from headrace_gateway.api.bodies.strict_body import ENTRIES, Count, OptionalModel
 from headrace_gateway.api.bodies.unsupported_fields import TEI_EMBED, TEI_RERANK
 from headrace_gateway.api.bodies.vectors import (
-    Count,
     VectorBody,
     inputs_of,
     text_inputs,
+    texts,
+    vector_json,
     vector_request,
 )
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint, has_member
 from headrace_gateway.api.http.errors import TEI_ERRORS
-from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
     AnyInput,
-    Text,
     VectorRequest,
 )
-from headrace_gateway.request.vectors import unit, values_of
-from headrace_gateway.submit.embedding import Embedded, Query
+from headrace_gateway.request.vectors import unit
+from headrace_gateway.submit.embedding import Query
 
 _HAS_TEXTS, _HAS_DOCUMENTS = has_member("texts"), has_member("documents")
 
@@ -56,7 +53,7 @@ class RerankTextsBody(TeiBody):
     UNSUPPORTED_FIELDS = TEI_RERANK
 
     query: str
-    texts: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)]
+    texts: Annotated[list[str], ENTRIES]
     return_text: bool | None = None
 
 
@@ -78,13 +75,13 @@ async def embed(http: HttpCall, body: EmbedBody) -> None:
     async with http.services.embedding.embedded(
         request, dimensions=body.dimensions, prompt_name=body.prompt_name
     ) as embedded:
-        await http.reply.send_pieces(joined_chunks(_vectors(embedded, normalised=normalised)))
+        vectors = map(unit, embedded.vectors) if normalised else embedded.vectors
+        await http.reply.send_list(b"[", map(vector_json, vectors), b"]")
 
 
 @endpoint(RerankTextsBody, errors=TEI_ERRORS, tasks=RELEVANCE, fits=_is_rerank_of_texts)
 async def rerank(http: HttpCall, body: RerankTextsBody) -> None:
-    texts: list[AnyInput] = [Text(text, f"texts[{i}]") for i, text in enumerate(body.texts)]
-    query = Query(_request(body, http, texts, "texts"), body.query)
+    query = Query(_request(body, http, texts(body.texts, "texts"), "texts"), body.query)
     async with http.services.embedding.ranked(query) as ranked:
         ranks = [
             {"index": index}
@@ -95,18 +92,10 @@ async def rerank(http: HttpCall, body: RerankTextsBody) -> None:
         await http.reply.send_json(ranks)
 
 
-def _request(body: TeiBody, http: HttpCall, inputs: list[AnyInput], name: str) -> VectorRequest:
+def _request(body: TeiBody, http: HttpCall, inputs: Sequence[AnyInput], name: str) -> VectorRequest:
     request = vector_request(body, http.call, inputs, name=name)
     return dataclasses.replace(
         request,
         truncate_tokens=WHOLE_CONTEXT if body.truncate else body.truncate_prompt_tokens,
         names={**request.names, "truncate_tokens": "truncate"},
     )
-
-
-async def _vectors(embedded: Embedded, *, normalised: bool) -> AsyncIterator[bytes]:
-    yield b"["
-    async for index, vector in cooperatively(enumerate(embedded.vectors)):
-        printed = to_json(values_of(unit(vector) if normalised else vector).tolist())
-        yield (b"," if index else b"") + printed
-    yield b"]"

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
-from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import ModelTask, SamplingParameters
 from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody
@@ -15,6 +14,7 @@ from headrace_gateway.api.bodies.json_objects import are_token_ids
 from headrace_gateway.api.bodies.strict_body import OptionalModel, RequestBody
 from headrace_gateway.api.bodies.unsupported_fields import TOKENIZE_CONTENT
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint, has_member
+from headrace_gateway.checks.validation import check_vocabulary
 from headrace_gateway.models.catalog import ServedModel
 from headrace_gateway.request.generation_request import GenerationRequest, Text
 
@@ -62,12 +62,7 @@ class DetokenizeBody(RequestBody):
 @endpoint(DetokenizeBody)
 async def detokenize(http: HttpCall, body: DetokenizeBody) -> None:
     served = http.services.catalog.get(body.model)
-    size = served.card.vocabulary_size
-    if (highest := max(body.tokens, default=0)) >= size:
-        raise InvalidRequest(
-            f"tokens has token id {highest}; model {served.card.model} has ids 0 to {size - 1}",
-            field="tokens",
-        )
+    check_vocabulary(body.tokens, served.card, "tokens")
     text = await served.tokenizer.spelled_out(body.tokens)
     await http.reply.send_json({"prompt": text, "content": text})
 
@@ -120,7 +115,7 @@ def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> 
 
 
 def _piece(octets: bytes) -> str | list[int]:
-    """As text, or its bytes where they are no whole characters."""
+    """Return a token's text, or its bytes where they are no whole characters."""
     try:
         return octets.decode()
     except UnicodeDecodeError:

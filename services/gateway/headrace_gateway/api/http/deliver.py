@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace_gateway.api.http.endpoint import HttpCall
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.base.keepalive import kept_alive
-from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.generation import Queued
@@ -22,7 +22,7 @@ class ResponseFormat(Protocol):
 
     @property
     def eager(self) -> bool:
-        """Whether a stream opens on admission, or with its first deltas.
+        """Return whether a stream opens on admission, or with its first deltas.
 
         A request that fails in its lane has its own HTTP status where the stream opens late.
         """
@@ -30,7 +30,7 @@ class ResponseFormat(Protocol):
 
     def opening(self) -> str: ...
 
-    def events(self, news: Iterable[ChoiceDelta]) -> str:
+    def events(self, deltas: Iterable[ChoiceDelta]) -> str:
         """Return the events of these deltas; may be empty."""
         ...
 
@@ -68,18 +68,16 @@ def _state(queued: Queued | None) -> str:
 
 
 async def deliver(
-    answer: Answer, reply: Reply, response_format: ResponseFormat, *, alive: GatewaySettings | None
+    answer: Answer, http: HttpCall, response_format: ResponseFormat, *, stream: bool
 ) -> None:
-    """Send an answer to its end and settle it; if this is cancelled, the answer is abandoned.
-
-    Args:
-        alive: the settings by which a stream is kept alive; None for an answer in one piece.
-    """
+    """Send an answer to its end and settle it; if this is cancelled, the answer is abandoned."""
+    reply, settings = http.reply, http.services.settings
+    reply.request_id = answer.request.request_id
     async with answer:
         try:
-            if alive is not None:
+            if stream:
                 async with kept_alive(
-                    reply, lambda: response_format.keep_alive(answer.queued), alive
+                    reply, lambda: response_format.keep_alive(answer.queued), settings
                 ):
                     await _stream(answer, reply, response_format)
             else:
@@ -107,12 +105,12 @@ async def _stream(answer: Answer, reply: Reply, response_format: ResponseFormat)
     if response_format.eager:
         await reply.send_events(opening, last=False)
         opening = ""
-    async for news in answer:
+    async for deltas in answer:
         if answer.queued is not None:
             if queued := response_format.queued(answer.queued):
                 await reply.send_events(queued, last=False)
             continue
-        events = response_format.events(news)
+        events = response_format.events(deltas)
         if answer.complete:
             events += response_format.ending(answer.usage())
         # Why not the opening alone: a failure that comes first keeps its HTTP status.

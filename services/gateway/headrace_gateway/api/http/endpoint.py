@@ -18,35 +18,32 @@ becomes an error in the endpoint's format. The OpenAPI document is made from the
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 
+from headrace.errors import HeadraceError, InternalError
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.api.bodies.strict_body import RequestBody
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import OPENAI_ERRORS, ErrorFormat
 from headrace_gateway.api.http.read_body import read_body
-from headrace_gateway.api.http.reply import Reply, handle_errors
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.reply import Reply
+from headrace_gateway.api.http.services import ApiServicer, ApiServices
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.request.tasks import only_model
+
+log = logging.getLogger(__name__)
 
 AnyBody = TypeVar("AnyBody", bound=RequestBody)
 
 RELEVANCE = (ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
 """Tasks of models that score how relevant a document is to a query."""
-
-
-class Service(Protocol):
-    """A gRPC service whose methods are made here."""
-
-    @property
-    def services(self) -> ApiServices: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +60,17 @@ class HttpCall:
 async def http_call(
     services: ApiServices, context: Context, api: str, errors: ErrorFormat
 ) -> AsyncIterator[HttpCall]:
-    """Answer a call inside of the `with`; what is raised there is reported to the caller."""
+    """Answer a call inside of the `with`; what is raised there is reported to the caller once."""
     call = call_of(context)
     with CallCounter(api) as counter:
         reply = Reply(context, errors, call.request_id, counter)
-        async with handle_errors(reply):
+        try:
             yield HttpCall(services, call, reply, counter)
+        except HeadraceError as error:
+            await reply.fail(error)
+        except Exception:
+            log.exception("call.broken", extra={"request_id": reply.request_id})
+            await reply.fail(InternalError("the gateway failed; its log says how"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def post(*endpoints: Endpoint[Any]) -> Any:
     when its caller leaves is not notified, but only closed some time later.
     """
 
-    async def handler(self: Service, request: HttpBody, context: Context) -> None:
+    async def handler(self: ApiServicer, request: HttpBody, context: Context) -> None:
         data = request.data
         chosen = next((each for each in endpoints if each.fits(data)), endpoints[-1])
         async with http_call(self.services, context, "openai", chosen.errors) as http:
@@ -127,7 +129,7 @@ def post(*endpoints: Endpoint[Any]) -> Any:
 def get(find: Callable[[ApiServices, Any], object]) -> Any:
     """Make the gRPC handler of a path without a body, which answers with JSON."""
 
-    async def handler(self: Service, request: Any, context: Context) -> None:
+    async def handler(self: ApiServicer, request: Any, context: Context) -> None:
         async with http_call(self.services, context, "openai", OPENAI_ERRORS) as http:
             await http.reply.send_json(find(self.services, request))
 

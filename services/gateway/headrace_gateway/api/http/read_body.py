@@ -38,11 +38,8 @@ def read_body(
 
 
 def _is_strict(call: Call, limits: GatewaySettings) -> bool:
-    match call.headers.get(STRICT_HEADER, "").strip().lower():
-        case "":
-            return limits.strict_fields
-        case "true":
-            return True
-        case "false":
-            return False
-    raise InvalidRequest(f"{STRICT_HEADER} should be true or false", field=STRICT_HEADER)
+    values = {"": limits.strict_fields, "true": True, "false": False}
+    strict = values.get(call.headers.get(STRICT_HEADER, "").strip().lower())
+    if strict is None:
+        raise InvalidRequest(f"{STRICT_HEADER} should be true or false", field=STRICT_HEADER)
+    return strict

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
 
 from google.api.httpbody_pb2 import HttpBody
 
-from headrace.errors import HeadraceError, InternalError
+from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import ErrorFormat, Headers, HttpResponse
 from headrace_gateway.base.calls import Context
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +70,10 @@ class Reply:
         await self._send(HttpResponse(202, data, (location,)), JSON)
         self._finish()
 
-    async def send_pieces(self, pieces: AsyncIterable[bytes]) -> None:
-        """Send a large JSON body piece by piece."""
-        async for piece in pieces:
-            if self._head_sent:
-                await self._context.write(HttpBody(data=piece))
-            else:
-                await self._send(HttpResponse(200, piece), JSON)
+    async def send_list(self, start: bytes, entries: Iterable[bytes], end: bytes) -> None:
+        """Send a large JSON body piece by piece: a list of entries between its start and end."""
+        async for piece in joined_chunks(_listed(start, entries, end)):
+            await self._send(HttpResponse(200, piece), JSON)
         self._finish()
 
     async def open_stream(self) -> None:
@@ -93,10 +90,7 @@ class Reply:
                 self._finish()
 
     async def _write_events(self, events: str) -> None:
-        if self._head_sent:
-            await self._context.write(HttpBody(data=events.encode()))
-        else:
-            await self._send(HttpResponse(200, events.encode(), _STREAM_HEADERS), EVENT_STREAM)
+        await self._send(HttpResponse(200, events.encode(), _STREAM_HEADERS), EVENT_STREAM)
         self._last_write_s = asyncio.get_running_loop().time()
 
     async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
@@ -114,6 +108,10 @@ class Reply:
         self._finish(error)
 
     async def _send(self, response: HttpResponse, content_type: str) -> None:
+        """Send the body, or a further piece of it, whose head has been sent with the first."""
+        if self._head_sent:
+            await self._context.write(HttpBody(data=response.body))
+            return
         self._head_sent = True
         status = (("x-hr-status", str(response.status)),) if response.status != 200 else ()
         head = (("x-request-id", self.request_id), *status, *response.headers)
@@ -125,13 +123,8 @@ class Reply:
         self._counter.finish(error)
 
 
-@asynccontextmanager
-async def handle_errors(reply: Reply) -> AsyncIterator[None]:
-    """Report to the caller whatever is raised inside, and log it once."""
-    try:
-        yield
-    except HeadraceError as error:
-        await reply.fail(error)
-    except Exception:
-        log.exception("call.broken", extra={"request_id": reply.request_id})
-        await reply.fail(InternalError("the gateway failed; its log says how"))
+async def _listed(start: bytes, entries: Iterable[bytes], end: bytes) -> AsyncIterator[bytes]:
+    yield start
+    async for index, entry in cooperatively(enumerate(entries)):
+        yield b"," + entry if index else entry
+    yield end

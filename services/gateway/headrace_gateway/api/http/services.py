@@ -1,4 +1,4 @@
-"""What the handlers of every API are served with."""
+"""What the handlers of every API use."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ class ApiServices:
     requests: Directory
     fleet: Fleet
     settings: GatewaySettings
+
+
+class ApiServicer:
+    """The base of the gRPC services whose handlers use `ApiServices`."""
+
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services

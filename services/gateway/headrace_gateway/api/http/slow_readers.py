@@ -1,8 +1,20 @@
-"""Callers that do not read: what is written to them waits, and at last they are cut.
+"""Ends the streams of clients that have stopped reading.
 
-What waits for a reader has bounds of its own: token ids up to the request's bound, here one piece,
-behind it the windows of gRPC and Envoy's buffers. Only the time had none, and an answer that no
-client reads would keep its place among the open requests for ever.
+What waits for a client has bounds: token ids up to the request's bound, one piece here, and the
+windows of gRPC and Envoy's buffers behind it. This bounds its time, too: otherwise an answer that
+is not read would stay among the open requests for ever.
+
+For a `stall_s` of 30 and a client that stops reading a stream while its window is full:
+
+    t = 0 s    `write(a)` starts a task that writes `a`, and waits for it; the timer is set for 30 s
+    t = 10 s   the client reads once: `a` is taken, and `write(a)` returns
+    t = 11 s   `write(b)` waits; the client reads nothing more
+    t = 30 s   the timer fires: `b` has waited for 19 s only, so the timer is set for 11 s more
+    t = 41 s   it fires again: `write(b)` raises SlowReader, and the handler wants to report that
+    t = 41 s   its `write(error)` waits behind `b`, for another 30 s
+    t = 71 s   `write(error)` raises SlowReader: the call ends with the error as its status
+
+If the client reads again at 60 s, it gets `b` and the error, which end the stream.
 """
 
 from __future__ import annotations
@@ -23,15 +35,15 @@ from headrace_gateway.base.calls import Context
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 64 * 1024
-"""Of an HTTP body in one write, so that whoever reads slowly is seen to read."""
+"""The size of an HTTP body in one write: a client that reads slowly takes a piece in time."""
 _ABORT_S = 1.0
-"""For the status of a call that is cut: it goes out behind what waits, whenever that is."""
+"""The time to send the status of a call that is ended; it may stay behind what waits."""
 
 
 class BoundedWrites:
-    """A call's context whose `write` gives up on a reader; all else is the context's own.
+    """A call's context whose `write` has a timeout; all else is the context's own.
 
-    A write that was given up on still waits. The next one, which says why, waits behind it.
+    A write that timed out still waits. The next one, with the error, waits behind it.
     """
 
     def __init__(self, context: Context, stall_s: float) -> None:
@@ -48,7 +60,7 @@ class BoundedWrites:
         return getattr(self._context, name)
 
     async def write(self, message: Any) -> None:
-        """Returns when the transport has taken it.
+        """Write a message; return when the transport has taken it.
 
         Raises:
             SlowReader: it took nothing for `stall_s`.
@@ -70,7 +82,7 @@ class BoundedWrites:
         taken.result()
 
     async def _wait(self, writing: asyncio.Task[None]) -> None:
-        """Until it is taken, or has waited for `stall_s`."""
+        """Wait until the message is taken, or has waited for `stall_s`."""
         # Why not asyncio.wait: its timer for every token costs more than the token's write.
         self._flushed, self._began_s = self._loop.create_future(), self._loop.time()
         writing.add_done_callback(self._wake)
@@ -87,7 +99,7 @@ class BoundedWrites:
             self._flushed.set_result(None)
 
     def _check_timer(self) -> None:
-        """The timer of all writes: a new one began since it was set, or one has had its time."""
+        """Wake a write that has waited for `stall_s`; set the timer again for one that has not."""
         self._timer = None
         if self._flushed is None:
             return
@@ -104,7 +116,7 @@ class BoundedWrites:
             log.warning("reader.cut", extra={"stalled_s": self._stall_s})
 
     def close(self) -> None:
-        """Nothing is written any more."""
+        """Cancel what still waits to be written."""
         for held in (self._writing, self._timer):
             if held is not None:
                 held.cancel()
@@ -121,10 +133,10 @@ def _pieces(message: Any) -> Iterator[Any]:
 
 
 class SlowReaderInterceptor(grpc.aio.ServerInterceptor):
-    """Every answer that is streamed goes through `BoundedWrites`.
+    """Gives the handlers of streams a `BoundedWrites` as their context.
 
-    The handler gets a SlowReader, like any error, and reports it to its client if that one
-    reads on within another `stall_s`; else the call ends with the error as its status.
+    A handler gets a SlowReader like any error, and reports it to a client that reads again within
+    another `stall_s`; otherwise the call ends with the error as its status.
     """
 
     def __init__(self, stall_s: float) -> None:
@@ -164,4 +176,4 @@ async def _abort_slow_reader(context: Context, error: SlowReader) -> None:
         async with asyncio.timeout(_ABORT_S):
             await abort(context, error)
     except TimeoutError:
-        pass  # it is on its way behind what waits
+        pass  # it is sent after what waits

@@ -1,18 +1,18 @@
-"""Native messages to what the mesh understands: `GenerationRequest`."""
+"""Converts native messages to `GenerationRequest`."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
-from headrace_gateway.api.native.tools import requested_tools, template_tool_call
+from headrace_gateway.api.bodies.tools import tool_call
+from headrace_gateway.api.native.tools import requested_tools
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import (
     Conversation,
@@ -20,20 +20,18 @@ from headrace_gateway.request.generation_request import (
     Text,
     TokenIds,
 )
+from headrace_gateway.request.tools import as_object
+
+Prompt = Text | Conversation | TokenIds
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
-
-
-def with_request_id(request: GenerateRequest, call: Call) -> Call:
-    """The call under the caller's own request id, if there is one."""
-    return dataclasses.replace(call, request_id=request.request_id or call.request_id)
 
 
 def generate_request(
     request: GenerateRequest, call: Call, *, stream: bool = False
 ) -> GenerationRequest:
-    """`call.request_id` is the request's."""
-    prompts: list[Text | Conversation | TokenIds] = []
+    """Return what is requested; its id is the caller's own or, without one, the call's."""
+    prompts: list[Prompt] = []
     if request.prompt:
         prompts.append(Text(request.prompt))
     if request.messages:
@@ -41,31 +39,29 @@ def generate_request(
     if request.prompt_token_ids:
         prompts.append(TokenIds(list(request.prompt_token_ids)))
     return GenerationRequest(
-        request_id=call.request_id,
+        request_id=request.request_id or call.request_id,
         model=request.model,
         prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
         parameters=request.parameters,
         priority=request.priority,
-        seed=request.seed if request.HasField("seed") else None,
+        seed=optional(request, "seed"),
         n=request.n if request.HasField("n") else 1,
-        timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
-        patience_s=seconds(request.patience) if request.HasField("patience") else None,
+        timeout_s=optional_s(request, "timeout"),
+        patience_s=optional_s(request, "patience"),
         time_remaining_s=None if request.detached else call.time_remaining_s,
         trace_context=call.trace_context,
         caller=call.caller,
         tools=requested_tools(request),
         stream=stream,
         background=request.detached,
-        cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
-        truncate_tokens=(
-            request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None
-        ),
+        cache_salt=optional(request, "cache_salt"),
+        truncate_tokens=optional(request, "truncate_prompt_tokens"),
         names=_NAMES,
     )
 
 
 def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
-    prompts: list[Text | Conversation | TokenIds] = []
+    prompts: list[Prompt] = []
     if request.text:
         prompts.append(Text(request.text, field="text"))
     if request.messages:
@@ -79,9 +75,7 @@ def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
     )
 
 
-def _only(
-    prompts: list[Text | Conversation | TokenIds], fields: str
-) -> Text | Conversation | TokenIds:
+def _only(prompts: list[Prompt], fields: str) -> Prompt:
     if len(prompts) != 1:
         raise InvalidRequest(
             f"exactly one of {fields} is to be set; {len(prompts)} are",
@@ -99,10 +93,20 @@ def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
         if message.tool_call_id:
             turn["tool_call_id"] = message.tool_call_id
         if message.tool_calls:
-            turn["tool_calls"] = [template_tool_call(call) for call in message.tool_calls]
+            turn["tool_calls"] = [
+                tool_call(call.call_id, call.name, as_object(call.arguments))
+                for call in message.tool_calls
+            ]
         turns.append(turn)
     return Conversation(turns)
 
 
-def seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
+def optional(message: Message, field: str) -> Any:
+    """Return the value of a field; None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def optional_s(message: Message, field: str) -> float | None:
+    """Return a duration in seconds; None where it is not set."""
+    duration = optional(message, field)
+    return None if duration is None else duration.seconds + duration.nanos / 1e9

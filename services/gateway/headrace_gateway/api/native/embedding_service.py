@@ -15,11 +15,11 @@ from headrace.v1.embeddings_pb2 import (
     RerankResponse,
 )
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceServicer
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.services import ApiServicer, ApiServices
+from headrace_gateway.api.native.convert import optional
 from headrace_gateway.api.native.grpc_errors import counted
 from headrace_gateway.api.native.vector_messages import (
     embed_response,
-    optional,
     rerank_query,
     rerank_response,
     vector_request,
@@ -29,17 +29,14 @@ from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.submit.embedding import Embedded
 
 
-class EmbeddingService(EmbeddingServiceServicer):
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
-
+class EmbeddingService(ApiServicer, EmbeddingServiceServicer):
     @counted
     async def Embed(self, request: EmbedRequest, call: Call) -> EmbedResponse:
         async with embedded_inputs(self.services, request, call) as embedded:
             response = await embed_response(embedded, call.request_id)
         if (size := response.ByteSize()) > MAX_MESSAGE_BYTES:
             raise InvalidRequest(
-                f"the answer has {size} bytes; a message may have {MAX_MESSAGE_BYTES}. Ask for"
+                f"the answer has {size} bytes; a message may have {MAX_MESSAGE_BYTES}. Send"
                 " fewer inputs at once",
                 field="inputs",
             )
@@ -56,7 +53,7 @@ def embedded_inputs(
     return services.embedding.embedded(
         vector_request(request, call),
         dimensions=optional(request, "dimensions"),
-        prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
+        prompt_name=optional(request, "prompt_name"),
     )
 
 

@@ -21,40 +21,30 @@ from headrace.v1.requests_pb2 import (
 )
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
-from headrace_gateway.api.http.services import ApiServices
-from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.http.services import ApiServicer
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.api.native.generation_service import write_answer
 from headrace_gateway.api.native.grpc_errors import abort_on_error, counted
 from headrace_gateway.api.native.request_ids import key_of_request
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.resume.ports import Fleet
 
 
-class FleetService(FleetServiceServicer):
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
+class FleetService(ApiServicer, FleetServiceServicer):
     async def ListWorkers(
         self, request: ListWorkersRequest, context: Context
     ) -> ListWorkersResponse:
-        return ListWorkersResponse(workers=self._fleet.workers())
+        return ListWorkersResponse(workers=self.services.fleet.workers())
 
     async def ListLanes(self, request: ListLanesRequest, context: Context) -> ListLanesResponse:
-        return ListLanesResponse(lanes=self._fleet.lanes())
+        return ListLanesResponse(lanes=self.services.fleet.lanes())
 
 
-class RequestService(RequestServiceServicer):
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
-
+class RequestService(ApiServicer, RequestServiceServicer):
     @counted
     async def CreateRequest(self, request: GenerateRequest, call: Call) -> Request:
-        detached = GenerateRequest()
-        detached.CopyFrom(request)
-        detached.detached = True
-        requested = generate_request(detached, with_request_id(detached, call))
-        return await self.services.opener.begin(requested, call)
+        request.detached = True
+        return await self.services.opener.begin(generate_request(request, call), call)
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
         return await abort_on_error(context, self._get(request, call_of(context)))

@@ -10,8 +10,8 @@ from headrace.errors import HeadraceError, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
-from headrace_gateway.api.http.services import ApiServices
-from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.http.services import ApiServicer
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error, counted
 from headrace_gateway.api.native.messages import (
     delta,
@@ -26,11 +26,8 @@ from headrace_gateway.output.answering import Answer, GenerationFailed
 log = logging.getLogger(__name__)
 
 
-class GenerationService(GenerationServiceServicer):
+class GenerationService(ApiServicer, GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `http.endpoint.post` gives."""
-
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
         with CallCounter("native", self.services.submitter.known(request.model)) as counter:
@@ -57,7 +54,7 @@ class GenerationService(GenerationServiceServicer):
             return generate_response(answer.request, answer.outcome())
 
     async def _open(self, request: GenerateRequest, call: Call, *, stream: bool) -> Answer:
-        requested = generate_request(request, with_request_id(request, call), stream=stream)
+        requested = generate_request(request, call, stream=stream)
         answer, _ = await self.services.opener.open(requested, call)
         return answer
 
@@ -76,10 +73,10 @@ async def write_answer(answer: Answer, context: Context, counter: CallCounter) -
 async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
     """Write all deltas; return the error that ended them, if any."""
     try:
-        async for news in answer:
+        async for deltas in answer:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
-            for choice_delta in news:
+            for choice_delta in deltas:
                 if not choice_delta.replayed:
                     await context.write(delta(choice_delta))
             if answer.complete:

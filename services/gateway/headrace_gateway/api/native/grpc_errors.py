@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import abort
 from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.base.calls import Call, Context, call_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def counted(answer: Callable[[Any, Any, Call], Awaitable[Any]]) -> Any:
     The call is counted for that model, and an error becomes its status.
     """
 
-    async def handler(self: Any, request: Any, context: Context) -> Any:
+    async def handler(self: ApiServicer, request: Any, context: Context) -> Any:
         with CallCounter("native", self.services.submitter.known(request.model)) as counter:
             work = answer(self, request, call_of(context))
             response = await abort_on_error(context, work, counter)

@@ -29,13 +29,18 @@ def parse(kind: type[AnyMessage], data: bytes, *, max_bytes: int) -> AnyMessage:
         InvalidRequest: it is too long, no JSON, or a field is unknown or of a wrong type.
     """
     value = read_object(data or b"{}", max_bytes=max_bytes)
-    token_ids, of_inputs = _token_ids(value), _token_ids_of_inputs(value)
+    token_ids = _take_token_ids(value, (_TOKEN_IDS, "promptTokenIds"))
+    inputs = value.get(_INPUTS)
+    of_inputs = [
+        _take_token_ids(each, ("token_ids", "tokenIds"), f"{_INPUTS}[{i}].")
+        for i, each in enumerate(inputs if isinstance(inputs, list) else ())
+    ]
     _check(value, kind.DESCRIPTOR, "")
     try:
         message = json_format.ParseDict(value, kind())
         if token_ids:
             message.MergeFrom(kind(**{_TOKEN_IDS: token_ids}))
-        for place, ids in of_inputs.items():
+        for place, ids in enumerate(of_inputs):
             getattr(message, _INPUTS)[place].token_ids.extend(ids)
     except json_format.ParseError as error:
         raise _refusal(str(error)) from error
@@ -44,33 +49,19 @@ def parse(kind: type[AnyMessage], data: bytes, *, max_bytes: int) -> AnyMessage:
     return message
 
 
-def _token_ids(value: dict[str, Any]) -> list[int]:
-    """Take the prompt's token ids out.
+def _take_token_ids(value: object, names: tuple[str, str], place: str = "") -> list[int]:
+    """Take the token ids of one of these names out.
 
     Why: `json_format` needs a microsecond for each, a second for a prompt of a million.
     """
-    for name in (_TOKEN_IDS, "promptTokenIds"):
-        token_ids = value.get(name)
-        if isinstance(token_ids, list):
+    for name in names:
+        if isinstance(value, dict) and isinstance(value.get(name), list):
+            token_ids: list[int] = value.pop(name)
             if not are_token_ids(token_ids):
-                raise InvalidRequest(f"{name}: should be a list of token ids", field=name)
-            del value[name]
+                field = place + name
+                raise InvalidRequest(f"{field}: should be a list of token ids", field=field)
             return token_ids
     return []
-
-
-def _token_ids_of_inputs(value: dict[str, Any]) -> dict[int, list[int]]:
-    """The same of `inputs`, by their place."""
-    inputs = value.get(_INPUTS)
-    found = {}
-    for place, each in enumerate(inputs if isinstance(inputs, list) else []):
-        for name in ("token_ids", "tokenIds"):
-            if isinstance(each, dict) and isinstance(each.get(name), list):
-                found[place] = each.pop(name)
-                if not are_token_ids(found[place]):
-                    field = f"{_INPUTS}[{place}].{name}"
-                    raise InvalidRequest(f"{field}: should be a list of token ids", field=field)
-    return found
 
 
 def _check(value: dict[str, Any], descriptor: Any, place: str) -> None:

@@ -23,8 +23,8 @@ from headrace_gateway.api.http.deliver import comment, deliver
 from headrace_gateway.api.http.endpoint import HttpCall, http_call
 from headrace_gateway.api.http.errors import HttpResponse, retry_headers
 from headrace_gateway.api.http.reply import Reply
-from headrace_gateway.api.http.services import ApiServices
-from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.http.services import ApiServicer
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.api.native.embedding_service import embedded_inputs, rerank
 from headrace_gateway.api.native.messages import (
     delta,
@@ -36,9 +36,8 @@ from headrace_gateway.api.native.messages import (
 from headrace_gateway.api.native.model_service import tokenize
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.request_ids import key_of_request
-from headrace_gateway.api.native.vector_messages import embed_json
+from headrace_gateway.api.native.vector_messages import send_embeddings
 from headrace_gateway.base.calls import Context
-from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
@@ -51,7 +50,7 @@ AnyRequest = TypeVar("AnyRequest", GenerateRequest, TokenizeRequest, EmbedReques
 
 
 def as_json(message: Message) -> str:
-    """As Envoy prints the calls it transcodes itself: snake_case, zeros included."""
+    """Return JSON as Envoy prints it for calls that it transcodes: snake_case, zeros included."""
     return json_format.MessageToJson(
         message,
         preserving_proto_field_name=True,
@@ -83,13 +82,13 @@ class RestResponseFormat:
         self._ids = EventIds(request.request_id, places)
 
     def opening(self) -> str:
-        # Also for who comes back: it says what request this is.
+        # Also where a client resumes: it names the request.
         lines = [self._ids.opened(choice) for choice in range(self._request.n)]
         return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
 
-    def events(self, news: Iterable[ChoiceDelta]) -> str:
+    def events(self, deltas: Iterable[ChoiceDelta]) -> str:
         return "".join(
-            self._event(choice_delta) for choice_delta in news if not choice_delta.replayed
+            self._event(choice_delta) for choice_delta in deltas if not choice_delta.replayed
         )
 
     def _event(self, choice_delta: ChoiceDelta) -> str:
@@ -143,10 +142,7 @@ def rest(kind: type[AnyRequest]) -> Callable[[RestAnswer[AnyRequest]], Any]:
     return decorate
 
 
-class RestService(RestServiceServicer):
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
-
+class RestService(ApiServicer, RestServiceServicer):
     @rest(GenerateRequest)
     async def StreamGenerate(self, http: HttpCall, body: GenerateRequest) -> None:
         await _generate(http, body, stream=True)
@@ -162,7 +158,7 @@ class RestService(RestServiceServicer):
     @rest(EmbedRequest)
     async def Embed(self, http: HttpCall, body: EmbedRequest) -> None:
         async with embedded_inputs(self.services, body, http.call) as embedded:
-            await http.reply.send_pieces(joined_chunks(embed_json(embedded, http.call.request_id)))
+            await send_embeddings(embedded, http.reply)
 
     @rest(RerankRequest)
     async def Rerank(self, http: HttpCall, body: RerankRequest) -> None:
@@ -180,7 +176,7 @@ class RestService(RestServiceServicer):
 
 async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> None:
     services, call = http.services, http.call
-    request = generate_request(body, with_request_id(body, call), stream=stream)
+    request = generate_request(body, call, stream=stream)
     if request.background and not stream:
         begun = await services.opener.begin(request, call)
         await http.reply.accept(as_json(begun).encode(), begun.request_id)
@@ -190,10 +186,8 @@ async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> N
 
 
 async def _deliver(answer: Answer, http: HttpCall, *, stream: bool) -> None:
-    http.reply.request_id = answer.request.request_id
     response_format = RestResponseFormat(answer.request, answer.offsets)
-    alive = http.services.settings if stream else None
-    await deliver(answer, http.reply, response_format, alive=alive)
+    await deliver(answer, http, response_format, stream=stream)
 
 
 async def _send(reply: Reply, response: Message) -> None:
@@ -206,7 +200,7 @@ def _parse(
     body = parse(kind, request.body.data, max_bytes=settings.max_body_bytes)
     if body.model and body.model != request.model:
         raise InvalidRequest(
-            f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
+            f"the body has model {quoted(body.model)}, the path {quoted(request.model)}",
             field="model",
         )
     body.model = request.model

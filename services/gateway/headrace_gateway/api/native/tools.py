@@ -1,11 +1,8 @@
-"""Converts native tools, tool choices and the tool calls of earlier messages."""
+"""Converts native tools and tool choices."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from headrace.errors import InvalidRequest
-from headrace.v1.common_pb2 import ToolCall
 from headrace.v1.generation_pb2 import GenerateRequest, ToolChoiceMode
 from headrace.v1.generation_pb2 import Tool as OfferedTool
 from headrace_gateway.request.tools import Choice, Tool, Tools, as_object
@@ -19,7 +16,10 @@ _CHOICES: dict[ToolChoiceMode.ValueType, Choice] = {
 
 
 def requested_tools(request: GenerateRequest) -> Tools:
-    """Raises InvalidRequest, naming the field."""
+    """
+    Raises:
+        InvalidRequest: a tool or the choice of one is malformed; the error names the field.
+    """
     choice = _CHOICES.get(request.tool_choice.mode)
     if choice is None or (request.tool_choice.name and choice != "required"):
         raise InvalidRequest(
@@ -28,12 +28,6 @@ def requested_tools(request: GenerateRequest) -> Tools:
     parallel = not request.HasField("parallel_tool_calls") or request.parallel_tool_calls
     offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools))
     return Tools(offered, choice, request.tool_choice.name, parallel)
-
-
-def template_tool_call(call: ToolCall) -> dict[str, Any]:
-    """Return a tool call as chat templates take it."""
-    function = {"name": call.name, "arguments": as_object(call.arguments)}
-    return {"id": call.call_id, "type": "function", "function": function}
 
 
 def _tool(tool: OfferedTool, field: str) -> Tool:

@@ -10,14 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
+from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace.v1.requests_pb2 import Request
+from headrace_gateway.api.bodies.generation import StreamOptions
+from headrace_gateway.api.bodies.tools import tool_call
+from headrace_gateway.api.http.deliver import comment
 from headrace_gateway.api.openai.logprobs_formatter import ChoiceContent, LogprobsFormatter
+from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.position import EventIds, NoIds, Offset
 from headrace_gateway.output.tool_calls import CallPiece
+from headrace_gateway.request.generation import Queued
 
 _FINISH_REASONS = {
     FinishReason.FINISH_REASON_STOP: "stop",
@@ -43,18 +48,10 @@ COMPLETION = ResponseShape("cmpl-", "text_completion", "text_completion", opens=
 
 
 @dataclass(frozen=True, slots=True)
-class UsageOptions:
-    """In which chunks of a stream usage is sent: OpenAI's and vLLM's `stream_options`."""
-
-    include_usage: bool = False
-    continuous_usage: bool = False
-    """In each chunk, of its choice alone."""
-
-
-@dataclass(frozen=True, slots=True)
 class ResponseFields:
     """The fields that every chunk of a response repeats."""
 
+    shape: ResponseShape
     request_id: str
     model: str
     created: int
@@ -64,9 +61,16 @@ class ResponseFields:
     first_choice: int = 0
     """Index of its first choice; more than 0 for the later prompts of a call with several."""
 
-    def fields(self, shape: ResponseShape, kind: str) -> dict[str, Any]:
+    @classmethod
+    def of(cls, shape: ResponseShape, answer: Answer, *, first_choice: int = 0) -> Self:
+        request = answer.request
+        # Why the arrival: a client that resumes the stream gets the same time in every chunk.
+        created, fingerprint = int(answer.arrival_s), f"fp_{request.weights}"
+        return cls(shape, request.request_id, request.model, created, fingerprint, first_choice)
+
+    def as_json(self, kind: str) -> dict[str, Any]:
         return {
-            "id": shape.prefix + self.request_id,
+            "id": self.shape.prefix + self.request_id,
             "object": kind,
             "created": self.created,
             "model": self.model,
@@ -75,60 +79,65 @@ class ResponseFields:
 
 
 class ChunkFormatter:
-    """Formats one answer as server-sent events."""
+    """Formats one answer as server-sent events or, as a `ResponseFormat`, as one body."""
+
+    eager = False
 
     def __init__(
         self,
-        shape: ResponseShape,
         head: ResponseFields,
         *,
         places: Sequence[Offset],
-        include_usage: bool,
-        prompt_tokens: int | None = None,
+        usage: StreamOptions | None = None,
+        prompt_tokens: int = 0,
         ids: bool = False,
         formatter: LogprobsFormatter | None = None,
     ) -> None:
         """
         Args:
             places: what the reader has of each choice.
-            include_usage: whether usage is sent after the last delta.
-            prompt_tokens: set where each chunk has the usage of its choice so far, too.
+            usage: in which chunks usage is sent; unset: in none.
+            prompt_tokens: for the usage of a choice so far, where each chunk has that.
             ids: whether each event has an id, from which its reader can resume.
             formatter: set if more than text was requested.
         """
-        self._head = json.dumps(head.fields(shape, shape.chunk), separators=(",", ":"))[:-1]
+        shape, usage = head.shape, usage or StreamOptions()
+        self._fields = head
+        self._head = json.dumps(head.as_json(shape.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
-        self._prompt_tokens = prompt_tokens
-        self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
+        self._include_usage = bool(usage.include_usage)
+        self._prompt_tokens = prompt_tokens if usage.continuous_usage_stats else None
+        self._end = f"}}]{_NO_USAGE if self._include_usage else ''}}}\n\n"
         self._open, self._close = ('"delta":{"content":', "}") if shape.opens else ('"text":', "")
         self._nothing = '"delta":{}' if shape.opens else '"text":""'
         self._called: set[int] = set()
         """Indices of choices that have called a tool."""
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
         self._unopened = list(unopened) if shape.opens else []
-        self._first_choice = head.first_choice
         # Why not always: clients that read nothing but `data:` lines fail at any other line.
         self._ids = EventIds(head.request_id, places) if ids else NoIds()
-        self._include_usage = include_usage
+        self._has_ids = ids
         self._formatter = formatter
 
     def opening(self) -> str:
         """Return the first event of each choice that is not open yet; completions have none."""
         role = '"delta":{"role":"assistant","content":""}'
-        ids = () if self._formatter is None else self._formatter.chat_prompt_ids
+        ids = () if self._formatter is None else self._formatter.prompt_ids(chat=True)
         more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
         return "".join(
             self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
             for choice, each in zip(self._unopened, more, strict=False)
         )
 
-    def events(self, news: Iterable[ChoiceDelta]) -> str:
+    def events(self, deltas: Iterable[ChoiceDelta]) -> str:
         """Return the events of these deltas; empty where there is neither text nor an end."""
-        return "".join([event for delta in news for event in self._events(delta)])
+        return "".join([event for delta in deltas for event in self._events(delta)])
 
     def _events(self, delta: ChoiceDelta) -> Iterator[str]:
-        """One for tokens and one for the end: a reader who is cut off between two events has
-        all of the first and nothing of the second."""
+        """Yield one event for tokens and one for the end.
+
+        A reader that is cut off between two events has all of the first and nothing of the second.
+        """
         choice, seen = delta.choice, delta.end_index
         ends = delta.finish_reason != UNFINISHED
         content, logprobs = self._content(delta)
@@ -144,7 +153,7 @@ class ChunkFormatter:
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
     def _content(self, delta: ChoiceDelta) -> tuple[str, str]:
-        """Members of an event's choice, none if there is nothing to say; and its logprobs."""
+        """Return the members of an event's choice, empty if there are none, and its logprobs."""
         if delta.calls:
             self._called.add(delta.choice)
         formatter = self._formatter
@@ -158,10 +167,21 @@ class ChunkFormatter:
         return f"{content}{self._close}{ids}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
-        """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
+        """Return what follows a complete answer: usage, where it is requested, and `[DONE]`."""
         counted = json.dumps(_usage(usage), separators=(",", ":"))
         event = f'data: {self._head},"choices":[],"usage":{counted}}}\n\n'
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
+
+    def queued(self, queued: Queued) -> str:
+        # Why not to all: benchmarks read each line as data, and their requests wait by the hundred.
+        return self.keep_alive(queued) if self._has_ids else ""
+
+    def keep_alive(self, queued: Queued | None) -> str:
+        # Why by ids: a client that gets them reads all of server-sent events, comments too.
+        return comment(queued, ids=self._has_ids)
+
+    def response_body(self, outcome: RequestOutcome) -> bytes:
+        return response_body(self._fields, outcome, self._formatter)
 
     def _event(
         self,
@@ -173,19 +193,24 @@ class ChunkFormatter:
         *,
         more: str = "",
     ) -> str:
-        """`place`: a choice, and how many of its tokens are sent with this. `more`: a member of
-        the event, behind its choice."""
+        """Return an event.
+
+        Args:
+            place: its choice, and how many tokens of that have been sent with this event.
+            more: a member of the event, after its choice.
+        """
         choice, seen = place
         end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
         if more:
             end = f"{end[:2]}{more}{end[2:]}"
+        index = self._fields.first_choice + choice
         return (
-            f'{line}{self._start}{self._first_choice + choice},{content},"logprobs":{logprobs},'
+            f'{line}{self._start}{index},{content},"logprobs":{logprobs},'
             f'"finish_reason":{reason}{end}'
         )
 
     def _counted(self, prompt_tokens: int, seen: int) -> str:
-        """As `_end`; of this choice alone, as vLLM has it."""
+        """Return an `_end` with the usage of this choice alone, as vLLM has it."""
         return (
             f'}}],"usage":{{"prompt_tokens":{prompt_tokens},"completion_tokens":{seen},'
             f'"total_tokens":{prompt_tokens + seen}}}}}\n\n'
@@ -196,35 +221,28 @@ _NO_USAGE = ',"usage":null'
 
 
 def response_body(
-    shape: ResponseShape,
-    head: ResponseFields,
-    outcome: RequestOutcome,
-    formatter: LogprobsFormatter | None = None,
+    head: ResponseFields, outcome: RequestOutcome, formatter: LogprobsFormatter | None = None
 ) -> bytes:
     """Return a whole response."""
-    choices = choices_json(shape, head, outcome, formatter)
-    of_prompt = _of_prompt(formatter, outcome.choices[0]) if shape.opens else ""
+    choices = choices_json(head, outcome, formatter)
+    of_prompt = _of_prompt(formatter, outcome.choices[0]) if head.shape.opens else ""
     if formatter is not None:
-        of_prompt += _ids(formatter.chat_prompt_ids, "prompt_token_ids")
-    opening = response_start(shape, head, outcome.usage)
+        of_prompt += _ids(formatter.prompt_ids(chat=True), "prompt_token_ids")
+    opening = response_start(head, outcome.usage)
     return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
 
 
-def response_start(shape: ResponseShape, head: ResponseFields, usage: Usage) -> bytes:
+def response_start(head: ResponseFields, usage: Usage) -> bytes:
     """Return a whole response up to its first choice; `]}` must follow its last."""
-    body = json.dumps(head.fields(shape, shape.response_body) | {"usage": _usage(usage)})
+    body = json.dumps(head.as_json(head.shape.response_body) | {"usage": _usage(usage)})
     return f'{body[:-1]},"choices":['.encode()
 
 
 def choices_json(
-    shape: ResponseShape,
-    head: ResponseFields,
-    outcome: RequestOutcome,
-    formatter: LogprobsFormatter | None = None,
+    head: ResponseFields, outcome: RequestOutcome, formatter: LogprobsFormatter | None
 ) -> bytes:
     """Return the choices of a response, separated by commas."""
-    first = head.first_choice
-    return ",".join(_choice(shape, choice, formatter, first) for choice in outcome.choices).encode()
+    return ",".join(_choice(head, choice, formatter) for choice in outcome.choices).encode()
 
 
 def accepted_body(shape: ResponseShape, begun: Request) -> bytes:
@@ -246,19 +264,21 @@ def accepted_body(shape: ResponseShape, begun: Request) -> bytes:
     return json.dumps(body).encode()
 
 
-def _choice(
-    shape: ResponseShape, choice: Choice, formatter: LogprobsFormatter | None, first: int
-) -> str:
+def _choice(head: ResponseFields, choice: Choice, formatter: LogprobsFormatter | None) -> str:
     piece = ChoiceContent(choice.text) if formatter is None else formatter.choice_content(choice)
     content: dict[str, Any] = {"text": piece.text}
-    if shape.opens:
+    opens = head.shape.opens
+    if opens:
         content = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
     if choice.tool_calls:
-        content["message"]["tool_calls"] = [_tool_call_json(call) for call in choice.tool_calls]
+        content["message"]["tool_calls"] = [
+            tool_call(call.call_id, call.name, call.arguments) for call in choice.tool_calls
+        ]
         content["message"]["content"] = piece.text or None
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
-    body = json.dumps({"index": first + choice.index, **content, "finish_reason": reason})
-    of_prompt = "" if shape.opens else _of_prompt(formatter, choice)
+    index = head.first_choice + choice.index
+    body = json.dumps({"index": index, **content, "finish_reason": reason})
+    of_prompt = "" if opens else _of_prompt(formatter, choice)
     ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
     return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
 
@@ -285,11 +305,6 @@ def _calls(pieces: Sequence[CallPiece]) -> str:
             function["name"] = piece.name
         function["arguments"] = function.get("arguments", "") + piece.arguments
     return f'"tool_calls":{json.dumps(list(calls.values()))}'
-
-
-def _tool_call_json(call: ToolCall) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.call_id, "type": "function", "function": function}
 
 
 def _finish_reason(reason: FinishReason.ValueType, called: bool) -> str:

@@ -4,62 +4,56 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-
-from pydantic_core import to_json
 
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
-    embeddings_request,
-    rerank_request,
+    text_inputs,
+    texts,
+    vector_json,
+    vector_request,
 )
 from headrace_gateway.api.compat.cohere import ranked_documents
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint
-from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.request.vectors import values_of
-from headrace_gateway.submit.embedding import Embedded, Query
+from headrace_gateway.submit.embedding import Query
 
 
 @endpoint(EmbeddingsBody)
 async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
-    request = embeddings_request(body, http.call)
+    request = vector_request(body, http.call, text_inputs(body.input, "input"), name="input")
     async with http.services.embedding.embedded(
         request, dimensions=body.dimensions, prompt_name=body.prompt_name
     ) as embedded:
-        parts = _embeddings_json(embedded, as_text=body.encoding_format == "base64")
-        await http.reply.send_pieces(joined_chunks(parts))
+        write = _base64 if body.encoding_format == "base64" else vector_json
+        entries = (
+            b'{"object":"embedding","index":%d,"embedding":%s}' % (index, write(vector))
+            for index, vector in enumerate(embedded.vectors)
+        )
+        end = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
+        start = b'{"object":"list","data":['
+        await http.reply.send_list(start, entries, b"]," + json.dumps(end).encode()[1:])
 
 
 @endpoint(RerankBody)
 async def rerank(http: HttpCall, body: RerankBody) -> None:
     check_top_n(body.top_n)
-    query = Query(rerank_request(body, http.call), body.query)
-    documents = None if body.return_documents is False else body.documents
-    async with http.services.embedding.ranked(query) as ranked:
+    documents = texts(body.documents, "documents")
+    request = vector_request(body, http.call, documents, name="documents")
+    returned = None if body.return_documents is False else body.documents
+    async with http.services.embedding.ranked(Query(request, body.query)) as ranked:
         await http.reply.send_json(
             {
                 "id": http.call.request_id,
                 "model": ranked.card.model,
-                "results": ranked_documents(ranked, body.top_n, documents),
+                "results": ranked_documents(ranked, body.top_n, returned),
                 "usage": _usage(ranked.prompt_tokens),
             }
         )
 
 
-async def _embeddings_json(embedded: Embedded, *, as_text: bool) -> AsyncIterator[bytes]:
-    yield b'{"object":"list","data":['
-    async for index, vector in cooperatively(enumerate(embedded.vectors)):
-        printed = (
-            b'"' + base64.b64encode(vector) + b'"'
-            if as_text
-            else to_json(values_of(vector).tolist())
-        )
-        comma = b"," if index else b""
-        yield comma + b'{"object":"embedding","index":%d,"embedding":%s}' % (index, printed)
-    tail = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
-    yield b"]," + json.dumps(tail).encode()[1:]
+def _base64(vector: bytes) -> bytes:
+    return b'"%s"' % base64.b64encode(vector)
 
 
 def _usage(prompt_tokens: int) -> dict[str, int]:

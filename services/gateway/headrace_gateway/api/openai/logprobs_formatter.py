@@ -16,7 +16,14 @@ from headrace_gateway.api.openai.logprobs_json import (
     prompt_logprobs,
 )
 from headrace_gateway.models.token_text import ById, TokenTexts, VocabularyTexts
+from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    last_answer,
+)
 from headrace_gateway.request.logprob_columns import read_run
 
 
@@ -33,7 +40,7 @@ class ChoiceContent:
     logprobs: str = "null"
     """JSON."""
     token_ids: Sequence[int] = ()
-    """Empty where they were not asked for; as the next."""
+    """Empty where they are not requested; so are the next."""
     prompt_ids: Sequence[int] = ()
 
 
@@ -68,7 +75,7 @@ class LogprobsFormatter:
         if not (text or ids or rows):
             return None
         logprobs = self._logprobs(delta.choice, rows) if rows else "null"
-        return ChoiceContent(text, logprobs, ids, self._prompt_ids() if begins else ())
+        return ChoiceContent(text, logprobs, ids, self.prompt_ids(chat=False) if begins else ())
 
     def choice_content(self, choice: Choice) -> ChoiceContent:
         """Return the content of a whole choice."""
@@ -81,19 +88,16 @@ class LogprobsFormatter:
         text = "" if self._options.echo_only else choice.text
         ids = choice.token_ids if self._options.token_ids and not self._options.echo_only else ()
         return ChoiceContent(
-            before + text, self._logprobs(choice.index, rows), ids, self._prompt_ids()
+            before + text, self._logprobs(choice.index, rows), ids, self.prompt_ids(chat=False)
         )
 
-    @property
-    def chat_prompt_ids(self) -> Sequence[int]:
-        """Of the answer, in chat; of each choice in completions, whose pieces have them."""
-        return self._prompt.token_ids if self._options.token_ids and self._options.chat else ()
-
-    def _prompt_ids(self) -> Sequence[int]:
-        return self._prompt.token_ids if self._options.token_ids and not self._options.chat else ()
+    def prompt_ids(self, *, chat: bool) -> Sequence[int]:
+        """Return the prompt's token ids as the answer has them in chat, or else each choice."""
+        has_ids = self._options.token_ids and self._options.chat is chat
+        return self._prompt.token_ids if has_ids else ()
 
     def prompt_logprobs_json(self, choice: Choice) -> str | None:
-        """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""
+        """Return the JSON of vLLM's `prompt_logprobs`; None where they are not requested."""
         if (width := self._options.prompt_logprobs) is None:
             return None
         rows = self._of_prompt(read_run(choice.prompt_logprobs))
@@ -109,3 +113,20 @@ class LogprobsFormatter:
         if self._options.chat:
             return chat_logprobs(rows, self._spelling)
         return completion_logprobs(rows, self._spelling, self._places[choice], width=width)
+
+
+def formatter_for(
+    options: OutputOptions, requested: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
+) -> LogprobsFormatter | None:
+    """Return the formatter of an answer; None if nothing is requested beside its text."""
+    if not options.any_requested:
+        return None
+    text, given = "", requested.prompt
+    if options.echo:
+        text = answer.tokenizer.decode(list(prompt_ids))
+        if isinstance(given, Text) and requested.truncate_tokens is None:
+            text = given.text
+    if options.echo_last_message and isinstance(given, Conversation):
+        text = last_answer(given)
+    prompt = Prompt(text, prompt_ids)
+    return LogprobsFormatter(options, answer.tokenizer.spelling, prompt, choices=answer.request.n)

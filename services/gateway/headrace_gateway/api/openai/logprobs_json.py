@@ -35,7 +35,7 @@ class TextOffset:
 
 
 def chat_logprobs(rows: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
-    """`choices[].logprobs` of a chat answer."""
+    """Return `choices[].logprobs` of a chat answer."""
     entries = []
     for token_id, row in rows:
         own, top_ids, top = row or (0.0, [], [])
@@ -52,7 +52,7 @@ def chat_logprobs(rows: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
 def completion_logprobs(
     rows: Iterable[TokenLogprobs], spelling: TokenTexts, place: TextOffset, *, width: int
 ) -> str:
-    """`choices[].logprobs` of a plain completion; each token is also among its likeliest."""
+    """Return `choices[].logprobs` of a completion; each token is also among its likeliest."""
     tokens, own, top, offsets = [], [], [], []
     for token_id, row in rows:
         spelled = spelling[token_id]
@@ -81,7 +81,7 @@ def _object(members: Iterable[str]) -> str:
 
 
 def prompt_logprobs(rows: Iterable[TokenLogprobs], spelling: TokenTexts, *, width: int) -> str:
-    """vLLM's `prompt_logprobs`: for each token, by id, those of the likeliest and its own."""
+    """Return vLLM's `prompt_logprobs`: of each token by id, those of the likeliest and its own."""
     places = []
     for token_id, row in rows:
         if row is None:

@@ -17,80 +17,53 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
-from headrace.errors import HeadraceError
+from headrace.errors import (
+    BrokerUnavailable,
+    ContextLengthExceeded,
+    HeadraceError,
+    LaneFull,
+    NoWorker,
+    PatienceExhausted,
+    RequestError,
+)
 from headrace.v1.common_pb2 import Usage
-from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.bodies.generation import CompletionBody
 from headrace_gateway.api.http.deliver import comment, serialize_in_thread
-from headrace_gateway.api.http.reply import Reply
+from headrace_gateway.api.http.endpoint import HttpCall
 from headrace_gateway.api.openai.chunks import (
     COMPLETION,
     ChunkFormatter,
     ResponseFields,
-    UsageOptions,
     choices_json,
     response_start,
 )
-from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter
-from headrace_gateway.base.cooperative import joined_chunks
+from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter, formatter_for
 from headrace_gateway.base.keepalive import kept_alive
-from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
 
+_RETRY_S = 1.0
 
-class MakeFormatter(Protocol):
-    def __call__(
-        self,
-        options: OutputOptions,
-        requested: GenerationRequest,
-        answer: Answer,
-        prompt_ids: Sequence[int],
-    ) -> LogprobsFormatter | None:
-        """What an answer has beside its text, where that was asked for."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MultiPromptRequest:
-    """The prompts of one call, and what is sent of each answer."""
-
-    requested: Sequence[GenerationRequest]
-    """One for each prompt; they differ in the prompt alone."""
-    options: OutputOptions
-    counted: UsageOptions
-    make_formatter: MakeFormatter
-
-
-class PromptOpener(Protocol):
-    async def opened(
-        self, requested: GenerationRequest, *, wait_for_room: bool
-    ) -> tuple[Answer, ValidRequest]:
-        """The answer to one prompt, and its request.
-
-        Args:
-            wait_for_room: where the lane is full, retry for as long as a request may wait.
-
-        Raises:
-            HeadraceError: it was refused; nothing is held.
-        """
-        ...
+_NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
+"""Refusals after which a prompt is retried once others of its call have been admitted."""
 
 
 class MultiPromptRun:
     """One call: each reader takes the next prompt, and reads its answer to the end."""
 
     def __init__(
-        self, several: MultiPromptRequest, call_id: str, reply: Reply, prompts: PromptOpener
+        self, http: HttpCall, body: CompletionBody, requests: Sequence[GenerationRequest]
     ) -> None:
-        self._several, self._call_id, self._reply, self._prompts = several, call_id, reply, prompts
-        self._streams = several.requested[0].stream
-        self._left = deque(enumerate(several.requested))
+        """`requests`: one for each prompt, each with an id of its own."""
+        self._services, self._reply, self._body = http.services, http.reply, body
+        self._settings = http.services.settings
+        self._left = deque(enumerate(requests))
         self._readers: list[asyncio.Task[None]] = []
         self._not_admitted = 0
         """How many readers have a first prompt that is not admitted yet."""
@@ -100,40 +73,41 @@ class MultiPromptRun:
         self._error: Exception | None = None
         self._head: ResponseFields | None = None
         self._usage = Usage()
-        self._choices = [b""] * len(several.requested)
+        self._choices = [b""] * len(requests)
         """JSON of each prompt's choices, where the answer is not streamed."""
         self._began_s = asyncio.get_running_loop().time()
 
-    async def run(self, settings: GatewaySettings) -> None:
+    async def run(self) -> None:
         """Answer the call.
 
         Raises:
             HeadraceError: a prompt was refused, or failed; nothing is held.
         """
-        self._not_admitted = min(settings.prompts_at_once, len(self._left))
+        self._not_admitted = min(self._settings.prompts_at_once, len(self._left))
         async with asyncio.TaskGroup() as tasks:
             readers = range(self._not_admitted)
             self._readers = [tasks.create_task(self._read_or_stop()) for _ in readers]
             await self._first_admitted.wait()
             try:
-                await self._wait(settings)
+                await self._wait()
             except HeadraceError as error:
                 await self._stop(error)
         if self._error is not None:
             raise self._error
         assert self._head is not None
-        if self._streams:
-            chunks = self._chunks(self._head)
+        if self._body.stream:
+            chunks = ChunkFormatter(self._head, places=(), usage=self._body.stream_options)
             await self._reply.send_events(chunks.ending(self._usage), last=True)
         else:
-            await self._reply.send_pieces(joined_chunks(self._whole(self._head)))
+            start = response_start(self._head, self._usage)
+            await self._reply.send_list(start, self._choices, b"]}")
 
-    async def _wait(self, settings: GatewaySettings) -> None:
+    async def _wait(self) -> None:
         """Wait until all readers have ended, and keep the stream alive meanwhile."""
-        if not self._streams:
+        if not self._body.stream:
             await asyncio.wait(self._readers)
             return
-        async with kept_alive(self._reply, self._keep_alive_comment, settings):
+        async with kept_alive(self._reply, self._keep_alive_comment, self._settings):
             await asyncio.wait(self._readers)
 
     def _keep_alive_comment(self) -> str:
@@ -160,16 +134,14 @@ class MultiPromptRun:
         is_first = True
         while self._left:
             number, requested = self._left.popleft()
-            opened = self._prompts.opened(
-                self._with_time_remaining(requested), wait_for_room=not is_first
-            )
-            answer, request = await opened
+            requested = self._with_time_remaining(requested)
+            answer, valid = await self._opened(requested, wait_for_room=not is_first)
             async with answer:
                 if is_first:
                     await self._wait_for_first_prompts()
                 is_first = False
-                options, prompt_ids = self._several.options, request.prompt_ids
-                formatter = self._several.make_formatter(options, requested, answer, prompt_ids)
+                options, prompt_ids = self._body.output_options, valid.prompt_ids
+                formatter = formatter_for(options, requested, answer, prompt_ids)
                 self._open[number] = answer
                 try:
                     await self._send(number, answer, formatter)
@@ -188,54 +160,64 @@ class MultiPromptRun:
 
     async def _send(self, number: int, answer: Answer, formatter: LogprobsFormatter | None) -> None:
         head = self._head_of(number, answer)
-        if self._streams:
-            chunks = self._chunks(head, answer.request.prompt_tokens, formatter)
+        if self._body.stream:
+            chunks = ChunkFormatter(
+                head,
+                places=(),
+                usage=self._body.stream_options,
+                prompt_tokens=answer.request.prompt_tokens,
+                formatter=formatter,
+            )
             await self._stream(answer, chunks)
             return
         async for _ in answer:
             pass
-        write = partial(choices_json, COMPLETION, head, formatter=formatter)
+        write = partial(choices_json, head, formatter=formatter)
         self._choices[number] = await serialize_in_thread(write, answer.outcome())
 
     async def _stream(self, answer: Answer, chunks: ChunkFormatter) -> None:
-        async for news in answer:
-            if events := chunks.events(news):
+        async for deltas in answer:
+            if events := chunks.events(deltas):
                 await self._reply.send_events(events, last=False)
             if answer.complete:
                 return
 
-    async def _whole(self, head: ResponseFields) -> AsyncIterator[bytes]:
-        yield response_start(COMPLETION, head, self._usage)
-        for number, choices in enumerate(self._choices):
-            yield (b"," if number else b"") + choices
-        yield b"]}"
-
-    def _chunks(
-        self,
-        head: ResponseFields,
-        prompt_tokens: int = 0,
-        formatter: LogprobsFormatter | None = None,
-    ) -> ChunkFormatter:
-        counted = self._several.counted
-        return ChunkFormatter(
-            COMPLETION,
-            head,
-            places=(),
-            include_usage=counted.include_usage,
-            prompt_tokens=prompt_tokens if counted.continuous_usage else None,
-            formatter=formatter,
-        )
-
     def _head_of(self, number: int, answer: Answer) -> ResponseFields:
-        request = answer.request
-        if self._head is None:
-            created = int(answer.arrival_s)
-            self._head = ResponseFields(
-                self._call_id, request.model, created, f"fp_{request.weights}"
-            )
-        first_choice = number * request.n
-        # Why its own: a model may be loaded anew while a call goes on.
-        return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
+        """Return the fields of one answer: the call's, with the answer's own fingerprint.
+
+        Why its own: a model may be loaded again while the call goes on.
+        """
+        own = ResponseFields.of(COMPLETION, answer, first_choice=number * answer.request.n)
+        self._head = self._head or replace(own, request_id=self._reply.request_id, first_choice=0)
+        return replace(own, request_id=self._head.request_id, created=self._head.created)
+
+    async def _opened(
+        self, requested: GenerationRequest, *, wait_for_room: bool
+    ) -> tuple[Answer, ValidRequest]:
+        """Return the answer to one prompt, and its request.
+
+        Args:
+            wait_for_room: where the lane is full, retry for as long as a request may wait.
+
+        Raises:
+            HeadraceError: it was refused; nothing is held.
+        """
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + self._settings.max_patience_s
+        while True:
+            try:
+                with name_prompt_in_errors(requested):
+                    return await self._open_or_join(requested)
+            except _NO_ROOM as error:
+                pause_s = error.retry_after_s or _RETRY_S
+                if not wait_for_room or now_s() + pause_s > until_s:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _open_or_join(self, requested: GenerationRequest) -> tuple[Answer, ValidRequest]:
+        if requested.idempotent:
+            return await self._services.opener.open_or_join(requested)
+        return await self._services.submitter.open(requested)
 
     def _with_time_remaining(self, requested: GenerationRequest) -> GenerationRequest:
         """Return the request with what is left of the call's own deadline."""
@@ -243,6 +225,19 @@ class MultiPromptRun:
             return requested
         since_s = asyncio.get_running_loop().time() - self._began_s
         return replace(requested, time_remaining_s=max(0.0, requested.time_remaining_s - since_s))
+
+
+@contextmanager
+def name_prompt_in_errors(requested: GenerationRequest) -> Iterator[None]:
+    """Name the prompt in a refusal that is raised inside."""
+    try:
+        yield
+    except RequestError as error:
+        field = requested.prompt.field
+        is_of_prompt = error.field == field or isinstance(error, ContextLengthExceeded)
+        if not is_of_prompt or field in error.message:
+            raise
+        raise type(error)(f"{field}: {error.message}", field=error.field) from error
 
 
 def _add(total: Usage, usage: Usage) -> None:

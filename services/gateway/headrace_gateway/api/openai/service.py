@@ -5,14 +5,11 @@ from __future__ import annotations
 from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.api.compat import cohere, scoring, tei, tokenizing
 from headrace_gateway.api.http.endpoint import get, post
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.api.openai import embeddings, generation, models
 
 
-class OpenAIService(OpenAIServiceServicer):
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
-
+class OpenAIService(ApiServicer, OpenAIServiceServicer):
     ChatCompletions = post(generation.chat)
     Completions = post(generation.completions)
     Embeddings = post(embeddings.embed)

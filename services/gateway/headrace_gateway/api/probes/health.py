@@ -1,6 +1,6 @@
-"""Pure room: whether this gateway can admit requests, and what it would do with them.
+"""Pure room: whether this gateway can admit requests.
 
-What a worker does is no part of it: a model without a worker is woken by a request, which waits.
+Workers do not count: a request for a model without a worker waits in its lane.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Health:
 
     @property
     def problem(self) -> str | None:
-        """Why it cannot admit requests; None if it can."""
+        """Return why it cannot admit requests; None if it can."""
         if self.leaving:
             return "leaving"
         if not self.broker_connected:
@@ -59,7 +59,7 @@ class Health:
         return None
 
     def details(self) -> tuple[str, ...]:
-        """One line each for people and alerts; none of it decides anything."""
+        """Return lines for people and alerts; they decide nothing."""
         age_s = self.token_age_s
         token = "no token has come yet" if age_s is None else f"last token {age_s:.0f} s ago"
         return (token, *(f"model {name}: {state}" for name, state in self.models.items()))

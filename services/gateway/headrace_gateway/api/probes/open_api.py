@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
-from typing import Any
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -35,9 +34,13 @@ from headrace.v1 import (
     rest_pb2,
 )
 from headrace_gateway.api.openai.service import OpenAIService
-from headrace_gateway.api.probes.proto_schemas import field_schema, reference, schemas
-
-Json = dict[str, Any]
+from headrace_gateway.api.probes.proto_schemas import (
+    Json,
+    field_schema,
+    object_schema,
+    reference,
+    schemas,
+)
 
 _FILES = (openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2)
 _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
@@ -67,20 +70,11 @@ def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
 OPENAI, REST = "headrace.v1.OpenAIService", "headrace.v1.RestService"
 _BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
-_ERROR: Json = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
+_TEXT: Json = {"type": "string"}
+_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
+_ERROR = object_schema(
+    error=object_schema(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
+)
 
 
 class _Open(GenerateJsonSchema):
@@ -105,12 +99,6 @@ class _Open(GenerateJsonSchema):
         return {}
 
 
-@cache
-def open_api() -> bytes:
-    """Return the document."""
-    return json.dumps(document(paths())).encode()
-
-
 def paths() -> tuple[RestPath, ...]:
     """Return every path that the public services have."""
     files = FileDescriptorSet()
@@ -119,18 +107,21 @@ def paths() -> tuple[RestPath, ...]:
     return read_paths(files.SerializeToString())
 
 
-def document(served: tuple[RestPath, ...]) -> Json:
-    """Describe these paths."""
+@cache
+def open_api() -> bytes:
+    """Return the document."""
+    served = paths()
     described: dict[str, Json] = {}
     for path in served:
         operations = described.setdefault(path.path, {})
         operations[path.method.lower()] = _operation(path)
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": metadata.version("headrace")},
         "paths": described,
         "components": {"schemas": _components(served)},
     }
+    return json.dumps(document).encode()
 
 
 def _operation(path: RestPath) -> Json:
@@ -158,10 +149,10 @@ def _variables(path: RestPath) -> list[str]:
 
 
 def _parameters(path: RestPath) -> Iterator[Json]:
-    """Variables of the path; what else a call without a body has is in its query."""
+    """Yield the variables of the path, and of a call without a body the fields of its query."""
     variables = _variables(path)
     for name in variables:
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
     if path.method == "GET":
         for field in _method(path).input_type.fields:
             if field.name not in variables and field.message_type is None:

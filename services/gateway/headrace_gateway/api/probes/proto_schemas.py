@@ -39,6 +39,10 @@ def reference(message: Descriptor) -> Json:
     return {"$ref": f"#/components/schemas/{message.full_name}"} if known is None else known
 
 
+def object_schema(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties}
+
+
 def schemas(messages: Iterable[Descriptor]) -> dict[str, Json]:
     """Return the schemas of these messages, and of all that they are made of, by full name."""
     found: dict[str, Json] = {}
@@ -47,10 +51,8 @@ def schemas(messages: Iterable[Descriptor]) -> dict[str, Json]:
         message = waiting.pop()
         if message.full_name in found or message.full_name in _WELL_KNOWN:
             continue
-        found[message.full_name] = {
-            "type": "object",
-            "properties": {field.name: field_schema(field) for field in message.fields},
-        }
+        fields = {field.name: field_schema(field) for field in message.fields}
+        found[message.full_name] = object_schema(**fields)
         inner = (_value_of(field).message_type for field in message.fields)
         waiting += [each for each in inner if each is not None]
     return found

@@ -21,7 +21,7 @@ _VERSION = json.dumps({"version": metadata.version("headrace")}).encode()
 
 class ProbeService(ProbeServiceServicer):
     def __init__(self, observe: Callable[[], Health], open_api: bytes) -> None:
-        """`observe` returns how the gateway stands now; `open_api` is the document."""
+        """`observe` returns the health of the gateway now; `open_api` is the document."""
         self._observe = observe
         self._open_api = open_api
 

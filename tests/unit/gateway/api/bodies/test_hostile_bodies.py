@@ -33,7 +33,7 @@ def test_a_million_mistakes_cost_no_more_than_one(data: bytes) -> None:
     assert time.process_time() - begun < 1.0
 
 
-def test_a_refusal_quotes_no_more_than_a_little_of_the_callers_words() -> None:
+def test_an_error_quotes_only_a_little_of_the_request() -> None:
     with pytest.raises(InvalidRequest) as refused:
         requested(chat(**{"é\n" * 10_000: 1}))
     assert len(refused.value.message) < 400

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessage, ParsedChatCompletionMessage
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.bodies.convert import chat_request, completion_request
+from headrace_gateway.api.bodies.convert import chat_request, completion_requests
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.api.bodies.json_objects import read_object
 from headrace_gateway.api.bodies.unknown_fields import UnknownFields
@@ -111,7 +111,7 @@ def test_reasoning_goes_to_the_template_under_either_name() -> None:
         assert turn["reasoning_content"] == "Greet."
 
 
-def test_what_a_model_declined_is_what_it_said() -> None:
+def test_the_refusal_of_a_model_is_the_text_of_its_message() -> None:
     declined = {"role": "assistant", "content": None, "refusal": "I cannot."}
     parts = {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
     assert turns(declined)[0]["content"] == "I cannot."
@@ -195,12 +195,12 @@ def test_what_is_wrong_is_refused_by_its_name(fields: dict[str, Any], name: str)
     assert (refused.value.field == name) or not name
 
 
-def test_a_refusal_of_a_role_says_which_there_are() -> None:
+def test_the_error_for_an_unknown_role_names_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="'narrator' is none of system, developer, user"):
         turns({"role": "narrator", "content": "x"})
 
 
-def test_unknown_fields_are_passed_over_and_named_where_they_are_not_refused() -> None:
+def test_unknown_fields_are_ignored_and_named_where_they_are_not_refused() -> None:
     unknown = UnknownFields(strict=False)
     part = {"type": "text", "text": "Hello", "foo": 1, "cache_control": {"type": "ephemeral"}}
     data = body(
@@ -286,7 +286,7 @@ def test_vllms_fields_are_carried_over() -> None:
     }
     for asked in (
         requested(body(**fields)),
-        completion_request(
+        *completion_requests(
             parse(
                 CompletionBody,
                 json.dumps({"model": "valley", "prompt": "Hello"} | fields).encode(),

@@ -201,7 +201,7 @@ def test_parameters_are_carried_over() -> None:
     assert (asked.seed, asked.n, asked.request_id) == (2**64 - 1, 2, "id-1")
 
 
-def test_what_is_not_said_stays_unset() -> None:
+def test_unset_fields_stay_unset() -> None:
     asked = requested(chat())
     assert asked.parameters.ListFields() == []
     assert (asked.seed, asked.n) == (None, 1)
@@ -277,7 +277,7 @@ def test_what_completions_do_not_serve_is_refused_as_that(
     assert refused.value.field == name
 
 
-def test_each_of_several_prompts_is_wanted_by_its_place() -> None:
+def test_each_of_several_prompts_is_a_request_that_names_its_place() -> None:
     data = completion(prompt=["a", "", "c"], n=2)
     texts = completion_requests(parse(CompletionBody, data, max_bytes=MB), CALL)
     assert [each.prompt for each in texts] == [

@@ -219,7 +219,7 @@ def test_what_cannot_be_offered_is_refused_by_its_name(
     assert refused.value.field == field
 
 
-def test_a_model_that_calls_nothing_or_cannot_be_forced_says_so() -> None:
+def test_tools_are_refused_for_a_model_without_tool_calling_or_a_required_tool_call() -> None:
     with pytest.raises(Unsupported, match="does not support tool calling"):
         apply_tools(openai(tools=[function()]), ModelCard(model="plain"))
     with pytest.raises(Unsupported, match="does not support a required tool call"):

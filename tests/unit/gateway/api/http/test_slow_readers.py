@@ -1,4 +1,4 @@
-"""Writes to a reader: in order, in pieces, and given up on when it takes nothing."""
+"""Writes to a client: in order, in pieces, and with a timeout when it reads nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace_gateway.api.http.slow_readers import PIECE_BYTES, BoundedWrites
 
 
 class Reader:
-    """A call's context whose caller takes what is written while it reads."""
+    """A call's context whose client takes what is written while it reads."""
 
     peer_name = "somebody"
 
@@ -30,7 +30,7 @@ def bounded(reader: Reader) -> BoundedWrites:
     return BoundedWrites(reader, stall_s=0.02)  # type: ignore[arg-type]
 
 
-async def test_a_reader_that_reads_gets_all_in_order() -> None:
+async def test_a_client_that_reads_gets_all_in_order() -> None:
     reader = Reader()
     reader.reads.set()
     writes = bounded(reader)
@@ -39,7 +39,7 @@ async def test_a_reader_that_reads_gets_all_in_order() -> None:
     assert reader.taken == [0, 1, 2, 3, 4]
 
 
-async def test_a_reader_that_takes_nothing_is_given_up_on_and_so_is_what_comes_behind() -> None:
+async def test_a_write_that_is_not_read_times_out_and_so_does_the_next() -> None:
     reader = Reader()
     writes = bounded(reader)
     with pytest.raises(SlowReader, match=r"nothing of the answer was read for 0\.02 s"):
@@ -52,7 +52,7 @@ async def test_a_reader_that_takes_nothing_is_given_up_on_and_so_is_what_comes_b
     assert reader.taken == []
 
 
-async def test_one_that_reads_on_gets_what_waited_and_then_the_reason() -> None:
+async def test_a_client_that_reads_again_gets_what_waited_and_then_the_error() -> None:
     reader = Reader()
     writes = bounded(reader)
     with pytest.raises(SlowReader):
@@ -75,7 +75,7 @@ async def test_each_write_has_the_whole_time() -> None:
     writes.close()
 
 
-async def test_a_caller_that_leaves_leaves_nothing_that_waits() -> None:
+async def test_a_client_that_leaves_leaves_no_task_behind() -> None:
     reader = Reader()
     writes = bounded(reader)
     before = asyncio.all_tasks()
@@ -89,7 +89,7 @@ async def test_a_caller_that_leaves_leaves_nothing_that_waits() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_large_body_goes_in_pieces_so_that_slow_is_told_from_gone() -> None:
+async def test_a_large_body_is_sent_in_pieces_so_that_a_slow_client_takes_some_in_time() -> None:
     reader = Reader()
     reader.reads.set()
     whole = bytes(range(256)) * (PIECE_BYTES // 100)

@@ -15,7 +15,7 @@ from headrace.errors import InvalidRequest, RequestError
 from headrace.v1.common_pb2 import FinishReason, Priority, Usage
 from headrace.v1.generation_pb2 import GenerateRequest, StreamGenerateResponse
 from headrace.v1.models_pb2 import TokenizeRequest
-from headrace_gateway.api.native.convert import generate_request, tokenize_request, with_request_id
+from headrace_gateway.api.native.convert import generate_request, tokenize_request
 from headrace_gateway.api.native.messages import delta, finish
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.rest_service import as_json, delta_json
@@ -121,9 +121,10 @@ def test_a_request_is_carried_over() -> None:
     assert asked.trace_context == {"traceparent": "x"}
 
 
-def test_a_callers_own_request_id_goes_before_ours() -> None:
-    assert with_request_id(read({"request_id": "mine"}), CALL).request_id == "mine"
-    assert with_request_id(read({}), CALL).request_id == "made-here"
+def test_a_callers_own_request_id_replaces_the_generated_one() -> None:
+    own = generate_request(read({"prompt": "Hello", "request_id": "mine"}), CALL)
+    assert own.request_id == "mine"
+    assert generate_request(read({"prompt": "Hello"}), CALL).request_id == "made-here"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_each_kind_of_prompt_is_read(body: dict[str, Any], prompt: object) -> No
         ({"prompt": "a", "messages": [{"role": "user"}]}, "messages"),
     ],
 )
-def test_exactly_one_prompt_is_wanted(body: dict[str, Any], field: str) -> None:
+def test_exactly_one_prompt_is_required(body: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest, match="exactly one") as refused:
         generate_request(read(body), CALL)
     assert refused.value.field == field

@@ -31,9 +31,12 @@ from headrace_gateway.output.position import BEGINNING
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
 from helpers.tiny_tokenizers import END, byte_fallback, byte_level
 
-HEAD = ResponseFields("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 TEXT = "the mill 水🌊!"
 SPELLING = VocabularyTexts(byte_level())
+
+
+def head(shape: ResponseShape) -> ResponseFields:
+    return ResponseFields(shape, "abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 
 
 def ids_of(text: str) -> list[int]:
@@ -52,7 +55,7 @@ def run_of(token_ids: list[int]) -> Logprobs:
 def heard(
     stop: str | None = None, *, prompt: list[int] | None = None, each: int = 1
 ) -> tuple[list[ChoiceDelta], RequestOutcome]:
-    """TEXT and the end, `each` tokens at a time; what is said of it in a stream and as a whole."""
+    """Return the deltas of TEXT, `each` tokens at a time, and its whole outcome."""
     ids = [*ids_of(TEXT), 1]
     run, of_prompt = run_of(ids), None if prompt is None else run_of(prompt[1:])
     stops = StopStrings([stop]) if stop else None
@@ -68,9 +71,7 @@ def heard(
 
 
 def events(form: ResponseShape, formatter: LogprobsFormatter, news: list[ChoiceDelta]) -> list[Any]:
-    chunks = ChunkFormatter(
-        form, HEAD, places=[BEGINNING] * 1, include_usage=False, formatter=formatter
-    )
+    chunks = ChunkFormatter(head(form), places=[BEGINNING] * 1, formatter=formatter)
     blocks = chunks.events(news).split("\n\n")[:-1]
     return [json.loads(block.partition("data: ")[2]) for block in blocks]
 
@@ -100,7 +101,7 @@ def test_specials_and_ids_that_are_no_tokens_are_spelled_too() -> None:
     assert (SPELLING[100_000].text, SPELLING[100_000].octets) == ('""', b"")
 
 
-def test_a_chat_stream_tells_of_every_token_even_where_its_text_is_held_back() -> None:
+def test_a_chat_stream_has_logprobs_of_every_token_even_where_its_text_is_held_back() -> None:
     news, outcome = heard()
     asked = OutputOptions(chat=True, logprobs=2)
     chunks = [
@@ -119,12 +120,12 @@ def test_a_chat_stream_tells_of_every_token_even_where_its_text_is_held_back() -
     assert [entry.logprob for entry in told[:3]] == [-1, -1.125, -1.25]
     assert [top.logprob for top in told[1].top_logprobs] == [-0.5, -1.125]
     assert told[1].top_logprobs[1].token == told[1].token
-    read = ChatCompletion.model_validate_json(response_body(CHAT, HEAD, outcome, formatter(asked)))
+    read = ChatCompletion.model_validate_json(response_body(head(CHAT), outcome, formatter(asked)))
     assert read.choices[0].logprobs is not None
     assert read.choices[0].logprobs.content == told
 
 
-def test_tokens_of_a_stop_string_are_told_of_and_nothing_behind_it() -> None:
+def test_tokens_of_a_stop_string_have_logprobs_and_none_after_it_do() -> None:
     for each in (1, 100):
         news, outcome = heard(stop="水", each=each)
         (choice,) = outcome.choices
@@ -137,7 +138,7 @@ def test_a_completion_has_offsets_into_its_text_and_its_own_token_among_the_like
     news, outcome = heard()
     asked = OutputOptions(chat=False, logprobs=1)
     read = Completion.model_validate_json(
-        response_body(COMPLETION, HEAD, outcome, formatter(asked))
+        response_body(head(COMPLETION), outcome, formatter(asked))
     )
     told = read.choices[0].logprobs
     assert told is not None
@@ -166,7 +167,7 @@ def test_an_echo_puts_the_prompt_before_the_answer_and_its_logprobs_too(echo_onl
     news, outcome = heard(prompt=prompt)
     asked = OutputOptions(chat=False, logprobs=1, echo=True, echo_only=echo_only)
     given = Prompt("past the river ", prompt)
-    read = json.loads(response_body(COMPLETION, HEAD, outcome, formatter(asked, given)))["choices"][
+    read = json.loads(response_body(head(COMPLETION), outcome, formatter(asked, given)))["choices"][
         0
     ]
     assert read["text"] == "past the river " + ("" if echo_only else TEXT)
@@ -185,7 +186,7 @@ def test_vllms_prompt_logprobs_are_by_token_id_with_the_prompts_own_token_among_
     prompt = ids_of("the river")
     _, outcome = heard(prompt=prompt)
     asked = OutputOptions(chat=True, prompt_logprobs=1)
-    read = json.loads(response_body(CHAT, HEAD, outcome, formatter(asked, Prompt("", prompt))))
+    read = json.loads(response_body(head(CHAT), outcome, formatter(asked, Prompt("", prompt))))
     first, second, *_ = read["prompt_logprobs"]
     assert first is None
     assert second[str(prompt[1])]["logprob"] == -1

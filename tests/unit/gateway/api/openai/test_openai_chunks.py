@@ -22,21 +22,28 @@ from headrace.errors import (
     Unsupported,
 )
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
+from headrace_gateway.api.bodies.generation import StreamOptions
 from headrace_gateway.api.http.errors import http_status, openai_error, retry_headers
 from headrace_gateway.api.openai.chunks import (
     CHAT,
     COMPLETION,
     ChunkFormatter,
     ResponseFields,
+    ResponseShape,
     response_body,
 )
 from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.output.position import BEGINNING
 
-HEAD = ResponseFields("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 STOP, LENGTH = FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH
 USAGE = Usage(prompt_tokens=3, output_tokens=4)
+USAGE_AT_END = StreamOptions(include_usage=True)
+USAGE_IN_ALL = StreamOptions(include_usage=True, continuous_usage_stats=True)
 AWKWARD = 'a"b\\c\n\r\t\x00\x1f\u2028\u2029\x85</script>🌊 é'
+
+
+def head(shape: ResponseShape) -> ResponseFields:
+    return ResponseFields(shape, "abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 
 
 def events(text: str) -> list[Any]:
@@ -53,9 +60,7 @@ def chunks(text: str) -> list[ChatCompletionChunk]:
 
 
 def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
-    opening = chunks(
-        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).opening()
-    )
+    opening = chunks(ChunkFormatter(head(CHAT), places=[BEGINNING] * 2).opening())
     assert [chunk.choices[0].index for chunk in opening] == [0, 1]
     assert {chunk.choices[0].delta.role for chunk in opening} == {"assistant"}
     assert {(c.id, c.model, c.created, c.system_fingerprint) for c in opening} == {
@@ -65,9 +70,7 @@ def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
 
 def test_text_survives_whatever_is_in_it() -> None:
     (chunk,) = chunks(
-        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False).events(
-            [ChoiceDelta(0, 0, AWKWARD)]
-        )
+        ChunkFormatter(head(CHAT), places=[BEGINNING] * 1).events([ChoiceDelta(0, 0, AWKWARD)])
     )
     assert chunk.choices[0].delta.content == AWKWARD
     assert chunk.choices[0].finish_reason is None
@@ -78,22 +81,20 @@ def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
         ChoiceDelta(1, 0, "x", [5], finish_reason=LENGTH),
         ChoiceDelta(0, 0, finish_reason=STOP),
     ]
-    text, length, stop = chunks(
-        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).events(said)
-    )
+    text, length, stop = chunks(ChunkFormatter(head(CHAT), places=[BEGINNING] * 2).events(said))
     assert (text.choices[0].delta.content, text.choices[0].finish_reason) == ("x", None)
     assert (length.choices[0].index, length.choices[0].finish_reason) == (1, "length")
     assert (stop.choices[0].index, stop.choices[0].finish_reason) == (0, "stop")
     assert length.choices[0].delta.content is None
 
 
-def test_news_without_text_or_end_is_no_event() -> None:
+def test_a_delta_without_text_or_end_is_no_event() -> None:
     said = [ChoiceDelta(0, 0, "", [5])]
-    assert ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True).events(said) == ""
+    assert ChunkFormatter(head(CHAT), places=[BEGINNING] * 1, usage=USAGE_AT_END).events(said) == ""
 
 
-def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
-    asked = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True)
+def test_usage_comes_last_and_only_where_it_is_requested() -> None:
+    asked = ChunkFormatter(head(CHAT), places=[BEGINNING] * 1, usage=USAGE_AT_END)
     ending = asked.ending(USAGE)
     assert ending.endswith("\n\ndata: [DONE]\n\n")
     (chunk,) = chunks(ending.removesuffix("data: [DONE]\n\n"))
@@ -106,13 +107,13 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
         "prompt_tokens_details": {"cached_tokens": 0},
     }
     assert events(asked.events([ChoiceDelta(0, 0, "x")]))[0]["usage"] is None
-    silent = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False)
+    silent = ChunkFormatter(head(CHAT), places=[BEGINNING] * 1)
     assert silent.ending(USAGE) == "data: [DONE]\n\n"
     assert "usage" not in events(silent.events([ChoiceDelta(0, 0, "x")]))[0]
 
 
-def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None:
-    stream = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=True, prompt_tokens=3)
+def test_each_chunk_has_the_usage_of_its_choice_where_that_is_requested() -> None:
+    stream = ChunkFormatter(head(CHAT), places=[BEGINNING] * 2, usage=USAGE_IN_ALL, prompt_tokens=3)
     said = [
         ChoiceDelta(0, 0, "x", [5]),
         ChoiceDelta(1, 0, "y", [5, 6, 7]),
@@ -125,10 +126,10 @@ def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None
 
 def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
     cached = Usage(prompt_tokens=30, output_tokens=4, cached_prompt_tokens=16)
-    stream = ChunkFormatter(COMPLETION, HEAD, places=[BEGINNING], include_usage=True)
+    stream = ChunkFormatter(head(COMPLETION), places=[BEGINNING], usage=USAGE_AT_END)
     (last,) = events(stream.ending(cached).removesuffix("data: [DONE]\n\n"))
     answer = ChatCompletion.model_validate_json(
-        response_body(CHAT, HEAD, RequestOutcome(choices=OUTCOME.choices, usage=cached)),
+        response_body(head(CHAT), RequestOutcome(choices=OUTCOME.choices, usage=cached)),
         strict=True,
     )
     assert answer.usage is not None
@@ -138,7 +139,7 @@ def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
 
 
 def test_a_completions_stream_has_text_and_no_roles() -> None:
-    stream = ChunkFormatter(COMPLETION, HEAD, places=[BEGINNING] * 2, include_usage=False)
+    stream = ChunkFormatter(head(COMPLETION), places=[BEGINNING] * 2)
     assert stream.opening() == ""
     first, last = events(stream.events([ChoiceDelta(1, 0, AWKWARD, [5], finish_reason=STOP)]))
     # As the client does it: its type has no null reason, though every stream of OpenAI's has.
@@ -158,7 +159,7 @@ OUTCOME = RequestOutcome(
 
 
 def test_a_whole_chat_answer_reads_as_openais() -> None:
-    read = ChatCompletion.model_validate_json(response_body(CHAT, HEAD, OUTCOME), strict=True)
+    read = ChatCompletion.model_validate_json(response_body(head(CHAT), OUTCOME), strict=True)
     assert (read.id, read.model, read.system_fingerprint) == ("chatcmpl-abc", "valley", "fp_1")
     assert [choice.message.content for choice in read.choices] == [AWKWARD, ""]
     assert [choice.finish_reason for choice in read.choices] == ["stop", "length"]
@@ -168,7 +169,7 @@ def test_a_whole_chat_answer_reads_as_openais() -> None:
 
 
 def test_a_whole_completion_reads_as_openais() -> None:
-    read = Completion.model_validate_json(response_body(COMPLETION, HEAD, OUTCOME), strict=True)
+    read = Completion.model_validate_json(response_body(head(COMPLETION), OUTCOME), strict=True)
     assert [choice.text for choice in read.choices] == [AWKWARD, ""]
     assert [choice.finish_reason for choice in read.choices] == ["stop", "length"]
 
@@ -206,15 +207,15 @@ def test_errors_have_openais_shape(
     }
 
 
-def test_a_refusal_for_now_says_when_to_come_back() -> None:
+def test_a_retryable_error_has_the_time_of_the_retry() -> None:
     headers = dict(retry_headers(LaneFull("m", retry_after_s=1.25)))
     assert headers == {"retry-after": "2", "retry-after-ms": "1250", "x-should-retry": "true"}
 
 
 @pytest.mark.parametrize("error", [RequestExists("m"), AttemptsExhausted("m"), Unsupported("m")])
-def test_what_fails_again_is_not_to_be_sent_again(error: HeadraceError) -> None:
+def test_an_error_that_would_occur_again_is_not_to_be_retried(error: HeadraceError) -> None:
     assert retry_headers(error) == (("x-should-retry", "false"),)
 
 
-def test_clients_decide_for_themselves_about_faults_of_ours() -> None:
+def test_server_errors_leave_the_retry_to_the_client() -> None:
     assert retry_headers(EngineFailed("m")) == ()

@@ -29,7 +29,7 @@ def test_without_any_model_no_scheduler_has_to_report() -> None:
     assert replace(WELL, models={}, leader_age_s=None).problem is None
 
 
-def test_it_says_what_is_missing() -> None:
+def test_health_names_what_is_missing() -> None:
     assert replace(WELL, leaving=True).problem == "leaving"
     assert replace(WELL, broker_connected=False).problem == "out of reach of NATS"
     assert "reading the models" in str(replace(WELL, starting=True).problem)
@@ -42,7 +42,7 @@ def test_it_says_what_is_missing() -> None:
     assert json.loads(silent.body())["reason"] == silent.problem
 
 
-def test_the_last_token_is_told_and_decides_nothing() -> None:
+def test_the_age_of_the_last_token_is_reported_and_decides_nothing() -> None:
     assert WELL.details() == (
         "no token has come yet",
         "model asleep: no_worker",
