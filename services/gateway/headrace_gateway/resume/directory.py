@@ -86,7 +86,7 @@ class RequestDirectory:
         answer_s = self._settings.leader_answer_timeout_s
         open_request = self._requests.find(key)
         if open_request is None:
-            return await self._search(message, self._models(), timeout_s=answer_s)
+            return await self._search(message, None, timeout_s=answer_s)
         if verb != LocateRequest.VERB_CANCEL:
             leader = await self._query([open_request.record.model], message, timeout_s=answer_s)
             return Location(open_request, leader=leader)
@@ -109,11 +109,10 @@ class RequestDirectory:
             gateway_id=self._address.gateway_id,
             delivery_address=self._address.delivery_address,
         )
-        known = list(self._models() if models is None else models)
         ends_s, pause_s = self._clock.monotonic_s() + self._settings.attach_wait_s, FIRST_BACKOFF_S
         while True:
             try:
-                location = await self._search(message, known, timeout_s=ANSWER_S)
+                location = await self._search(message, models, timeout_s=ANSWER_S)
                 check(location)
                 return await self._output(location, message)
             except (GatewayUnreachable, BrokerUnavailable):
@@ -136,12 +135,13 @@ class RequestDirectory:
         return await RemoteOutput.reach(record.delivery_address, message.request_id)
 
     async def _search(
-        self, message: LocateRequest, models: Iterable[str], *, timeout_s: float
+        self, message: LocateRequest, models: Iterable[str] | None, *, timeout_s: float
     ) -> Location:
         key = message.request_id
         if (near := await self.near(key)) is not None:
             return near
-        candidates = candidate_models(public_id(key), models)
+        known = self._models() if models is None else models
+        candidates = candidate_models(public_id(key), known)
         leader = await self._query(candidates, message, timeout_s=timeout_s)
         if leader.found:
             return Location(leader=leader)
@@ -175,6 +175,7 @@ class RequestDirectory:
             return LocateResponse.FromString(answer)
 
         answers = await asyncio.gather(*map(request, models))
-        pending = any(answer.pending for answer in answers)
+        # Why without answers, too: a gateway that has just started knows no models yet.
+        pending = not answers or any(answer.pending for answer in answers)
         found = (answer for answer in answers if answer.found and not answer.pending)
         return next(found, LocateResponse(pending=pending))
