@@ -80,7 +80,7 @@ async def running_mesh(
     bus: Bus,
     gateway_id: str = "gw",
     *,
-    models: Sequence[str] = (MODEL, "orphan"),
+    models: Sequence[str] | None = (MODEL, "orphan"),
     **settings: float,
 ) -> AsyncIterator[RunningMesh]:
     server = make_server()

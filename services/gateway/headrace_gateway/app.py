@@ -205,9 +205,11 @@ class _Gateway:
         cards = (served.card for served in self._catalog.all())
         return [card for card in cards if self._mesh.fleet.serving(card.model, now_s)]
 
-    def _known_models(self) -> list[str]:
+    def _known_models(self) -> list[str] | None:
+        """Return the models that are configured; None in the first moment, while none is known."""
         served = [served.card.model for served in self._catalog.all()]
-        return served + self._catalog.loading()
+        known = served + self._catalog.loading()
+        return known if known or not self._monitor.last.starting else None
 
     def _reported_cards(self, model: str) -> list[ModelCard]:
         return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())

@@ -57,9 +57,9 @@ class RequestDirectory:
         settlements: Settlements,
         takeovers: Takeovers,
         *,
-        models: Callable[[], Iterable[str]],
+        models: Callable[[], Iterable[str] | None],
     ) -> None:
-        """`models`: those whose leaders may have a request."""
+        """`models`: those whose leaders may have a request; None while they are not known yet."""
         self._settings, self._address = settings, address
         self._bus, self._clock = bus, clock
         self._requests, self._settlements, self._takeovers = requests, settlements, takeovers
@@ -141,8 +141,11 @@ class RequestDirectory:
         if (near := await self.near(key)) is not None:
             return near
         known = self._models() if models is None else models
-        candidates = candidate_models(public_id(key), known)
-        leader = await self._query(candidates, message, timeout_s=timeout_s)
+        if known is None:
+            leader = LocateResponse(pending=True)
+        else:
+            candidates = candidate_models(public_id(key), known)
+            leader = await self._query(candidates, message, timeout_s=timeout_s)
         if leader.found:
             return Location(leader=leader)
         # Why once more: it may have ended since, and its result is stored before its leader
@@ -175,7 +178,6 @@ class RequestDirectory:
             return LocateResponse.FromString(answer)
 
         answers = await asyncio.gather(*map(request, models))
-        # Why without answers, too: a gateway that has just started knows no models yet.
-        pending = not answers or any(answer.pending for answer in answers)
+        pending = any(answer.pending for answer in answers)
         found = (answer for answer in answers if answer.found and not answer.pending)
         return next(found, LocateResponse(pending=pending))
