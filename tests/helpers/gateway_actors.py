@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -77,7 +77,11 @@ class RunningMesh:
 
 @asynccontextmanager
 async def running_mesh(
-    bus: Bus, gateway_id: str = "gw", **settings: float
+    bus: Bus,
+    gateway_id: str = "gw",
+    *,
+    models: Sequence[str] | None = (MODEL, "orphan"),
+    **settings: float,
 ) -> AsyncIterator[RunningMesh]:
     server = make_server()
     port = bind(server, "127.0.0.1", 0)
@@ -91,7 +95,7 @@ async def running_mesh(
         SystemClock(),
         GatewayAddress(gateway_id, address),
         build_answer=build_answer,
-        models=lambda: [MODEL, "orphan"],
+        models=lambda: models,
     )
     serve_delivery(server, mesh)
     await server.start()

@@ -145,7 +145,7 @@ class _Gateway:
             SystemClock(),
             GatewayAddress(gateway_id, address),
             build_answer=partial(rebuild_answer, self._catalog),
-            models=lambda: [served.card.model for served in self._catalog.all()],
+            models=self._known_models,
         )
         serve_delivery(self._delivery, self._mesh)
         self._monitor = HealthMonitor(self._mesh, self._catalog)
@@ -204,6 +204,12 @@ class _Gateway:
         now_s = self._mesh.clock.monotonic_s()
         cards = (served.card for served in self._catalog.all())
         return [card for card in cards if self._mesh.fleet.serving(card.model, now_s)]
+
+    def _known_models(self) -> list[str] | None:
+        """Return the models that are configured; None in the first moment, while none is known."""
+        served = [served.card.model for served in self._catalog.all()]
+        known = served + self._catalog.loading()
+        return known if known or not self._monitor.last.starting else None
 
     def _reported_cards(self, model: str) -> list[ModelCard]:
         return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())

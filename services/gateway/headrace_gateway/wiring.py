@@ -43,9 +43,9 @@ class Mesh:
         address: GatewayAddress,
         *,
         build_answer: AnswerBuilder,
-        models: Callable[[], Iterable[str]],
+        models: Callable[[], Iterable[str] | None],
     ) -> None:
-        """`models`: those whose leaders may have a request."""
+        """`models`: those whose leaders may have a request; None while they are not known yet."""
         self.settings, self.bus, self.clock = settings, bus, clock
         self.address, self.build_answer = address, build_answer
         self.requests = requests = OpenRequests()

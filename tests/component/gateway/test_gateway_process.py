@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -188,9 +189,16 @@ async def test_a_cancelled_request_ends_for_its_reader_and_stays_ended(
 
 async def test_an_unknown_request_is_not_found(channel: grpc.aio.Channel) -> None:
     requests = requests_pb2_grpc.RequestServiceStub(channel)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await requests.GetRequest(requests_pb2.GetRequestRequest(request_id="nobody"))
-    assert from_rpc_error(caught.value).reason == "REQUEST_NOT_FOUND"
+
+    async def reason() -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await requests.GetRequest(requests_pb2.GetRequestRequest(request_id="unknown"))
+        return from_rpc_error(caught.value).reason
+
+    # Until it knows that there are no models, it cannot know that there is no such request.
+    async with asyncio.timeout(10):
+        while await reason() != "REQUEST_NOT_FOUND":
+            await asyncio.sleep(0.05)
 
 
 async def test_sigterm_lets_open_streams_end_and_then_exits_with_0(

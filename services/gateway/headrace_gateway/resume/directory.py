@@ -57,9 +57,9 @@ class RequestDirectory:
         settlements: Settlements,
         takeovers: Takeovers,
         *,
-        models: Callable[[], Iterable[str]],
+        models: Callable[[], Iterable[str] | None],
     ) -> None:
-        """`models`: those whose leaders may have a request."""
+        """`models`: those whose leaders may have a request; None while they are not known yet."""
         self._settings, self._address = settings, address
         self._bus, self._clock = bus, clock
         self._requests, self._settlements, self._takeovers = requests, settlements, takeovers
@@ -86,7 +86,7 @@ class RequestDirectory:
         answer_s = self._settings.leader_answer_timeout_s
         open_request = self._requests.find(key)
         if open_request is None:
-            return await self._search(message, self._models(), timeout_s=answer_s)
+            return await self._search(message, None, timeout_s=answer_s)
         if verb != LocateRequest.VERB_CANCEL:
             leader = await self._query([open_request.record.model], message, timeout_s=answer_s)
             return Location(open_request, leader=leader)
@@ -109,11 +109,10 @@ class RequestDirectory:
             gateway_id=self._address.gateway_id,
             delivery_address=self._address.delivery_address,
         )
-        known = list(self._models() if models is None else models)
         ends_s, pause_s = self._clock.monotonic_s() + self._settings.attach_wait_s, FIRST_BACKOFF_S
         while True:
             try:
-                location = await self._search(message, known, timeout_s=ANSWER_S)
+                location = await self._search(message, models, timeout_s=ANSWER_S)
                 check(location)
                 return await self._output(location, message)
             except (GatewayUnreachable, BrokerUnavailable):
@@ -136,13 +135,17 @@ class RequestDirectory:
         return await RemoteOutput.reach(record.delivery_address, message.request_id)
 
     async def _search(
-        self, message: LocateRequest, models: Iterable[str], *, timeout_s: float
+        self, message: LocateRequest, models: Iterable[str] | None, *, timeout_s: float
     ) -> Location:
         key = message.request_id
         if (near := await self.near(key)) is not None:
             return near
-        candidates = candidate_models(public_id(key), models)
-        leader = await self._query(candidates, message, timeout_s=timeout_s)
+        known = self._models() if models is None else models
+        if known is None:
+            leader = LocateResponse(pending=True)
+        else:
+            candidates = candidate_models(public_id(key), known)
+            leader = await self._query(candidates, message, timeout_s=timeout_s)
         if leader.found:
             return Location(leader=leader)
         # Why once more: it may have ended since, and its result is stored before its leader

@@ -131,3 +131,12 @@ async def test_a_request_that_is_not_accepted_is_not_opened(bus: Bus) -> None:
         with pytest.raises(InvalidRequest, match="other parameters"):
             await gateway.mesh.directory.open("r1", refuse)
         assert len(gateway.mesh.requests) == 0
+
+
+async def test_a_gateway_that_knows_no_models_yet_does_not_report_a_request_as_unknown(
+    bus: Bus,
+) -> None:
+    async with running_mesh(bus, models=None) as gateway, leader(bus) as boss:
+        boss.knows["r1"] = held_by("other")
+        with pytest.raises(GatewayUnreachable, match="no scheduler knows yet"):
+            await gateway.mesh.directory.locate("r1")
