@@ -157,14 +157,14 @@ async def test_a_trusted_header_names_the_tenant_over_http_and_grpc(
             assert "x-tenant" in text
             code, text = await status("nightly", "/v1/completions", service_tier="priority")
             assert code == 400
-            assert "tenant nightly may ask for bulk at most" in text
+            assert "tenant nightly may request bulk at most" in text
         address = mesh.url.removeprefix("http://")
         async with grpc.aio.insecure_channel(address) as channel:
             generation = GenerationServiceStub(channel)
             request = make_request("Hello", model="scripted", max_tokens=3)
             await generation.Generate(request, metadata=(("x-tenant", "team-1"),))
             request.priority = Priority.PRIORITY_STANDARD
-            with pytest.raises(grpc.aio.AioRpcError, match="tenant nightly may ask for bulk"):
+            with pytest.raises(grpc.aio.AioRpcError, match="tenant nightly may request bulk"):
                 await generation.Generate(request, metadata=(("x-tenant", "nightly"),))
 
 

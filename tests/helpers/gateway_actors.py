@@ -1,10 +1,10 @@
-"""What stands around a gateway's mesh side: workers that bring tokens, leaders that settle."""
+"""A gateway's mesh side and its peers: workers that deliver tokens, leaders that settle."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ from headrace.internal.v1.reports_pb2 import (
     SettleRequest,
     SettleResponse,
 )
-from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
@@ -41,6 +41,7 @@ from headrace_gateway.models.text import StopStrings
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import OutputAssembler
+from headrace_gateway.queue.admission import GatewayAddress
 from headrace_gateway.request.generation import (
     Event,
     Generation,
@@ -49,7 +50,7 @@ from headrace_gateway.request.generation import (
     ValidRequest,
 )
 from headrace_gateway.stream.open_request import OpenRequest
-from headrace_gateway.wiring import Mesh, assemble, serve_delivery
+from headrace_gateway.wiring import Mesh, serve_delivery
 from helpers.tiny_tokenizers import bundle, byte_level
 
 MODEL = "toy"
@@ -76,7 +77,11 @@ class RunningMesh:
 
 @asynccontextmanager
 async def running_mesh(
-    bus: Bus, gateway_id: str = "gw", **settings: float
+    bus: Bus,
+    gateway_id: str = "gw",
+    *,
+    models: Sequence[str] | None = (MODEL, "orphan"),
+    **settings: float,
 ) -> AsyncIterator[RunningMesh]:
     server = make_server()
     port = bind(server, "127.0.0.1", 0)
@@ -84,13 +89,13 @@ async def running_mesh(
     chosen = GatewaySettings.model_validate(
         {"worker_reconnect_grace_s": 0.1, "leader_answer_timeout_s": 0.3} | settings
     )
-    mesh = assemble(
+    mesh = Mesh(
         chosen,
         bus,
         SystemClock(),
-        gateway_id=gateway_id,
-        delivery_address=address,
-        build_answer=tell,
+        GatewayAddress(gateway_id, address),
+        build_answer=build_answer,
+        models=lambda: models,
     )
     serve_delivery(server, mesh)
     await server.start()
@@ -102,8 +107,9 @@ async def running_mesh(
     mesh.requests.check_integrity()
 
 
-def tell(generation: Generation, record: RequestRecord) -> Answer:
-    """Of a model whose tokens are characters of their own."""
+def build_answer(generation: Generation) -> Answer:
+    """Build the answer of a model whose tokens are characters."""
+    record = generation.record
     request = RecordedRequest(record)
     tokenizer = Tokenizer(bundle(byte_level()), inline_characters=2048)
     stops = StopStrings(tuple(record.rendering.stop)) if record.rendering.stop else None
@@ -136,12 +142,12 @@ def valid_request(
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
         background=background,
-        stop=stop,
+        rendering=Rendering(stop=stop),
     )
 
 
 class WorkerActor:
-    """A worker's end of one delivery stream; says what it is told to."""
+    """A worker's end of one delivery stream, as a script for it."""
 
     def __init__(self, address: str, worker_id: str) -> None:
         self.worker_id = worker_id
@@ -153,7 +159,7 @@ class WorkerActor:
         self._slots = itertools.count(1)
         self._named = False
 
-    async def say(
+    async def send(
         self,
         *,
         openings: Iterable[Opening] = (),
@@ -176,13 +182,13 @@ class WorkerActor:
     async def start(self, request_id: str, *, attempt: int, choice: int = 0) -> int:
         """Open a sequence; returns its slot."""
         slot = next(self._slots)
-        await self.say(
+        await self.send(
             openings=[Opening(slot=slot, request_id=request_id, choice=choice, attempt=attempt)]
         )
         return slot
 
     async def run_on(self, slot: int, *, first: int, ids: list[int]) -> None:
-        await self.say(tokens=[(slot, first + i, token) for i, token in enumerate(ids)])
+        await self.send(tokens=[(slot, first + i, token) for i, token in enumerate(ids)])
 
     async def end(
         self,
@@ -194,7 +200,7 @@ class WorkerActor:
     ) -> None:
         status = None if error is None else to_status(error)
         ending = Ending(slot=slot, finish_reason=reason, output_tokens=output_tokens, error=status)
-        await self.say(endings=[ending])
+        await self.send(endings=[ending])
 
     async def finish(self) -> None:
         """Half-close: everything has been said; returns when the gateway has closed too."""
@@ -231,7 +237,7 @@ async def worker(address: str, worker_id: str = "w1") -> AsyncIterator[WorkerAct
 
 @dataclass
 class LeaderActor:
-    """A model's leader, as far as a gateway talks to it."""
+    """A model's leader, as gateways see it."""
 
     bus: Bus
     settled: list[Settlement] = field(default_factory=list)
@@ -239,6 +245,10 @@ class LeaderActor:
     settle_messages: int = 0
     knows: dict[str, LocateResponse] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+    """Gateways to which the senders of VERB_TAKE_OVER could not connect."""
+    unconfirmed: int = 0
+    """So many takeovers are not confirmed."""
 
     def has_settled(self, count: int) -> bool:
         return len(self.settled) == count
@@ -248,7 +258,7 @@ class LeaderActor:
         *,
         ended: dict[str, HeadraceError] | None = None,
         fences: dict[str, int] | None = None,
-        given: Iterable[RequestRecord] = (),
+        reassigned: Iterable[RequestRecord] = (),
         gateway_id: str = "gw",
     ) -> NoticeResponse:
         notice = NoticeRequest(
@@ -258,7 +268,10 @@ class LeaderActor:
             ],
             fences=[
                 *(FenceNotice(request_id=i, attempt=a) for i, a in (fences or {}).items()),
-                *(FenceNotice(request_id=r.request_id, attempt=r.attempt, record=r) for r in given),
+                *(
+                    FenceNotice(request_id=r.request_id, attempt=r.attempt, record=r)
+                    for r in reassigned
+                ),
             ],
         )
         payload = notice.SerializeToString()
@@ -286,6 +299,11 @@ class LeaderActor:
         message = LocateRequest.FromString(payload)
         if message.verb == LocateRequest.VERB_CANCEL:
             self.cancelled.append(message.request_id)
+        if message.unreachable_gateway_id:
+            self.unreachable.append(message.unreachable_gateway_id)
+        if message.HasField("point") and self.unconfirmed:
+            self.unconfirmed -= 1
+            return LocateResponse(found=True, pending=True).SerializeToString()
         return self.knows.get(message.request_id, LocateResponse()).SerializeToString()
 
 

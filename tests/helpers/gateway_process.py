@@ -74,7 +74,7 @@ class EchoMesh:
                 slot = await actor.start(record.request_id, attempt=1, choice=choice)
                 for index in range(count):
                     token = record.prompt_ids[index % len(record.prompt_ids)]
-                    await actor.say(tokens=[(slot, index, token)])
+                    await actor.send(tokens=[(slot, index, token)])
                     await asyncio.sleep(self._pause_s)
                 await actor.end(slot, output_tokens=count)
             await actor.finish()

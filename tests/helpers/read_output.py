@@ -1,17 +1,27 @@
-"""A relay with one reader, for tests that are about one."""
+"""An output log with one reader, for tests that are about one."""
 
 from __future__ import annotations
 
 from headrace_gateway.request.generation import Event
-from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
+from headrace_gateway.stream.output_log import OutputCursor, OutputLog
 
 
 class ReadOutputLog(OutputLog):
     def __init__(
-        self, *, choices: int, max_tokens: int, logprobs_request: LogprobsRequest = NOTHING
+        self,
+        *,
+        choices: int,
+        max_tokens: int,
+        logprobs: bool = False,
+        prompt_logprobs: int | None = None,
     ) -> None:
-        super().__init__(choices=choices, max_tokens=max_tokens, logprobs_request=logprobs_request)
-        self._reader = self.reading()
+        super().__init__(
+            choices=choices,
+            max_tokens=max_tokens,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+        )
+        self._reader = OutputCursor(self)
 
     def drain(self) -> list[Event]:
         return self._reader.drain()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from headrace.errors import GatewayUnreachable, RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.model_names import lane_id
 from headrace.rpc.malformed import RejectMalformed
@@ -16,18 +17,17 @@ from headrace.rpc.server import add_health_and_reflection, bind, make_server, se
 from headrace.v1 import (
     common_pb2,
     fleet_pb2,
-    requests_pb2,
 )
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.app import add_public_services
-from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.resumer import AnswerResumer, Attachable
-from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.request.generation import Generation
+from headrace_gateway.resume.location import Location
+from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission
@@ -113,43 +113,43 @@ class StandinFleet:
         return [fleet_pb2.Lane(model="valley", priority=common_pb2.PRIORITY_BULK, waiting=2)]
 
 
-class StandinRequests:
-    """Knows one request, "known"."""
+@dataclass
+class StandinDirectory:
+    """Knows one running request, "known", and background requests that were admitted.
 
-    async def get(self, request_id: str) -> requests_pb2.Request:
-        if request_id != "known":
-            raise RequestNotFound(f"request {request_id} is not known", field="request_id")
-        return requests_pb2.Request(request_id=request_id, state=requests_pb2.REQUEST_STATE_RUNNING)
+    No request can be read from it; of "unled" no leader knows whether it can.
+    """
 
-    async def look(self, request_id: str) -> tuple[requests_pb2.Request, RequestRecord]:
-        return await self.get(request_id), RequestRecord(request_id=request_id)
+    admission: ScriptedAdmission
 
-    async def opened(self, request_id: str) -> requests_pb2.Request:
-        return requests_pb2.Request(
-            request_id=request_id, state=requests_pb2.REQUEST_STATE_WAITING, detached=True
-        )
+    async def near(self, key: str) -> Location | None:
+        admitted = [each.request for each in self.admission.generations if each.request.background]
+        if key not in [request.key for request in admitted]:
+            return None
+        record = RequestRecord(request_id=key, detached=True)
+        return Location(leader=LocateResponse(found=True, record=record))
 
-    async def cancel(self, request_id: str) -> requests_pb2.Request:
-        request = await self.get(request_id)
-        request.state = requests_pb2.REQUEST_STATE_ENDED
-        return request
+    async def locate(
+        self, key: str, verb: LocateRequest.Verb.ValueType = LocateRequest.VERB_FIND
+    ) -> Location:
+        if key != "known":
+            raise RequestNotFound(f"request {key} is not known", field="request_id")
+        record = RequestRecord(request_id=key)
+        if verb == LocateRequest.VERB_CANCEL:
+            return Location(result=ResultRecord(request=record))
+        return Location(leader=LocateResponse(found=True, running=True, record=record))
 
-
-class StandinFinding:
-    """Has no request that could be read; of "unled" no leader can say so."""
-
-    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
-        if request_id == "unled":
+    async def open(
+        self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
+    ) -> Generation:
+        if key == "unled":
             raise GatewayUnreachable("no scheduler knows yet where it is", retry_after_s=1.0)
-        raise RequestNotFound(f"request {request_id} is not known", field="request_id")
-
-    async def near(self, request_id: str) -> Attachable | None:
-        return None
+        raise RequestNotFound(f"request {key} is not known", field="request_id")
 
 
 @dataclass
 class StandinProbes:
-    """Says how the gateway stands; a test may change it."""
+    """The gateway's health, which a test may change."""
 
     health: Health = field(
         default_factory=lambda: Health(
@@ -179,14 +179,13 @@ class RunningApi:
 def api_services(
     catalog: Catalog, admission: ScriptedAdmission, settings: GatewaySettings
 ) -> ApiServices:
-    submitter = Submitter(catalog, admission, settings)
+    submitter, directory = Submitter(catalog, admission, settings), StandinDirectory(admission)
     return ApiServices(
         catalog=catalog,
         submitter=submitter,
         embedding=Embedding(catalog, admission, settings),
-        resumer=AnswerResumer(catalog, StandinFinding()),
-        background=BackgroundRequests(submitter, StandinRequests()),
-        requests=StandinRequests(),
+        opener=RequestOpener(catalog, submitter, directory),
+        requests=directory,
         fleet=StandinFleet(),
         settings=settings,
     )
@@ -197,7 +196,6 @@ async def running_api(
     admission: ScriptedAdmission,
     *more: ModelCard,
     limits: GatewaySettings | None = None,
-    tenants: Tenants | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
@@ -224,7 +222,7 @@ async def running_api(
     server = make_server(
         [
             RejectMalformed(),
-            CallerInterceptor(tenants or Tenants()),
+            CallerInterceptor(limits or GatewaySettings()),
             SlowReaderInterceptor(READER_STALL_S),
         ]
     )

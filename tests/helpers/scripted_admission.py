@@ -1,4 +1,4 @@
-"""An `Admission` without a mesh: says what a script says, and remembers how it ended."""
+"""An `Admission` without a mesh: it yields the events of a script, and records how it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from headrace.errors import HeadraceError, LaneFull
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
 from headrace_gateway.request.generation import (
     ChoiceEnded,
@@ -18,7 +21,7 @@ from headrace_gateway.request.generation import (
 )
 
 Gate = asyncio.Event
-"""In a script: nothing more is said until it is set."""
+"""In a script: the next events follow once it is set."""
 Script = Iterable[list[Event]]
 GatedScript = Iterable[list[Event] | Gate]
 
@@ -30,7 +33,8 @@ class ScriptedGeneration(Generation):
     """Yields its script's lists one by one; then waits, as a mesh would, for every choice's end."""
 
     def __init__(self, request: ValidRequest, script: GatedScript) -> None:
-        super().__init__(request.request_id, arrival_s=1_700_000_000.0)
+        arrival = Timestamp(seconds=1_700_000_000)
+        super().__init__(RequestRecord(request_id=request.request_id, arrival=arrival))
         self.request, self.script = request, script
         self.settled: list[RequestOutcome] = []
         self.abandoned = 0
@@ -76,13 +80,13 @@ class ScriptedGeneration(Generation):
 
 @dataclass
 class ScriptedAdmission:
-    """`script` is asked for what each request will hear."""
+    """`script` returns the events of each request."""
 
     script: Callable[[ValidRequest], GatedScript]
     refusal: HeadraceError | None = None
     """Raised by `check`."""
     bound: int | None = None
-    """So many generations are opened; the next is told that the lane is full."""
+    """So many generations are opened; for the next one the lane is full."""
     late_refusals: list[HeadraceError] = field(default_factory=list)
     """Raised one after the other by `open`, once six generations have been opened."""
     most_open: int = 0

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from uuid import uuid4
 
@@ -16,7 +16,6 @@ from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
-from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.addresses import (
     UNSPECIFIED,
@@ -31,24 +30,15 @@ from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace.v1 import (
-    embeddings_pb2,
     embeddings_pb2_grpc,
-    fleet_pb2,
     fleet_pb2_grpc,
-    generation_pb2,
     generation_pb2_grpc,
-    models_pb2,
     models_pb2_grpc,
-    openai_pb2,
     openai_pb2_grpc,
-    probes_pb2,
     probes_pb2_grpc,
-    requests_pb2,
     requests_pb2_grpc,
-    rest_pb2,
     rest_pb2_grpc,
 )
-from headrace.v1.common_pb2 import Priority
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
@@ -60,35 +50,33 @@ from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
-from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.resumer import AnswerResumer, rebuild_answer
+from headrace_gateway.output.answering import rebuild_answer
+from headrace_gateway.queue.admission import GatewayAddress
 from headrace_gateway.queue.reports import ReportedFleet
-from headrace_gateway.resume.attach_service import AttachService
-from headrace_gateway.resume.background_calls import BackgroundRequests
-from headrace_gateway.resume.lookup import RequestLookup
+from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.shutdown import shut_down
 from headrace_gateway.submit.canary import Canary
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
-from headrace_gateway.wiring import Mesh, assemble, serve_delivery
+from headrace_gateway.wiring import Mesh, serve_delivery
 
 log = logging.getLogger(__name__)
 
 PUBLIC_SERVICES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in (
-        (openai_pb2, "OpenAIService"),
-        (generation_pb2, "GenerationService"),
-        (embeddings_pb2, "EmbeddingService"),
-        (models_pb2, "ModelService"),
-        (rest_pb2, "RestService"),
-        (requests_pb2, "RequestService"),
-        (fleet_pb2, "FleetService"),
-        (probes_pb2, "ProbeService"),
+    f"headrace.v1.{name}"
+    for name in (
+        "OpenAIService",
+        "GenerationService",
+        "EmbeddingService",
+        "ModelService",
+        "RestService",
+        "RequestService",
+        "FleetService",
+        "ProbeService",
     )
 )
 
@@ -108,24 +96,16 @@ def add_public_services(
     return PUBLIC_SERVICES
 
 
-def _api_services(mesh: Mesh, catalog: Catalog, settings: GatewaySettings) -> ApiServices:
-    submitter = Submitter(catalog, mesh.admission, settings)
-    lookup = RequestLookup(
-        mesh.bus,
-        mesh.requests,
-        mesh.settlements,
-        lambda: [served.card.model for served in catalog.all()],
-        answer_s=mesh.settings.leader_answer_timeout_s,
-    )
+def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
+    submitter = Submitter(catalog, mesh.admission, mesh.settings)
     return ApiServices(
         catalog=catalog,
         submitter=submitter,
-        embedding=Embedding(catalog, mesh.admission, settings),
-        resumer=AnswerResumer(catalog, mesh.directory),
-        background=BackgroundRequests(submitter, lookup),
-        requests=lookup,
+        embedding=Embedding(catalog, mesh.admission, mesh.settings),
+        opener=RequestOpener(catalog, submitter, mesh.directory),
+        requests=mesh.directory,
         fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
-        settings=settings,
+        settings=mesh.settings,
     )
 
 
@@ -150,7 +130,7 @@ class _Gateway:
         self._public = make_server(
             [
                 RejectMalformed(),
-                CallerInterceptor(_tenants(settings)),
+                CallerInterceptor(settings),
                 SlowReaderInterceptor(settings.reader_stall_s),
             ]
         )
@@ -158,25 +138,19 @@ class _Gateway:
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
         self._catalog = Catalog(bus, settings, self._reported_cards)
-        self._mesh = assemble(
+        address = join_host_port(_advertised_host(settings), delivery_port)
+        self._mesh = Mesh(
             settings,
             bus,
             SystemClock(),
-            gateway_id=gateway_id,
-            delivery_address=join_host_port(_advertised_host(settings), delivery_port),
+            GatewayAddress(gateway_id, address),
             build_answer=partial(rebuild_answer, self._catalog),
+            models=self._known_models,
         )
         serve_delivery(self._delivery, self._mesh)
-        attach = AttachService(
-            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.directory)
-        )
-        add_AttachServiceServicer_to_server(attach, self._delivery)
-        self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
-        self._services = add_public_services(
-            self._public,
-            _api_services(self._mesh, self._catalog, settings),
-            self._monitor.observe,
-        )
+        self._monitor = HealthMonitor(self._mesh, self._catalog)
+        services = _api_services(self._mesh, self._catalog)
+        self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)
 
     async def run(self) -> None:
@@ -223,14 +197,19 @@ class _Gateway:
         self._monitor.shut_down()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
-        mesh = self._mesh
-        await shut_down(mesh.requests, mesh.settlements, mesh.drain, self._settings)
+        await shut_down(self._mesh)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:
         now_s = self._mesh.clock.monotonic_s()
         cards = (served.card for served in self._catalog.all())
         return [card for card in cards if self._mesh.fleet.serving(card.model, now_s)]
+
+    def _known_models(self) -> list[str] | None:
+        """Return the models that are configured; None in the first moment, while none is known."""
+        served = [served.card.model for served in self._catalog.all()]
+        known = served + self._catalog.loading()
+        return known if known or not self._monitor.last.starting else None
 
     def _reported_cards(self, model: str) -> list[ModelCard]:
         return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())
@@ -243,18 +222,6 @@ def _advertised_host(settings: GatewaySettings) -> str:
     # Why: whatever reaches the broker as we do is on the network that we reach it by.
     first = settings.nats_url.split(",", maxsplit=1)[0]
     return own_address_for(*split_host_port(first))
-
-
-def _tenants(settings: GatewaySettings) -> Tenants:
-    return Tenants(
-        header=settings.tenant_header,
-        default_priorities=_priorities(settings.tenant_default_priority),
-        highest_priorities=_priorities(settings.tenant_highest_priority),
-    )
-
-
-def _priorities(named: Mapping[str, str]) -> dict[str, Priority.ValueType]:
-    return {tenant: Priority.Value(f"PRIORITY_{name.upper()}") for tenant, name in named.items()}
 
 
 def _stop_signal() -> asyncio.Event:

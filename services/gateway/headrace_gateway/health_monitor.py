@@ -26,10 +26,9 @@ FIRST_LOADING_S = 10.0
 class HealthMonitor:
     """Observes the mesh side and the models."""
 
-    def __init__(self, mesh: Mesh, catalog: Catalog, *, window_s: float) -> None:
+    def __init__(self, mesh: Mesh, catalog: Catalog) -> None:
         self._mesh = mesh
         self._catalog = catalog
-        self._window_s = window_s
         self._leaving = False
         self._began_s = mesh.clock.monotonic_s()
         self._starting = True
@@ -57,7 +56,7 @@ class HealthMonitor:
             models=dict(sorted(models.items())),
             leader_age_s=self._mesh.lanes.age_s(now_s),
             token_age_s=self._mesh.last_token.age_s(),
-            window_s=self._window_s,
+            window_s=self._mesh.settings.ready_window_s,
         )
 
     def _still_starting(self, now_s: float) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Callable, Sized
 
 from headrace.errors import GatewayDraining
-from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.wiring import Mesh
 
 log = logging.getLogger(__name__)
 
@@ -19,19 +19,13 @@ ERROR_EVENT_S = 2.0
 _POLL_INTERVAL_S = 0.02
 
 
-async def shut_down(
-    requests: OpenRequests,
-    unsettled: Sized,
-    refuse_all: Callable[[], Awaitable[None]],
-    settings: GatewaySettings,
-) -> None:
-    """Return when no request is open, or when the times have run out.
-
-    `refuse_all` also reports the drain to leaders, which move background requests then.
-    """
+async def shut_down(mesh: Mesh) -> None:
+    """Return when no request is open and all are settled, or when the times have run out."""
+    settings, requests, unsettled = mesh.settings, mesh.requests, mesh.settlements
     log.info("gateway.draining", extra={"open": len(requests)})
     await asyncio.sleep(settings.lame_duck_s)
-    await refuse_all()
+    # This also reports the drain to the leaders, which then move background requests.
+    await mesh.drain()
     if await _wait_until(lambda: not _has_foreground(requests), within_s=settings.drain_s):
         # Why no longer: without another gateway, background requests wait for the next to start.
         await _empty(requests, within_s=BACKGROUND_HANDOVER_S)
@@ -39,7 +33,7 @@ async def shut_down(
         log.warning("gateway.cut", extra={"open": len(requests)})
         for open_request in requests:
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
-            if open_request.admitted.record.attachable:
+            if open_request.record.attachable:
                 # Its caller can resume it at another gateway, as after a crash of this one.
                 requests.release(open_request)
                 open_request.release(error)
@@ -52,7 +46,7 @@ async def shut_down(
 
 def _has_foreground(requests: OpenRequests) -> bool:
     """Return whether a request is open that does not run in the background."""
-    return any(not open_request.admitted.record.detached for open_request in requests)
+    return any(not open_request.record.detached for open_request in requests)
 
 
 async def _empty(held: Sized, *, within_s: float) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import grpc
 
 from headrace.bus import Bus, subjects
 from headrace.clock import Clock
+from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_to_server
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
@@ -20,6 +20,7 @@ from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import report_queued
 from headrace_gateway.queue.reports import following
 from headrace_gateway.queue.settlements import Settlements
+from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background import AnswerBuilder, BackgroundReaders
 from headrace_gateway.resume.directory import RequestDirectory
 from headrace_gateway.resume.notices import Notices
@@ -31,25 +32,53 @@ from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.submit.watchdog import watch_deadlines
 
 
-@dataclass(frozen=True, slots=True)
 class Mesh:
     """The gateway's side of the mesh, without the APIs."""
 
-    gateway_id: str
-    bus: Bus
-    clock: Clock
-    requests: OpenRequests
-    settlements: Settlements
-    lost_attempts: LostAttempts
-    lanes: LaneView
-    fleet: FleetView
-    last_token: LastTokenClock
-    admission: LaneAdmission
-    directory: RequestDirectory
-    heartbeat: Heartbeat
-    takeovers: Takeovers
-    background: BackgroundReaders
-    settings: GatewaySettings
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        bus: Bus,
+        clock: Clock,
+        address: GatewayAddress,
+        *,
+        build_answer: AnswerBuilder,
+        models: Callable[[], Iterable[str] | None],
+    ) -> None:
+        """`models`: those whose leaders may have a request; None while they are not known yet."""
+        self.settings, self.bus, self.clock = settings, bus, clock
+        self.address, self.build_answer = address, build_answer
+        self.requests = requests = OpenRequests()
+        self.lanes = LaneView(fresh_s=settings.lane_report_max_age_s)
+        self.fleet = FleetView()
+        self.last_token = LastTokenClock(clock)
+        self.background = BackgroundReaders(build_answer)
+        self.settlements = Settlements(settings, address.gateway_id, bus, clock)
+        self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
+        self.admission = LaneAdmission(
+            settings,
+            address,
+            bus,
+            clock,
+            requests,
+            self.settlements,
+            self.lanes,
+            read_in_background=self.background.read,
+        )
+        self.takeovers = Takeovers(
+            address, bus, clock, requests, self.admission, read_in_background=self.background.read
+        )
+        self.directory = RequestDirectory(
+            settings,
+            address,
+            bus,
+            clock,
+            requests,
+            self.settlements,
+            self.takeovers,
+            models=models,
+        )
+        self.heartbeat = Heartbeat(address.gateway_id, bus, self.takeovers.report)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -59,7 +88,7 @@ class Mesh:
             asyncio.TaskGroup() as tasks,
             following(self.bus, self.lanes, self.fleet, self.clock),
         ):
-            served = await self.bus.serve(subjects.notice(self.gateway_id), notices.answer)
+            served = await self.bus.serve(subjects.notice(self.address.gateway_id), notices.answer)
             # Last: from the first report on, leaders send notices.
             background = tasks.create_task(self._background())
             try:
@@ -80,79 +109,13 @@ class Mesh:
             tasks.create_task(self.settlements.run())
             tasks.create_task(self.lost_attempts.run())
             tasks.create_task(self.heartbeat.run())
-            tasks.create_task(
-                report_queued(
-                    self.requests,
-                    self.lanes,
-                    self.clock,
-                    after_s=self.settings.queue_told_after_s,
-                    every_s=self.settings.stream_keepalive_s,
-                )
-            )
-            tasks.create_task(
-                watch_deadlines(self.requests, self.clock, slack_s=self.settings.deadline_slack_s)
-            )
-
-
-def assemble(
-    settings: GatewaySettings,
-    bus: Bus,
-    clock: Clock,
-    *,
-    gateway_id: str,
-    delivery_address: str,
-    build_answer: AnswerBuilder,
-) -> Mesh:
-    answer_s = settings.leader_answer_timeout_s
-    requests, lanes = OpenRequests(), LaneView(fresh_s=settings.lane_report_max_age_s)
-    settlements = Settlements(
-        gateway_id, bus, clock, store_s=settings.result_store_timeout_s, answer_s=answer_s
-    )
-    lost_attempts = LostAttempts(
-        gateway_id, bus, clock, grace_s=settings.worker_reconnect_grace_s, answer_s=answer_s
-    )
-    background = BackgroundReaders(build_answer)
-    address = GatewayAddress(gateway_id, delivery_address)
-    admission = LaneAdmission(
-        settings,
-        bus,
-        clock,
-        requests,
-        settlements,
-        lanes,
-        address=address,
-        read_in_background=background.read,
-    )
-    takeovers = Takeovers(
-        gateway_id,
-        delivery_address,
-        bus,
-        clock,
-        requests,
-        admission,
-        read_in_background=background.read,
-    )
-    return Mesh(
-        gateway_id=gateway_id,
-        bus=bus,
-        clock=clock,
-        requests=requests,
-        settlements=settlements,
-        lost_attempts=lost_attempts,
-        lanes=lanes,
-        fleet=FleetView(),
-        last_token=LastTokenClock(clock),
-        admission=admission,
-        directory=RequestDirectory(
-            gateway_id, bus, clock, requests, settlements, takeovers, wait_s=settings.attach_wait_s
-        ),
-        heartbeat=Heartbeat(gateway_id, bus, takeovers.report),
-        takeovers=takeovers,
-        background=background,
-        settings=settings,
-    )
+            tasks.create_task(report_queued(self.requests, self.lanes, self.clock, self.settings))
+            tasks.create_task(watch_deadlines(self.requests, self.clock, self.settings))
 
 
 def serve_delivery(server: grpc.aio.Server, mesh: Mesh) -> None:
-    service = DeliveryService(mesh.requests, mesh.lost_attempts, mesh.last_token)
-    add_DeliveryServiceServicer_to_server(service, server)
+    """Add the services that workers and other gateways call."""
+    delivery = DeliveryService(mesh.requests, mesh.lost_attempts, mesh.last_token)
+    add_DeliveryServiceServicer_to_server(delivery, server)
+    attach = AttachService(mesh.requests, mesh.build_answer)
+    add_AttachServiceServicer_to_server(attach, server)

@@ -1,4 +1,4 @@
-"""The gateway's mesh side and the schedulers: settling, notices, admission, whereabouts."""
+"""The gateway's mesh side and the schedulers: settling, notices, admission, locating."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from headrace.errors import (
     RequestExists,
     RequestNotFound,
 )
-from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
 from headrace_gateway.base.generated_ids import draw_id, with_lane
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
-from headrace_gateway.resume.lookup import RequestLookup
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
@@ -41,14 +40,18 @@ from helpers.gateway_actors import (
 LENGTH = common_pb2.FINISH_REASON_LENGTH
 
 
-def lookup(bus: Bus, gateway: RunningMesh) -> RequestLookup:
-    mesh = gateway.mesh
-    return RequestLookup(
-        bus, mesh.requests, mesh.settlements, lambda: [MODEL, "orphan"], answer_s=0.5
-    )
+async def status(gateway: RunningMesh, request_id: str) -> requests_pb2.Request:
+    return (await gateway.mesh.directory.locate(request_id)).status()
 
 
-async def test_settling_goes_on_until_a_leader_answers_and_coalesces_meanwhile(bus: Bus) -> None:
+async def cancel(gateway: RunningMesh, request_id: str) -> requests_pb2.Request:
+    location = await gateway.mesh.directory.locate(request_id, LocateRequest.VERB_CANCEL)
+    return location.status()
+
+
+async def test_settling_is_repeated_until_a_leader_answers_and_coalesces_meanwhile(
+    bus: Bus,
+) -> None:
     async with running_mesh(bus) as gateway:
         for number in range(20):
             generation = await gateway.open(f"r{number}")
@@ -125,16 +128,18 @@ async def test_a_request_that_is_being_settled_is_not_unknown_to_its_leader(bus:
             assert list((await boss.notify(fences={"r1": 1})).unknown_request_ids) == ["r1"]
 
 
-async def test_of_an_unknown_id_of_ours_only_the_leader_that_it_tells_of_is_asked(bus: Bus) -> None:
+async def test_an_unknown_generated_id_is_looked_up_at_the_leader_that_it_names_only(
+    bus: Bus,
+) -> None:
     drawn = draw_id(20 * "a")
     async with running_mesh(bus) as gateway, leader(bus):
         # Of "orphan" no leader answers, so whether it has a request is not known.
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).get("their-own")
+            await status(gateway, "their-own")
         with pytest.raises(RequestNotFound):
-            await lookup(bus, gateway).get(with_lane(MODEL, drawn))
+            await status(gateway, with_lane(MODEL, drawn))
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).cancel(with_lane("orphan", drawn))
+            await cancel(gateway, with_lane("orphan", drawn))
 
 
 async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:
@@ -155,7 +160,7 @@ async def test_an_id_may_be_used_again_once_its_request_has_ended(bus: Bus) -> N
 
 
 async def test_an_id_that_is_used_again_at_once_waits_for_the_end_before_it(bus: Bus) -> None:
-    """Whoever has the whole answer cannot know that it is still to be settled."""
+    """A client that has the whole answer cannot know that it is still to be settled."""
     async with running_mesh(bus) as gateway:
         first = await gateway.open("r1")
         await first.settle(common_pb2.RequestOutcome())
@@ -195,7 +200,7 @@ async def test_a_broker_that_dies_costs_a_running_stream_nothing_and_it_is_settl
             assert await bus.get_result("r1") is not None
 
 
-async def test_no_client_hangs_even_if_nobody_is_behind_the_gateway(bus: Bus) -> None:
+async def test_no_client_hangs_even_without_a_scheduler_or_worker(bus: Bus) -> None:
     async with running_mesh(bus, deadline_slack_s=0.0) as gateway:
         generation = await gateway.mesh.admission.open(valid_request("r1", timeout_s=0.1))
         (failed,) = await read(generation)
@@ -219,7 +224,7 @@ async def test_a_stream_that_breaks_the_protocol_ends_and_costs_others_nothing(b
     async with running_mesh(bus) as gateway, worker(gateway.address, "w2") as good:
         generation = await gateway.open("r1")
         async with worker(gateway.address, "") as bad:
-            await bad.say()
+            await bad.send()
             await eventually(lambda: bad.is_closed)
         slot = await good.start("r1", attempt=1)
         await good.end(slot, output_tokens=0)
@@ -234,18 +239,18 @@ async def test_a_request_of_another_gateway_is_found_through_its_leader(bus: Bus
             running=True,
             worker_name="w9",
         )
-        found = await lookup(bus, gateway).get("far")
+        found = await status(gateway, "far")
         assert (found.state, found.attempt) == (requests_pb2.REQUEST_STATE_RUNNING, 7)
         assert found.worker == "w9"
         assert boss.cancelled == []
-        await lookup(bus, gateway).cancel("far")
+        await cancel(gateway, "far")
         assert boss.cancelled == ["far"]
 
 
-async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bus: Bus) -> None:
+async def test_a_request_that_is_open_here_is_located_with_or_without_its_leader(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         await gateway.open("r1")
-        found = await lookup(bus, gateway).get("r1")
+        found = await status(gateway, "r1")
         assert (found.state, found.model) == (requests_pb2.REQUEST_STATE_WAITING, MODEL)
         await w1.start("r1", attempt=3)
         await eventually(lambda: gateway.open_request("r1").output.newest_attempt == 3)
@@ -256,7 +261,7 @@ async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bu
                 running=True,
                 worker_name="w1",
             )
-            found = await lookup(bus, gateway).get("r1")
+            found = await status(gateway, "r1")
             assert (found.state, found.worker) == (requests_pb2.REQUEST_STATE_RUNNING, "w1")
 
 
@@ -264,29 +269,29 @@ async def test_an_ended_request_is_found_before_and_after_it_is_settled(bus: Bus
     async with running_mesh(bus) as gateway:
         generation = await gateway.open("r1")
         await generation.abandon()
-        found = await lookup(bus, gateway).get("r1")
+        found = await status(gateway, "r1")
         assert found.outcome.error.code == RequestCancelled.code.number
         async with leader(bus):
             await eventually(lambda: len(gateway.mesh.settlements) == 0)
-        found = await lookup(bus, gateway).cancel("r1")
+        found = await cancel(gateway, "r1")
         assert found.state == requests_pb2.REQUEST_STATE_ENDED
 
 
-async def test_a_request_that_nobody_has_is_not_found(bus: Bus) -> None:
+async def test_a_request_that_no_leader_knows_is_not_found(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus), leader(bus, "orphan") as other:
         with pytest.raises(RequestNotFound):
-            await lookup(bus, gateway).get("nobody")
+            await status(gateway, "nobody")
         other.knows["nobody"] = LocateResponse(pending=True)
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).get("nobody")
+            await status(gateway, "nobody")
 
 
-async def test_while_a_leader_is_away_nobody_is_told_that_there_is_no_such_request(
+async def test_while_a_leader_is_away_a_request_is_unreachable_and_not_unknown(
     bus: Bus,
 ) -> None:
     async with running_mesh(bus) as gateway, leader(bus):
         with pytest.raises(GatewayUnreachable):
-            await lookup(bus, gateway).get("nobody")
+            await status(gateway, "nobody")
 
 
 async def test_a_full_lane_is_refused_by_its_leaders_report_and_only_that_lane(bus: Bus) -> None:

@@ -41,7 +41,7 @@ async def test_an_admitted_request_is_in_its_lane_with_all_a_worker_needs(bus: B
 async def test_tokens_come_through_by_index_and_the_end_is_acknowledged(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         generation = await gateway.open("r1")
-        await w1.say(
+        await w1.send(
             openings=[Opening(slot=4, request_id="r1", attempt=1)],
             tokens=[(4, 0, 7), (4, 1, 8)],
             endings=[Ending(slot=4, finish_reason=LENGTH, output_tokens=2)],
@@ -51,12 +51,12 @@ async def test_tokens_come_through_by_index_and_the_end_is_acknowledged(bus: Bus
         assert w1.cancelled == []
 
 
-async def test_choices_are_told_apart_and_a_request_ends_with_its_last(bus: Bus) -> None:
+async def test_each_choice_has_its_own_tokens_and_a_request_ends_with_its_last(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         generation = await gateway.open("r1", n=2)
         first = await w1.start("r1", attempt=1, choice=0)
         second = await w1.start("r1", attempt=1, choice=1)
-        await w1.say(tokens=[(first, 0, 7), (second, 0, 8)])
+        await w1.send(tokens=[(first, 0, 7), (second, 0, 8)])
         await w1.end(second, output_tokens=1)
         await w1.end(first, output_tokens=1)
         events = await read(generation)
@@ -67,7 +67,7 @@ async def test_choices_are_told_apart_and_a_request_ends_with_its_last(bus: Bus)
         assert sorted(e.choice for e in events if isinstance(e, ChoiceEnded)) == [0, 1]
 
 
-async def test_a_broken_stream_is_lost_and_another_worker_goes_on_without_gap_or_repeat(
+async def test_a_broken_stream_is_lost_and_another_worker_continues_without_gap_or_repeat(
     bus: Bus,
 ) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
@@ -91,7 +91,7 @@ async def test_a_broken_stream_is_lost_and_another_worker_goes_on_without_gap_or
             ]
 
 
-async def test_a_worker_that_comes_back_in_time_goes_on_where_it_was(bus: Bus) -> None:
+async def test_a_worker_that_reconnects_in_time_continues_where_it_was(bus: Bus) -> None:
     async with running_mesh(bus, worker_reconnect_grace_s=1.0) as gateway, leader(bus) as boss:
         generation = await gateway.open("r1")
         async with worker(gateway.address) as w1:
@@ -106,7 +106,7 @@ async def test_a_worker_that_comes_back_in_time_goes_on_where_it_was(bus: Bus) -
         assert boss.lost == []
 
 
-async def test_a_zombies_late_tokens_are_fenced_and_it_is_told_to_stop(bus: Bus) -> None:
+async def test_a_zombies_late_tokens_are_fenced_and_its_slot_is_cancelled(bus: Bus) -> None:
     async with running_mesh(bus) as gateway:
         generation = await gateway.open("r1")
         async with worker(gateway.address, "zombie") as old, worker(gateway.address, "w2") as new:
@@ -137,7 +137,9 @@ async def test_a_worker_that_skips_a_token_is_fenced_and_its_request_put_back(bu
         await eventually(lambda: w1.cancelled == [slot])
 
 
-async def test_a_client_that_leaves_stops_its_worker_and_settles_as_cancelled(bus: Bus) -> None:
+async def test_a_client_that_disconnects_stops_its_worker_and_settles_as_cancelled(
+    bus: Bus,
+) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss, worker(gateway.address) as w1:
         generation = await gateway.open("r1")
         slot = await w1.start("r1", attempt=1)
@@ -156,7 +158,7 @@ async def test_a_sequence_of_an_unknown_request_is_cancelled_at_once(bus: Bus) -
         await eventually(lambda: w1.cancelled == [slot])
 
 
-async def test_a_stop_string_frees_its_slot_and_the_other_choice_goes_on(bus: Bus) -> None:
+async def test_a_stop_string_frees_its_slot_and_the_other_choice_continues(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         generation = await gateway.open("r1", n=2)
         first = await w1.start("r1", attempt=1, choice=0)

@@ -1,7 +1,8 @@
-"""The gateway as a process: ready while it can admit requests, drained when told to stop."""
+"""The gateway as a process: ready while it can admit requests, drained at SIGTERM."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ async def channel(gateway: GatewayProcess) -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def serving(gateway: GatewayProcess) -> bool:
-    """What Envoy asks."""
+    """Return what Envoy's health check gets."""
     async with grpc.aio.insecure_channel(gateway.target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(  # type: ignore[attr-defined]
@@ -59,7 +60,7 @@ async def serving(gateway: GatewayProcess) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-async def test_it_is_ready_without_any_worker_and_tells_when_a_token_came(
+async def test_it_is_ready_without_any_worker_and_reports_the_age_of_the_last_token(
     gateway: GatewayProcess, bus: JetStreamBus
 ) -> None:
     assert (await gateway.side("/healthz")).status_code == 200
@@ -77,7 +78,7 @@ async def test_it_is_ready_without_any_worker_and_tells_when_a_token_came(
     assert 'headrace_gateway_relayed_tokens_total{model="toy"' not in metrics
 
 
-async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
+async def test_without_its_broker_it_is_alive_and_not_ready_until_that_is_back(
     gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer
 ) -> None:
     async def is_unready() -> bool:
@@ -97,7 +98,7 @@ async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
         await eventually(is_ready, within_s=20.0)
 
 
-async def test_where_no_gateway_has_its_broker_the_edge_still_says_why(
+async def test_where_no_gateway_has_its_broker_the_edge_still_answers_with_the_reason(
     gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer, tmp_path: Path
 ) -> None:
     async with echo_mesh(bus), running_edge(tmp_path) as edge:
@@ -116,7 +117,7 @@ async def test_where_no_gateway_has_its_broker_the_edge_still_says_why(
         await eventually(answers(f"{edge.url}/health", 200, "ready"), within_s=20)
 
 
-async def test_without_a_scheduler_it_is_not_ready_and_says_so(
+async def test_without_a_scheduler_it_is_not_ready_and_reports_why(
     nats_url: str, bus: JetStreamBus, tmp_path: Path
 ) -> None:
     async with gateway_process(nats_url, tmp_path, ready_window_s=0.5) as gateway:
@@ -186,11 +187,18 @@ async def test_a_cancelled_request_ends_for_its_reader_and_stays_ended(
         assert last.finish.error.code == grpc.StatusCode.CANCELLED.value[0]
 
 
-async def test_a_request_nobody_knows_is_not_found(channel: grpc.aio.Channel) -> None:
+async def test_an_unknown_request_is_not_found(channel: grpc.aio.Channel) -> None:
     requests = requests_pb2_grpc.RequestServiceStub(channel)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await requests.GetRequest(requests_pb2.GetRequestRequest(request_id="nobody"))
-    assert from_rpc_error(caught.value).reason == "REQUEST_NOT_FOUND"
+
+    async def reason() -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await requests.GetRequest(requests_pb2.GetRequestRequest(request_id="unknown"))
+        return from_rpc_error(caught.value).reason
+
+    # Until it knows that there are no models, it cannot know that there is no such request.
+    async with asyncio.timeout(10):
+        while await reason() != "REQUEST_NOT_FOUND":
+            await asyncio.sleep(0.05)
 
 
 async def test_sigterm_lets_open_streams_end_and_then_exits_with_0(

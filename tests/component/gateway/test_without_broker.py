@@ -1,4 +1,4 @@
-"""Services that are started by hand, with no broker where they look for one."""
+"""Services that are started by hand, without a broker at their address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODEL = ("--engine=scripted", "--model-source=s", "--model-name=s")
 @pytest.mark.parametrize(
     ("service", "more"), [("gateway", ()), ("scheduler", ()), ("worker", MODEL)]
 )
-async def test_a_service_says_at_once_that_it_cannot_reach_its_broker_and_ends_when_told(
+async def test_a_service_logs_at_once_that_it_cannot_reach_its_broker_and_stops_at_sigterm(
     service: str, more: tuple[str, ...]
 ) -> None:
     process = await asyncio.create_subprocess_exec(

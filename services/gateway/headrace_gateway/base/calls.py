@@ -1,4 +1,4 @@
-"""What a call's metadata says, apart from its message.
+"""The metadata of a call: its caller, headers, deadline and trace context.
 
 One interceptor identifies the caller of every call; handlers read it with the rest of the metadata
 by `call_of(context)`.
@@ -16,8 +16,9 @@ from typing import Any
 import grpc
 
 from headrace.errors import InvalidRequest
-from headrace_gateway.base.callers import Caller, Tenants
+from headrace_gateway.base.callers import Caller, caller_of
 from headrace_gateway.base.generated_ids import RANDOM_CHARACTERS, draw_id
+from headrace_gateway.base.settings import GatewaySettings
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024
@@ -41,12 +42,12 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Text values by lower-case name; the values of a repeated header are joined by a comma."""
     last_event_id: str = ""
-    """Header of a reader who has a part of an answer, and wants the rest."""
+    """The header Last-Event-ID: the client has the answer up to this event."""
     identified: Caller | InvalidRequest = field(default_factory=Caller)
 
     @property
     def caller(self) -> Caller:
-        """Return who makes the call.
+        """Return the caller.
 
         Raises:
             InvalidRequest: the call's metadata names no valid caller.
@@ -63,8 +64,8 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
     report the error.
     """
 
-    def __init__(self, tenants: Tenants) -> None:
-        self._tenants = tenants
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
 
     async def intercept_service(
         self,
@@ -76,7 +77,7 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
 
     def _identify(self, metadata: Metadata) -> Caller | InvalidRequest:
         try:
-            return self._tenants.caller(headers_of(metadata))
+            return caller_of(headers_of(metadata), self._settings)
         except InvalidRequest as error:
             return error
 

@@ -14,7 +14,7 @@ _PIECE_BYTES = 256 * 1024
 
 
 async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items, with a turn for everybody else every few of them."""
+    """Yield the items, and let other tasks run after every few of them."""
     for number, item in enumerate(items):
         if number % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
@@ -22,7 +22,7 @@ async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 async def joined_chunks(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The parts joined to pieces that are worth a message each."""
+    """Yield the parts, joined to pieces that are large enough for a message each."""
     held: list[bytes] = []
     size = 0
     async for part in parts:

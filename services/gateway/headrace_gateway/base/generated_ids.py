@@ -1,6 +1,6 @@
-"""Pure room: ids that gateways make for requests, which name the lane that a request is in.
+"""Pure: ids that gateways make for requests, which name the lane that a request is in.
 
-So a gateway that is asked for one it does not hold asks one leader and not those of all models.
+So a gateway that does not hold a request sends its query to one leader, not to those of all models.
 An id is drawn when a call comes, and gets its lane when its model is known:
 
     >>> drawn = draw_id("0123456789abcdef0123")
@@ -31,12 +31,12 @@ _OWN = re.compile(rf"req_{CELL}([a-z2-7]{{6}}|0{{6}})[0-9a-f]{{20}}(-[0-9]+)?")
 
 
 def draw_id(random: str) -> str:
-    """The id of a call whose model is not known yet. `random`: 20 of 0-9 and a-f."""
+    """Return the id of a call whose model is not known yet. `random`: 20 of 0-9 and a-f."""
     return f"req_{CELL}{_NO_LANE}{random}"
 
 
 def with_lane(model: str, request_id: str) -> str:
-    """The id with the model's lane in it, if it was drawn; a caller's own as it is.
+    """Return the id with the model's lane in it, if it was drawn; a caller's own stays as it is.
 
     Raises:
         InvalidRequest: the client chose one that names another model's lane.
@@ -55,7 +55,7 @@ def with_lane(model: str, request_id: str) -> str:
 
 
 def candidate_models(request_id: str, models: Iterable[str]) -> list[str]:
-    """The models whose leaders may have a request of this id."""
+    """Return the models whose leaders may have a request of this id."""
     lane, known = _lane_in(request_id), list(models)
     matching = [model for model in known if lane_id(model).startswith(lane)] if lane else []
     return matching or known

@@ -1,12 +1,13 @@
-"""Streams that have nothing to say: their heads go out in time, and comments keep them alive."""
+"""Streams without events: their heads are sent in time, and comments keep them alive."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
+
+from headrace_gateway.base.settings import GatewaySettings
 
 
 class Stream(Protocol):
@@ -27,26 +28,18 @@ class Stream(Protocol):
     async def send_events(self, events: str, *, last: bool) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class KeepAlive:
-    """When a stream that has nothing to say says so."""
-
-    head_after_s: float
-    every_s: float
-
-
 @asynccontextmanager
 async def kept_alive(
-    stream: Stream, words: Callable[[], str], alive: KeepAlive
+    stream: Stream, comment: Callable[[], str], settings: GatewaySettings
 ) -> AsyncIterator[None]:
-    """Send the head, and then `words()` whenever nothing else was written for a while.
+    """Send the head, and then `comment()` whenever nothing else was written for a while.
 
     Raises:
         SlowReader: not even that is read.
     """
     try:
         async with asyncio.TaskGroup() as tasks:
-            beat = tasks.create_task(_beat(stream, words, alive))
+            beat = tasks.create_task(_beat(stream, comment, settings))
             try:
                 yield
             finally:
@@ -58,11 +51,12 @@ async def kept_alive(
         raise group.exceptions[0] from None
 
 
-async def _beat(stream: Stream, words: Callable[[], str], alive: KeepAlive) -> None:
-    await asyncio.sleep(min(alive.head_after_s, alive.every_s) - stream.silent_s)
+async def _beat(stream: Stream, comment: Callable[[], str], settings: GatewaySettings) -> None:
+    every_s = settings.stream_keepalive_s
+    await asyncio.sleep(min(settings.stream_head_after_s, every_s) - stream.silent_s)
     await stream.open_stream()
     while True:
-        if (left_s := alive.every_s - stream.silent_s) > 0:
+        if (left_s := every_s - stream.silent_s) > 0:
             await asyncio.sleep(left_s)
         else:
-            await stream.send_events(words(), last=False)
+            await stream.send_events(comment(), last=False)

@@ -134,9 +134,9 @@ class LaneMeter:
     __slots__ = ("_first", "_last_s", "_later", "_started", "_tokens")
 
     def __init__(
-        self, tokens: Counter, first: Histogram, later: Histogram, admitted_s: float
+        self, model: str, priority: common_pb2.Priority.ValueType, admitted_s: float
     ) -> None:
-        self._tokens, self._first, self._later = tokens, first, later
+        self._tokens, self._first, self._later = _lane(model, priority)
         self._last_s = admitted_s
         self._started = False
 
@@ -150,7 +150,3 @@ class LaneMeter:
         else:
             self._started = True
             self._first.observe(since_s)
-
-
-def lane_meter(model: str, priority: common_pb2.Priority.ValueType, admitted_s: float) -> LaneMeter:
-    return LaneMeter(*_lane(model, priority), admitted_s)

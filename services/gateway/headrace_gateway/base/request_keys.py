@@ -1,4 +1,4 @@
-"""Pure room: the key of a request, by which the mesh knows it: its tenant's name and its id.
+"""Pure: the key of a request, by which the mesh knows it: its tenant's name and its id.
 
 Callers see ids; records, results, look-ups and the scheduler have keys, so that equal ids of two
 tenants are two requests. A request of the tenant `default` has its id as its key:

@@ -9,7 +9,6 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.bus import RESULT_KEPT_AT_MOST_S
 from headrace.settings import ServiceSettings
-from headrace_gateway.base.keepalive import KeepAlive
 
 PriorityName = Literal["interactive", "standard", "bulk"]
 
@@ -51,34 +50,34 @@ class GatewaySettings(ServiceSettings):
     deadline_slack_s: float = Field(default=2.0, ge=0)
     """How long after its deadline a request is left to scheduler and worker to end. Too
     small: the gateway ends requests whose end is on its way. Too large: callers hang longer
-    where the whole mesh is gone."""
+    where the whole mesh is down."""
 
     reader_stall_s: float = Field(default=30.0, gt=0)
     """A caller that takes nothing of what waits for it for this long is cut with SLOW_READER, and
     its request cancelled; one that takes 64 KiB in that time is not. Too small: a phone in a
-    tunnel loses its answer. Too large: whoever reads nothing keeps a place of
+    tunnel loses its answer. Too large: a client that reads nothing keeps a place of
     `max_open_requests`, and its answer in memory."""
     worker_reconnect_grace_s: float = Field(default=0.3, ge=0)
-    """How long a worker may take to come back after its stream broke, before its requests go
+    """How long a worker may take to reconnect after its stream broke, before its requests go
     to others. Too small: a dropped connection costs a second prefill. Too large: so much is
     added to every recovery from a dead worker."""
     leader_answer_timeout_s: float = Field(default=3.0, gt=0)
-    """How long a leader may take to answer before it is asked again. A leader answers once the
-    broker has confirmed. Too small: every answer of a slow broker is asked for twice. Too
-    large: a leader that dies while it answers delays the next word to its successor."""
+    """How long a leader may take to answer before it is sent the request again. A leader answers
+    once the broker has confirmed. Too small: every request is sent twice if the broker is slow. Too
+    large: a leader that dies while it answers delays the next request to its successor."""
     result_store_timeout_s: float = Field(default=10.0, gt=0)
     """How long the storing of one result is tried. Too small: a restarting broker loses
     results. Too large: settling waits for it."""
 
     attach_wait_s: float = Field(default=10.0, gt=0)
-    """How long a reader who comes back for a request waits until it is known where that is. Less
+    """How long a client that resumes a request waits until it is known where that is. Less
     than the scheduler's `gateway_silence_s`: readers are refused while a frozen gateway is not
     yet taken for dead. Too large: they wait as long for what cannot be reached."""
 
     ready_window_s: float = Field(default=15.0, gt=0)
     """How long no scheduler may have reported before this gateway is unhealthy and Envoy leaves it.
     Too small: a change of leader makes all gateways unhealthy. Too large: a gateway that is cut
-    off goes on getting requests."""
+    off still gets requests."""
     canary_interval_s: float = Field(default=5.0, gt=0)
     """A canary flies where no token came for this long. Too small: an idle mesh works for
     nothing. Too large: a mesh that is stuck shows in its metric that late."""
@@ -90,7 +89,7 @@ class GatewaySettings(ServiceSettings):
     long: until Envoy has noticed. Too small: refusals during a rolling restart. Too large:
     so much is added to every stop."""
     drain_s: float = Field(default=30.0, ge=0)
-    """How long open streams may go on after that before they get an error event. Too small:
+    """How long open streams may run after that before they get an error event. Too small:
     long answers are cut. Too large: beyond the supervisor's patience, which kills."""
     settle_s: float = Field(default=5.0, ge=0)
     """Longest wait, at the end, for schedulers to take note of what has ended here; what they
@@ -102,7 +101,7 @@ class GatewaySettings(ServiceSettings):
     as prompts. Above 16 MiB Envoy refuses first."""
     strict_fields: bool = False
     """Refuse fields of /v1 bodies that are not known. False: they are passed over, named in the
-    answer's header `x-headrace-ignored` and counted; a caller asks for the other by the header
+    answer's header `x-headrace-ignored` and counted; a caller requests the other by the header
     `x-headrace-strict-fields`. True: a misspelt field is found at once, and clients that send
     more than OpenAI's fields are refused."""
     max_prompt_characters_per_token: int = Field(default=64, gt=0)
@@ -128,9 +127,9 @@ class GatewaySettings(ServiceSettings):
     """Priority of a tenant's calls that name none, as JSON, {"nightly": "bulk"}, or as a table in
     the file; without an entry, "standard"."""
     tenant_highest_priority: dict[str, PriorityName] = Field(default_factory=dict)
-    """Most urgent priority that a tenant may ask for, as the setting before; more is refused with
-    400. Without an entry, "interactive". Too open: who marks everything as urgent has bulk requests
-    of others parked. Too narrow: a tenant's people wait behind its batches."""
+    """Most urgent priority that a tenant may request, as the setting before; more is refused with
+    400. Without an entry, "interactive". Too open: a tenant that marks everything as urgent has
+    bulk requests of others parked. Too narrow: a tenant's people wait behind its batches."""
     max_timeout_s: float = Field(default=600.0, gt=0)
     """Time for a whole generation where the caller names none, and the most one may name.
     Too small: long answers are cut. Too large: forgotten requests hold their slots."""
@@ -144,8 +143,3 @@ class GatewaySettings(ServiceSettings):
     """How long the result of a detached request is kept after its end; others are for ten minutes.
     Too small: callers come for it in vain. Too large: results fill their GiB of the broker's disk,
     and the oldest go before their time."""
-
-    @property
-    def alive(self) -> KeepAlive:
-        """When a stream without events sends its head and its comments."""
-        return KeepAlive(self.stream_head_after_s, self.stream_keepalive_s)

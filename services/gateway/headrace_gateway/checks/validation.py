@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard, SamplingDefaults
-from headrace.internal.v1.request_pb2 import Sampling
+from headrace.internal.v1.request_pb2 import Rendering, Sampling
 from headrace.sampling import PARAMETERS, SamplingParameter
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.quoting import quoted
@@ -98,10 +98,12 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=patience_s,
         trace_context=dict(request.trace_context),
-        stop=tuple(request.parameters.stop),
-        calls_tools=request.tools.usable,
-        keeps_special=request.parameters.keep_special_tokens,
-        includes_stop=request.parameters.include_stop,
+        rendering=Rendering(
+            stop=request.parameters.stop,
+            calls_tools=request.tools.usable,
+            keep_special_tokens=request.parameters.keep_special_tokens,
+            include_stop=request.parameters.include_stop,
+        ),
         cache_salt=request.cache_salt or "",
         resumable=request.stream or request.idempotent,
         once=request.idempotent or request.background,

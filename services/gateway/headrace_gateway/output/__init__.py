@@ -1,1 +1,1 @@
-"""From token ids to what each choice says, and replaying it from any position."""
+"""From token ids to the text of each choice, and its replay from any position."""

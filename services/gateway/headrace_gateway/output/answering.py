@@ -7,13 +7,22 @@ from types import TracebackType
 from typing import Self
 
 from headrace.errors import HeadraceError, InternalError
+from headrace.internal.v1.request_pb2 import Rendering, Sampling
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.models.text import StopStrings
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.output.position import BEGINNING, Offset
 from headrace_gateway.output.replay import Replay
-from headrace_gateway.request.generation import Failed, Generation, Queued, RequestDescription
+from headrace_gateway.request.generation import (
+    Failed,
+    Generation,
+    Queued,
+    RecordedRequest,
+    RequestDescription,
+)
 
 
 class GenerationFailed(Exception):
@@ -49,7 +58,8 @@ class Answer:
         self._take = assembler.take
         if offsets is not None:
             self._take = Replay(assembler, offsets).take
-        self._error: HeadraceError | None = None
+        self.error: HeadraceError | None = None
+        """The error that the request ended with, if any."""
         self._ended = False
         self.queued: Queued | None = None
         """The place in the queue, if the last events brought nothing else."""
@@ -77,8 +87,8 @@ class Answer:
             GenerationFailed: the request failed; nothing more will come.
             InvalidRequest: the caller claims to have more than there is.
         """
-        if self._error is not None:
-            raise GenerationFailed(self._error)
+        if self.error is not None:
+            raise GenerationFailed(self.error)
         try:
             events = await anext(self._events)
         except StopAsyncIteration:
@@ -92,7 +102,7 @@ class Answer:
                 self._generation.end_choice(news.choice)
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and not self.complete:
-            self._error = failed.error
+            self.error = failed.error
         return delta
 
     @property
@@ -105,22 +115,61 @@ class Answer:
         """Every choice has ended."""
         return self._assembler.complete
 
-    @property
-    def error(self) -> HeadraceError | None:
-        """The error that the request ended with, if any."""
-        return self._error
-
     def usage(self) -> Usage:
         """Return the usage of the output so far."""
         return self._assembler.usage()
 
     def outcome(self) -> RequestOutcome:
         outcome = self._assembler.outcome()
-        if self._error is not None:
-            outcome.error.CopyFrom(to_status(self._error))
+        if self.error is not None:
+            outcome.error.CopyFrom(to_status(self.error))
         return outcome
 
     async def settle(self) -> None:
         """Report that the end, good or bad, has been sent to the caller."""
         self._ended = True
         await self._generation.settle(self.outcome())
+
+
+def rebuild_answer(
+    catalog: Catalog, generation: Generation, offsets: Sequence[Offset] | None = None
+) -> Answer:
+    """Return the answer of one more reader to a request that another call has opened.
+
+    Raises:
+        HeadraceError: its model is not known here.
+    """
+    record = generation.record
+    request, served = RecordedRequest(record), catalog.get(record.model)
+    return make_answer(generation, request, served, record.sampling, record.rendering, offsets)
+
+
+def make_answer(
+    generation: Generation,
+    request: RequestDescription,
+    served: ServedModel,
+    sampling: Sampling,
+    rendering: Rendering,
+    offsets: Sequence[Offset] | None = None,
+) -> Answer:
+    stops = StopStrings(rendering.stop) if rendering.stop else None
+    silent = set(sampling.stop_token_ids)
+    if not sampling.ignore_eos:
+        silent.update(served.card.eos_token_ids)
+    streams = [
+        served.tokenizer.text_stream(
+            stops,
+            frozenset() if rendering.include_stop else frozenset(silent),
+            keeps_special=rendering.keep_special_tokens,
+            includes_stop=rendering.include_stop,
+            unstopped_tokens=sampling.min_tokens,
+        )
+        for _ in range(request.n)
+    ]
+    assembler = OutputAssembler(
+        streams,
+        prompt_tokens=request.prompt_tokens,
+        request_id=request.request_id,
+        calls_tools=rendering.calls_tools,
+    )
+    return Answer(generation, request, assembler, served.tokenizer, offsets)

@@ -82,7 +82,7 @@ class OutputAssembler:
     @property
     def complete(self) -> bool:
         """Every choice has ended."""
-        # A count, because it is asked for several times with every token.
+        # A count, because it is read several times for each token.
         return self._unfinished == 0
 
     def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[ChoiceDelta]:
@@ -191,7 +191,7 @@ class OutputAssembler:
                 choice.texts.append(piece)
                 continue
             if piece.name is not None:
-                # Derived, so that every gateway gives a replayed call the same id.
+                # Derived, so that a replayed call has the same id at every gateway.
                 call_id = f"call_{self._request_id}_{delta.choice}_{piece.index}"
                 choice.calls.append(ToolCall(call_id=call_id, name=piece.name))
                 piece = replace(piece, call_id=call_id)

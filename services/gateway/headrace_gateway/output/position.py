@@ -61,7 +61,7 @@ def read_event_id(text: str, *, field: str) -> EventId:
 
 
 def read_position(text: str, choices: int, *, field: str) -> list[Offset]:
-    """One place for each choice; an empty text is the beginning.
+    """Return an offset for each choice; an empty text is the beginning.
 
     Raises:
         InvalidRequest: it is no position in an answer of so many choices.

@@ -9,7 +9,7 @@ not send them. A client reconnects with the event id `req_7:3`, that is offset 3
                                     first_index 3, id 8            the client gets id: req_7:4
     ChoiceEnded(0, STOP)            first_index 4, STOP            the client gets id: req_7:4f
 
-With `req_7:9` it is an error: the answer ended after 4 tokens, and the client claims to have 9.
+With `req_7:9` it is an error: the answer ended after 4 tokens, which is fewer than 9.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class CallPiece:
     """Set in the first piece of a call."""
     arguments: str
     call_id: str = ""
-    """Set by whoever knows the request, where `name` is."""
+    """Set by the assembler, which knows the request, where `name` is."""
 
 
 Piece = str | CallPiece
@@ -54,7 +54,7 @@ class ToolCalls:
         return pieces
 
     def flush(self) -> list[Piece]:
-        """What was held back, for a text that has ended."""
+        """Return what was held back, as the text has ended."""
         text, self._held = self._held, ""
         if self._take == self._head:
             # Some models end without closing what they wrote.
@@ -66,7 +66,7 @@ class ToolCalls:
             return [] if _CLOSE.startswith(rest) else [rest]
         return [text] if text else []
 
-    # Each takes from what is held, and returns what to say; None where more must come first.
+    # Each takes from the held text, and returns pieces; None if more text must come first.
 
     def _content(self) -> list[Piece] | None:
         before, found, after = self._held.partition(_OPEN)
@@ -131,7 +131,7 @@ class ToolCalls:
         return [rest] if rest else []
 
     def _whole(self, body: str) -> Iterator[Piece]:
-        """The call that a body is, in whatever order it says its parts; nothing if it is none."""
+        """Yield the call that a body is, whatever the order of its keys; nothing if it is none."""
         try:
             value: Any = json.loads(body)
         except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ class ToolCalls:
 
 
 def _begun(text: str, tag: str) -> int:
-    """How many of the last characters may be the beginning of the tag."""
+    """Return how many of the last characters may be the beginning of the tag."""
     for length in range(min(len(text), len(tag) - 1), 0, -1):
         if tag.startswith(text[-length:]):
             return length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -29,7 +30,7 @@ from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.request.generation import Generation, ValidRequest
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.stored_record import admitted_as, digest_of
+from headrace_gateway.stream.stored_record import digest_of
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ class LaneAdmission:
     def __init__(
         self,
         settings: GatewaySettings,
+        address: GatewayAddress,
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
         settlements: Settlements,
         lanes: LaneView,
         *,
-        address: GatewayAddress,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._settings, self._address = settings, address
@@ -91,11 +92,11 @@ class LaneAdmission:
             raise refusal
 
     async def open(self, request: ValidRequest) -> Generation:
-        # Why: its caller may have had the whole answer of the one that is ending, and so may use
-        # the name again.
+        # Why: the client may have received the whole answer of the one that is ending, and so may
+        # use the name again.
         await self._settlements.settled(request.key)
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
-        # so the last place of a lane is given once.
+        # so the last place of a lane is taken once.
         self.check(
             request.card.model,
             request.priority,
@@ -105,14 +106,14 @@ class LaneAdmission:
         return await self._publish(request, is_canary=False)
 
     async def open_canary(self, request: ValidRequest) -> Generation:
-        """As `open`, for a request of our own: no lane's report refuses it, nothing measures it."""
+        """As `open`, for a canary: no lane's report refuses it, and it is not measured."""
         self.require_room()
         return await self._publish(request, is_canary=True)
 
     def require_room(self) -> None:
         """
         Raises:
-            CapacityError: this gateway takes nothing more, whatever its lanes have room for.
+            CapacityError: this gateway admits nothing more, whatever room its lanes have.
         """
         if (refusal := self._gateway_refusal()) is not None:
             raise refusal
@@ -123,7 +124,7 @@ class LaneAdmission:
         if not self._bus.connected:
             return BrokerUnavailable("no connection to NATS", retry_after_s=DEFAULT_RETRY_S)
         if fault := self._bus.fault:
-            # Why before it is tried: the broker would say nothing, and the caller wait for it.
+            # Why before it is tried: the broker would not answer, and the caller would wait for it.
             return BrokerUnavailable(
                 f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
             )
@@ -137,28 +138,29 @@ class LaneAdmission:
     async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
         record = self._record(request)
         record.probe = is_canary
-        open_request = self._open_request(request, record, is_canary=is_canary)
+        deadline_s = self._clock.monotonic_s() + request.timeout_s
+        open_request = OpenRequest(record, deadline_s, self._clock, self.close)
         if self._settlements.find(request.key) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
-        # Before it is published: its first token may come before the broker's word to us.
+        # Before it is published: its first token may come before the broker's confirmation.
         self._requests.add(open_request)
-        if not is_canary:
-            self._lanes.publishing(record.model, request.priority)
+        counted = self._lanes.publishing(record.model, record.priority)
         try:
-            open_request.sequence = await self._submit(record, request.priority)
-        except BaseException as error:
-            if not is_canary:
-                self._lanes.withdrawn(record.model, request.priority)
-            self._withdraw(open_request, error)
+            with nullcontext() if is_canary else counted:
+                open_request.sequence = await self._submit(record)
+        except LaneFull:
+            self._requests.remove(open_request)
             raise
-        if not is_canary:
-            self._lanes.published(record.model, request.priority)
+        except BaseException:
+            # It may be stored: its client gets an error, so it is settled as cancelled.
+            open_request.abandon()
+            raise
         if request.background:
             self._read_in_background(open_request)
         return open_request.reader()
 
-    async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
-        payload = record.SerializeToString()
+    async def _submit(self, record: RequestRecord) -> int:
+        payload, priority = record.SerializeToString(), priority_name(record.priority)
         # Why not the request's id: an id may be used again after its end, and the broker
         # would take the second request for a repeat of the first, and drop it in silence.
         message_id = f"{record.request_id}.{token_hex(8)}"
@@ -168,7 +170,7 @@ class LaneAdmission:
                 while True:
                     try:
                         return await self._bus.submit(
-                            record.model, priority_name(priority), payload, message_id=message_id
+                            record.model, priority, payload, message_id=message_id
                         )
                     except BusUnavailable as error:
                         cause = error
@@ -177,9 +179,8 @@ class LaneAdmission:
         except TimeoutError:
             raise self._not_stored(cause) from None
         except LaneLimitReached as bound:
-            raise LaneFull(
-                f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
-            ) from bound
+            fact = f"lane {lane_name(record.model, record.priority)}: {bound}"
+            raise LaneFull(fact, retry_after_s=DEFAULT_RETRY_S) from bound
 
     def _not_stored(self, cause: BusUnavailable | None) -> BrokerUnavailable:
         if fault := self._bus.fault:
@@ -189,22 +190,8 @@ class LaneAdmission:
             text += f": {cause}" if cause else ""
         return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
 
-    def _withdraw(self, open_request: OpenRequest, error: BaseException) -> None:
-        if isinstance(error, LaneFull):
-            self._requests.remove(open_request)
-            return
-        # It may be stored: the client got an error, so it is settled as cancelled.
-        open_request.abandon()
-
-    def _open_request(
-        self, request: ValidRequest, record: RequestRecord, *, is_canary: bool
-    ) -> OpenRequest:
-        deadline_s = self._clock.monotonic_s() + request.timeout_s
-        admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
-        return OpenRequest(admitted, self._clock, self.close)
-
     def close(self, open_request: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
-        """What an outlet of this gateway does at its end."""
+        """Close an open request of this gateway: store its result and settle it."""
         self._requests.remove(open_request)
         self._settlements.close(open_request, outcome)
 
@@ -241,9 +228,8 @@ class LaneAdmission:
         if request.result_ttl_s:
             record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
         if not request.inputs:
-            rendering = request.rendering
-            rendering.digest = digest_of(request)
-            record.rendering.CopyFrom(rendering)
+            record.rendering.CopyFrom(request.rendering)
+            record.rendering.digest = digest_of(request)
         return record
 
 

@@ -9,7 +9,7 @@ from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace.v1 import fleet_pb2
 
 ALIVE_S = 3.0
-"""A worker whose last report is older is gone."""
+"""A worker whose last report is older is taken for dead."""
 
 
 @dataclass(slots=True)
@@ -35,11 +35,11 @@ class FleetView:
             del self._workers[worker_id]
 
     def serving(self, model: str, now_s: float) -> int:
-        """Workers that serve a model now, draining ones not counted."""
+        """Return how many workers serve a model and are not draining."""
         return len(self.cards(model, now_s))
 
     def cards(self, model: str, now_s: float) -> list[ModelCard]:
-        """Of a model, one of each worker that serves it now, draining ones not counted."""
+        """Return a model's cards: one of each worker that serves it and is not draining."""
         return [
             served.card
             for report in self._alive(now_s)
@@ -49,7 +49,7 @@ class FleetView:
         ]
 
     def workers(self, now_s: float) -> list[fleet_pb2.Worker]:
-        """Workers that are alive, by name."""
+        """Return the workers that are alive, by name."""
         return [
             _as_worker(report)
             for report in sorted(self._alive(now_s), key=lambda r: (r.name, r.worker_id))

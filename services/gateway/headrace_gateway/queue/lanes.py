@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
@@ -75,11 +76,7 @@ class LaneView:
         now_s: float,
     ) -> CapacityError | None:
         """Return why one more request would be refused; None if it would not, or if unknown."""
-        leader = self._leaders.get(model)
-        if leader is None or now_s - leader.received_s > self._fresh_s:
-            return None
-        lane = leader.lanes.get(priority)
-        if lane is None:
+        if (lane := self._fresh_lane(model, priority, now_s)) is None:
             return None
         waiting = lane.waiting + self._owned(model, priority).uncounted
         if waiting >= lane.max_waiting:
@@ -108,11 +105,9 @@ class LaneView:
         now_s: float,
     ) -> Queued:
         """Return the place in the queue of the request with this stream sequence, if it waits."""
-        leader = self._leaders.get(model)
-        if leader is None or now_s - leader.received_s > self._fresh_s:
+        if (lane := self._fresh_lane(model, priority, now_s)) is None:
             return Queued()
-        lane = leader.lanes.get(priority)
-        own = TenantState() if lane is None else _state_of(lane, tenant)
+        own = _state_of(lane, tenant)
         if (found := standing(own, sequence)) is None:
             return Queued()
         place, ahead = found
@@ -121,35 +116,42 @@ class LaneView:
         behind_s = (own.waiting - place) * _seconds(own.place_interval)
         return Queued(ahead, max(0.0, _seconds(own.estimated_wait) - behind_s))
 
-    def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
-        """A request is on its way into the lane; `published` or `withdrawn` follows."""
-        self._owned(model, priority).publishing += 1
-
-    def published(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+    @contextmanager
+    def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> Iterator[None]:
+        """Count a request that is published inside of the `with`, unless that raises."""
         own = self._owned(model, priority)
-        own.publishing -= 1
-        own.published += 1
-
-    def withdrawn(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
-        self._owned(model, priority).publishing -= 1
+        own.publishing += 1
+        try:
+            yield
+            own.published += 1
+        finally:
+            own.publishing -= 1
 
     def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
-        """Lanes of every leader that still reports, by model and priority."""
+        """Return the lanes of every leader that still reports, by model and priority."""
         for model, leader in sorted(self._leaders.items()):
             if now_s - leader.received_s > self._fresh_s:
                 continue
             for _, state in sorted(leader.lanes.items()):
                 yield _as_lane(model, leader.scheduler_id, state)
 
+    def _fresh_lane(
+        self, model: str, priority: common_pb2.Priority.ValueType, now_s: float
+    ) -> LaneState | None:
+        leader = self._leaders.get(model)
+        if leader is None or now_s - leader.received_s > self._fresh_s:
+            return None
+        return leader.lanes.get(priority)
+
     def _owned(self, model: str, priority: common_pb2.Priority.ValueType) -> _Own:
         return self._own.setdefault((model, int(priority)), _Own())
 
 
 def standing(state: TenantState, sequence: int) -> tuple[int, int] | None:
-    """How many of its tenant, and of its lane, go before a request of this place in the stream,
-    by a leader's sketch; None: it does not wait.
+    """Return how many requests of its tenant, and of its lane, are ahead of the request with this
+    stream sequence, by a leader's sketch; None: it does not wait.
 
-    What was stored after the sketch was made is behind all of its tenant's in it.
+    A request that was stored after the sketch was made is behind all of its tenant's in it.
     """
     sequences, last = state.sequences, len(state.sequences) - 1
     at = bisect_left(sequences, sequence)
@@ -168,7 +170,7 @@ def standing(state: TenantState, sequence: int) -> tuple[int, int] | None:
 
 
 def _place(state: TenantState, at: int) -> int:
-    """Of a mark of the sketch: they are at even distances."""
+    """Return the rank of a mark of the sketch; marks are at even distances."""
     return (state.waiting - 1) * at // max(1, len(state.sequences) - 1)
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 from headrace.clock import Clock
 from headrace_gateway.base.callers import DEFAULT_TENANT
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.request.generation import Queued
 from headrace_gateway.stream.open_request import OpenRequest
@@ -18,35 +19,35 @@ NEWS_EVERY_S = 1.0
 
 
 async def report_queued(
-    requests: OpenRequests, lanes: LaneView, clock: Clock, *, after_s: float, every_s: float
+    requests: OpenRequests, lanes: LaneView, clock: Clock, settings: GatewaySettings
 ) -> None:
-    """Report to requests that have waited for `after_s`, and then at least every `every_s`. Runs
-    until cancelled."""
+    """Report to requests that have waited for `queue_told_after_s`, and then at least every
+    `stream_keepalive_s`. Runs until cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         now_s = clock.monotonic_s()
         for open_request in requests:
             if not open_request.is_waiting:
                 continue
-            if queued := news(open_request, lanes, now_s, after_s=after_s, every_s=every_s):
+            if queued := news(open_request, lanes, now_s, settings):
                 open_request.report_queued(queued)
 
 
 def news(
-    open_request: OpenRequest, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
+    open_request: OpenRequest, lanes: LaneView, now_s: float, settings: GatewaySettings
 ) -> Queued | None:
     """Return the place to report to a waiting request, if a report is due."""
-    silent_s = now_s - open_request.told_s
+    silent_s = now_s - open_request.reported_s
     is_first = open_request.queued == Queued()
-    if silent_s < (after_s if is_first else NEWS_EVERY_S):
+    if silent_s < (settings.queue_told_after_s if is_first else NEWS_EVERY_S):
         return None
-    admitted = open_request.admitted
+    record = open_request.record
     queued = lanes.place(
-        admitted.model,
-        admitted.priority,
-        tenant=admitted.record.tenant or DEFAULT_TENANT,
+        record.model,
+        record.priority,
+        tenant=record.tenant or DEFAULT_TENANT,
         sequence=open_request.sequence,
         now_s=now_s,
     )
     has_changed = queued.ahead is not None and queued != open_request.queued
-    return queued if has_changed or silent_s >= every_s else None
+    return queued if has_changed or silent_s >= settings.stream_keepalive_s else None

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class ReportedFleet:
-    """The fleet as the doors see it: now, by this gateway's clock."""
+    """The fleet for the APIs: as it is now, by this gateway's clock."""
 
     def __init__(self, fleet: FleetView, lanes: LaneView, clock: Clock) -> None:
         self._fleet = fleet

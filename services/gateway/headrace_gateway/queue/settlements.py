@@ -22,15 +22,16 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base import metrics
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest
-from headrace_gateway.stream.stored_record import admitted_as
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.stream.open_request import OpenRequest
+from headrace_gateway.stream.stored_record import without_prompt
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    admitted: AdmittedRequest
+    record: RequestRecord
     attempt: int
     outcome: RequestOutcome
     ended_s: float
@@ -41,37 +42,32 @@ class _Ended:
     def settlement(self) -> Settlement:
         usage = self.outcome.usage
         return Settlement(
-            request_id=self.admitted.request_id,
+            request_id=self.record.request_id,
             code=self.outcome.error.code,
             prompt_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
-            held_since_attempt=self.admitted.record.held_since_attempt,
+            held_since_attempt=self.record.held_since_attempt,
         )
 
     def result(self) -> ResultRecord:
         return ResultRecord(
-            request_id=self.admitted.request_id,
-            model=self.admitted.model,
-            priority=self.admitted.priority,
-            arrival=timestamp(self.admitted.arrival_s),
+            request_id=self.record.request_id,
+            model=self.record.model,
+            priority=self.record.priority,
+            arrival=self.record.arrival,
             attempt=self.attempt,
             outcome=_kept(self.outcome),
-            request=self.admitted.record,
+            request=self.record,
             end_time=self.end_time,
         )
 
 
 class Settlements:
-    def __init__(
-        self, gateway_id: str, bus: Bus, clock: Clock, *, store_s: float, answer_s: float
-    ) -> None:
-        self._gateway_id = gateway_id
-        self._bus = bus
-        self._clock = clock
-        self._store_s = store_s
-        self._answer_s = answer_s
+    def __init__(self, settings: GatewaySettings, gateway_id: str, bus: Bus, clock: Clock) -> None:
+        self._settings, self._gateway_id = settings, gateway_id
+        self._bus, self._clock = bus, clock
         self._unsettled: dict[str, _Ended] = {}
-        self._results = Outbox[_Ended]("result", self._store)
+        self._results = Outbox[_Ended]("result", self._store, max_retry_s=0.2)
         self._settlements = OutboxPerModel[_Ended]("settle", self._settle)
 
     def __len__(self) -> int:
@@ -84,26 +80,27 @@ class Settlements:
         return None if ended is None else ended.result()
 
     async def settled(self, request_id: str) -> None:
-        """Return once a request of this name that has ended is settled, or after `answer_s`.
+        """Return once a request of this name that has ended is settled, or after
+        `leader_answer_timeout_s`.
 
         Return at once where there is none.
         """
         if (ended := self._unsettled.get(request_id)) is None:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._answer_s):
+            async with asyncio.timeout(self._settings.leader_answer_timeout_s):
                 await ended.settled.wait()
 
     def close(self, open_request: OpenRequest, outcome: RequestOutcome) -> None:
         """Store the result and settle the request, retrying until both are confirmed."""
         now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
         ended = _Ended(
-            open_request.admitted, open_request.output.newest_attempt, outcome, now_s, end_time
+            open_request.record, open_request.output.newest_attempt, outcome, now_s, end_time
         )
         self._unsettled[open_request.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
-        model, priority = ended.admitted.model, priority_name(ended.admitted.priority)
-        if ended.admitted.is_canary:
+        model, priority = ended.record.model, priority_name(ended.record.priority)
+        if ended.record.probe:
             self._settlements.add(model, ended)
             return
         metrics.requests_total.labels(model, priority, Code.Name(outcome.error.code)).inc()
@@ -112,7 +109,7 @@ class Settlements:
     def settle_kept(self, record: RequestRecord, outcome: RequestOutcome) -> None:
         """Settle a request whose result another gateway has stored."""
         now_s = self._clock.monotonic_s()
-        ended = _Ended(admitted_as(record, deadline_s=now_s), record.attempt, outcome, now_s)
+        ended = _Ended(without_prompt(record), record.attempt, outcome, now_s)
         self._unsettled[record.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
         self._settlements.add(record.model, ended)
@@ -123,43 +120,40 @@ class Settlements:
             tasks.create_task(self._results.run())
             tasks.create_task(self._settlements.run())
 
-    async def _store(self, ended: list[_Ended]) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for one in ended:
-                tasks.create_task(self._store_one(one))
-        for one in ended:
-            self._settlements.add(one.admitted.model, one)
+    async def _store(self, ended: list[_Ended]) -> list[_Ended]:
+        """Store results, and settle their requests; return those that could not be stored yet."""
+        done = await asyncio.gather(*map(self._try_store, ended))
+        return [one for one, is_done in zip(ended, done, strict=True) if not is_done]
 
-    async def _store_one(self, ended: _Ended) -> None:
-        # Why: bounded. A result that cannot be stored must not keep its request unsettled.
-        try:
-            async with asyncio.timeout(self._store_s):
-                await self._until_stored(ended.result())
-        except TimeoutError:
-            metrics.results_not_stored_total.inc()
-            log.error("result.not_stored", extra={"request_id": ended.admitted.request_id})
-
-    async def _until_stored(self, result: ResultRecord) -> None:
-        record = result.SerializeToString()
+    async def _try_store(self, ended: _Ended) -> bool:
+        result = ended.result()
         kept_s = result.request.result_ttl.ToNanoseconds() / 1e9
-        while True:
-            try:
-                return await self._bus.put_result(result.request_id, record, kept_s=kept_s)
-            except BusError:
-                await asyncio.sleep(0.2)
+        try:
+            await self._bus.put_result(result.request_id, result.SerializeToString(), kept_s=kept_s)
+        except BusError:
+            # Why: bounded. A result that cannot be stored must not keep its request unsettled.
+            age_s = self._clock.monotonic_s() - ended.ended_s
+            if age_s < self._settings.result_store_timeout_s:
+                return False
+            metrics.results_not_stored_total.inc()
+            log.error("result.not_stored", extra={"request_id": result.request_id})
+        self._settlements.add(result.model, ended)
+        return True
 
     async def _settle(self, model: str, ended: list[_Ended]) -> None:
         request = SettleRequest(
             gateway_id=self._gateway_id, settlements=[one.settlement() for one in ended]
         )
         await self._bus.request(
-            subjects.settle(model), request.SerializeToString(), timeout_s=self._answer_s
+            subjects.settle(model),
+            request.SerializeToString(),
+            timeout_s=self._settings.leader_answer_timeout_s,
         )
         now_s = self._clock.monotonic_s()
         for one in ended:
             # A later request of the same name may be waiting to be settled in its place.
-            if self._unsettled.get(one.admitted.request_id) is one:
-                del self._unsettled[one.admitted.request_id]
+            if self._unsettled.get(one.record.request_id) is one:
+                del self._unsettled[one.record.request_id]
             one.settled.set()
             metrics.settle_seconds.labels(model).observe(now_s - one.ended_s)
         metrics.unsettled_requests.set(len(self._unsettled))

@@ -7,7 +7,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.errors import HeadraceError
@@ -22,7 +22,7 @@ from headrace_gateway.request.served_names import SEPARATOR
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What becomes one vector."""
+    """The input of one vector."""
 
     token_ids: tuple[int, ...]
     second_begins: int = 0
@@ -31,7 +31,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ValidRequest:
-    """A request past every check that needs no knowledge of load. Nobody checks again."""
+    """A request that has passed every check that does not depend on load."""
 
     request_id: str
     card: ModelCard
@@ -50,38 +50,22 @@ class ValidRequest:
     tenant: str = DEFAULT_TENANT
     inputs: tuple[Input, ...] = ()
     """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
-    stop: tuple[str, ...] = ()
-    """Stop strings, of which engines do not know."""
-    calls_tools: bool = False
-    """Its text is searched for calls of tools."""
+    rendering: Rendering = field(default_factory=Rendering)
+    """How its tokens become text, without the digest. Engines do not know the stop strings."""
     resumable: bool = False
-    """Its caller reads a stream, and may come back for the rest of it."""
-    keeps_special: bool = False
-    """Special tokens are part of the text."""
-    includes_stop: bool = False
-    """The text ends with what stopped it."""
+    """Its client reads a stream, and may resume it."""
     cache_salt: str = ""
     """What is cached of its prompt is shared with requests of equal salt alone."""
     once: bool = False
     """Its id is its name: another request of that id is not run while its result is kept."""
     background: bool = False
-    """It goes on without any reader."""
+    """It runs without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
 
     @property
     def key(self) -> str:
         return request_key(self.tenant, self.request_id)
-
-    @property
-    def rendering(self) -> Rendering:
-        """What makes text of its tokens, without its digest."""
-        return Rendering(
-            stop=self.stop,
-            calls_tools=self.calls_tools,
-            keep_special_tokens=self.keeps_special,
-            include_stop=self.includes_stop,
-        )
 
     @property
     def model(self) -> str:
@@ -112,7 +96,7 @@ class Tokens:
     """Tokens of the prompt that were in a cache; with the first output, where that is known."""
 
     def split(self, count: int) -> tuple[Tokens, Tokens | None]:
-        """The first `count` tokens, and the others if there are any."""
+        """Return the first `count` tokens, and the others if there are any."""
         ids, logprobs = self.token_ids, self.logprobs
         if count >= len(ids):
             return self, None
@@ -148,7 +132,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """No worker runs it now. It stands alone in its list, and says nothing of the output."""
+    """No worker runs it now. It is alone in its list of events, and independent of the output."""
 
     ahead: int | None = None
     """Of its lane, requests that came before it and wait; None if unknown."""
@@ -159,31 +143,9 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class RequestDescription(Protocol):
-    """What an answer repeats of its request."""
-
-    @property
-    def request_id(self) -> str: ...
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def weights(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def n(self) -> int: ...
-
-    @property
-    def prompt_tokens(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """The same, of a request that another call has opened."""
+    """What an answer repeats of its request, where another call has opened that."""
 
     record: RequestRecord
 
@@ -212,8 +174,12 @@ class RecordedRequest:
         return self.record.prompt_tokens
 
 
+RequestDescription = ValidRequest | RecordedRequest
+"""What an answer repeats of its request."""
+
+
 def weights_name(*digests: str) -> str:
-    """A short name of all weights that an answer comes from."""
+    """Return a short name of all weights that produced an answer."""
     return "-".join(digest[:12] for digest in filter(None, digests))
 
 
@@ -224,9 +190,14 @@ class Generation:
     something override what they must.
     """
 
-    def __init__(self, request_id: str, arrival_s: float) -> None:
-        """`arrival_s`: of the request, in Unix time."""
-        self.request_id, self.arrival_s = request_id, arrival_s
+    def __init__(self, record: RequestRecord) -> None:
+        """`record` has neither prompt nor output."""
+        self.record = record
+
+    @property
+    def arrival_s(self) -> float:
+        """Of the request, in Unix time."""
+        return self.record.arrival.ToNanoseconds() / 1e9
 
     def events(self) -> AsyncIterator[list[Event]]:
         """Yield what has come since the last list, with at most one `Tokens` per choice and list.
@@ -262,7 +233,7 @@ class Admission(Protocol):
         """Refuse now what would only be refused later; cheap, before tokenising.
 
         Raises:
-            CapacityError: the lane is full, its wait exceeds the patience, or we drain.
+            CapacityError: the lane is full, its wait exceeds the patience, or this gateway drains.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.callers import Caller
@@ -15,7 +15,7 @@ from headrace_gateway.request.tools import Tools
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A request id, or a role: templates print roles between special tokens."""
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-"""Who may have a turn, as OpenAI has it."""
+"""The roles of messages, as OpenAI has them."""
 
 Message = Mapping[str, Any]
 """One turn: "role", "content", and what else the caller set; never an empty optional. The content
@@ -56,7 +56,7 @@ class Conversation:
 
 
 def _characters(value: object) -> int:
-    """Of a text, or of all that is in something larger."""
+    """Count the characters of a text, or of all texts in an object."""
     total, left = 0, [value]
     while left:
         each = left.pop()
@@ -71,7 +71,7 @@ def _characters(value: object) -> int:
 
 
 def last_answer(conversation: Conversation) -> str:
-    """The last message, if it is an assistant's."""
+    """Return the text of the last message if it is an assistant's, or else an empty one."""
     last = conversation.messages[-1]
     if last["role"] != "assistant":
         return ""
@@ -89,7 +89,7 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class TextPair:
-    """Two texts that become one input: what is asked, and what may answer it."""
+    """Two texts that become one input: a query, and a document that may answer it."""
 
     first: str
     second: str
@@ -101,43 +101,17 @@ class TextPair:
 
 
 AnyInput = Text | TextPair | TokenIds
-"""What becomes one vector."""
+"""The input of one vector."""
 
 
 WHOLE_CONTEXT = -1
 
 
-class Terms(Protocol):
-    """How urgent a request is, and how long it may take."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On whose behalf a request is made, how urgent it is, and how long it may take."""
 
-    @property
-    def priority(self) -> Priority.ValueType: ...
-
-    @property
-    def timeout_s(self) -> float | None: ...
-
-    @property
-    def patience_s(self) -> float | None: ...
-
-    @property
-    def time_remaining_s(self) -> float | None: ...
-
-    @property
-    def caller(self) -> Caller: ...
-
-    def name_of(self, field_name: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    request_id: str
-    model: str
-    prompt: Text | Conversation | TokenIds
-    parameters: SamplingParameters
-    priority: Priority.ValueType
-    seed: int | None = None
-    """Unset: drawn."""
-    n: int = 1
+    priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
     timeout_s: float | None = None
     """Unset, as the next: the gateway's limit."""
     patience_s: float | None = None
@@ -145,13 +119,29 @@ class GenerationRequest:
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
     caller: Caller = field(default_factory=Caller)
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Our names of fields to the caller's, where they differ."""
+
+    def name_of(self, field_name: str) -> str:
+        return self.names.get(field_name, field_name)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest(Terms):
+    request_id: str
+    model: str
+    prompt: Text | Conversation | TokenIds
+    parameters: SamplingParameters
+    seed: int | None = None
+    """Unset: drawn."""
+    n: int = 1
     tools: Tools = field(default_factory=Tools)
     stream: bool = False
-    """Its caller reads it as it is made, and may come back for the rest."""
+    """Its client reads it as it is generated, and may resume it."""
     idempotent: bool = False
-    """Its caller may come back for it, streamed or whole."""
+    """It has an Idempotency-Key: its client may send it again, streamed or whole."""
     background: bool = False
-    """It goes on without any reader; no call's deadline binds it."""
+    """It runs without any reader; no call's deadline binds it."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""
     truncate_tokens: int | None = None
@@ -159,34 +149,19 @@ class GenerationRequest:
     adds_special_tokens: bool | None = None
     """Whether the tokenizer puts its own around the prompt. Unset: around texts, and not around
     conversations, whose template writes them."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Our names of fields to the caller's, where they differ."""
 
     @property
     def key(self) -> str:
         return request_key(self.caller.tenant, self.request_id)
 
-    def name_of(self, field_name: str) -> str:
-        return self.names.get(field_name, field_name)
-
 
 @dataclass(frozen=True, slots=True)
-class VectorRequest:
+class VectorRequest(Terms):
     """Inputs that are each to become a vector, or a score."""
 
     request_id: str
     model: str
     inputs: Sequence[AnyInput]
-    priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
     truncate_tokens: int | None = None
     """Longest input, special tokens included: it is cut to that, or to WHOLE_CONTEXT. Unset: too
     long is refused."""
-    timeout_s: float | None = None
-    patience_s: float | None = None
-    time_remaining_s: float | None = None
-    trace_context: Mapping[str, str] = field(default_factory=dict)
-    caller: Caller = field(default_factory=Caller)
-    names: Mapping[str, str] = field(default_factory=dict)
-
-    def name_of(self, field_name: str) -> str:
-        return self.names.get(field_name, field_name)

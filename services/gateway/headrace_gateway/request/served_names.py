@@ -1,4 +1,4 @@
-"""Pure room: which model a name means, where models have several names each.
+"""Pure: which model a name means, where models have several names each.
 
 >>> cards = [ModelCard(model="a", aliases=["gpt-4o", "b"]), ModelCard(model="b")]
 >>> names = served_names(cards)
@@ -25,13 +25,13 @@ class ServedNames:
     """By model: aliases that it does not get, and the model that each of them means."""
 
     def aliases(self, card: ModelCard) -> list[str]:
-        """Those that mean it."""
+        """Return the aliases that mean this model."""
         means = (alias for alias in card.aliases if self.models.get(alias) == card.model)
         return [alias for alias in means if alias != card.model]
 
     def reading(self, name: str) -> tuple[str, str | None] | None:
-        """The model that a name means, and the adapter that it asks for or None; None if it means
-        no model.
+        """Return the model that a name means, and the adapter that it names or None; None if it
+        means no model.
 
         A name that is served in full is meant first. Names of adapters have no colon, so the last
         one of the name is the only place where it may be divided:

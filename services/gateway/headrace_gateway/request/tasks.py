@@ -9,11 +9,11 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import ModelTask
 
 _MAKES = {
-    ModelTask.MODEL_TASK_GENERATE: "makes text; ask it at POST /v1/chat/completions or"
+    ModelTask.MODEL_TASK_GENERATE: "makes text; use POST /v1/chat/completions or"
     " /v1/completions, or by GenerationService",
-    ModelTask.MODEL_TASK_EMBED: "makes vectors of texts; ask it at POST /v1/embeddings or"
+    ModelTask.MODEL_TASK_EMBED: "makes vectors of texts; use POST /v1/embeddings or"
     " /v1/rerank or /v1/score, or by EmbeddingService",
-    ModelTask.MODEL_TASK_SCORE: "scores documents for a query; ask it at POST /v1/rerank or"
+    ModelTask.MODEL_TASK_SCORE: "scores documents for a query; use POST /v1/rerank or"
     " /v1/score, or by EmbeddingService.Rerank",
 }
 
@@ -25,7 +25,7 @@ def task_of(card: ModelCard) -> ModelTask.ValueType:
 
 
 def only_model(cards: Iterable[ModelCard], *tasks: ModelTask.ValueType) -> str:
-    """Return the model that is meant where a caller names none: the only one for such a task.
+    """Return the model of a call that names none: the only one for such a task.
 
     Of several tasks the earlier goes first: a later one counts where no model has the earlier.
 

@@ -100,10 +100,10 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
 
 
 def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
-    """What holds the output to the caller's choice; None where nothing does.
+    """Return the structure that holds the output to the tool choice; None if there is none.
 
-    If the engine can, calls of the model's own accord are held to the names that are
-    offered, to their schemas where a tool is strict, and to one call where only one is
+    If the engine can, calls that the model makes by itself are held to the names of the offered
+    tools, to their schemas where a tool is strict, and to one call where only one is
     requested. The text around them is free. A forced call is held to its schema as well, unless
     the tool is not strict and its schema cannot be enforced: then to any object.
     """
@@ -122,7 +122,7 @@ def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
 
 
 def as_object(arguments: str | Mapping[str, Any] | None) -> Any:
-    """What a call's arguments say: nothing is no arguments, and broken JSON is the text itself.
+    """Return a call's arguments: an empty text is no arguments, and broken JSON is the text itself.
 
     Why: most templates write them with `tojson`, which would quote a text again; and what a model
     has once written must not end its conversation.

@@ -17,122 +17,51 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from hashlib import blake2b
 
-from headrace.errors import (
-    GatewayUnreachable,
-    HeadraceError,
-    InvalidRequest,
-    RequestExists,
-    RequestNotFound,
-)
+from headrace.errors import HeadraceError, InvalidRequest, RequestExists
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base.calls import Call
-from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.position import EventId
-from headrace_gateway.output.resumer import AnswerResumer
-from headrace_gateway.request.generation import Event, Failed, Generation, ValidRequest
+from headrace_gateway.request.generation import Event, Failed, Generation
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.submit.submitter import Submitter
 
 HEADER = "Idempotency-Key"
 _LONGEST = 255
 
 
-def idempotency_key(call: Call) -> str | None:
-    """
+def apply_key(requested: GenerationRequest, call: Call) -> GenerationRequest:
+    """Return the request with the id that the call's key makes, and with the seed, if it has none.
+
+    A call without a key has the request that it had.
+
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: the request has a name already, or the key is too long or empty.
     """
-    key = call.headers.get(HEADER.lower())
-    if key is not None and not 0 < len(key) <= _LONGEST:
+    if (key := call.headers.get(HEADER.lower())) is None:
+        return requested
+    if not 0 < len(key) <= _LONGEST:
         raise InvalidRequest(
             f"{HEADER} has {len(key)} characters; it may have 1 to {_LONGEST}", field=HEADER
         )
-    return key
-
-
-def named_by_key(requested: GenerationRequest, key: str) -> GenerationRequest:
-    """The request by the name that a tenant's key makes, and with the seed, if it has none."""
+    if requested.request_id != call.request_id:
+        raise InvalidRequest(
+            f"request_id names the request already; leave it or {HEADER} out", field=HEADER
+        )
     digest = blake2b(f"{requested.caller.tenant}\0{key}".encode(), digest_size=24).digest()
     seed = int.from_bytes(digest[16:]) if requested.seed is None else requested.seed
     return replace(requested, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
-
-
-async def open_named(
-    requested: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
-) -> tuple[Answer, ValidRequest]:
-    """The answer to a new request; `named`: its caller has chosen its id.
-
-    A name of a detached request is that request's for as long as its result is kept: a call that
-    sends it again gets its answer, and nothing replaces that.
-
-    Raises:
-        RequestExists: the name is another request's.
-        HeadraceError: it was refused; nothing is held.
-    """
-    if named and (requested.background or await resumer.names_detached(requested.key)):
-        field = requested.name_of("request_id")
-        return await open_or_join(requested, submitter, resumer, field=field, detached=True)
-    return await submitter.open(requested)
-
-
-async def open_or_join(
-    requested: GenerationRequest,
-    submitter: Submitter,
-    resumer: AnswerResumer,
-    *,
-    field: str = HEADER,
-    detached: bool = False,
-) -> tuple[Answer, ValidRequest]:
-    """The answer to a request under a key or a name, whichever call came first with it.
-
-    What failed runs again, unless it is `detached`: that has the end that it had.
-
-    Raises:
-        InvalidRequest: the key has been another request's.
-        RequestExists: the same, where `detached`.
-        HeadraceError: it was refused; nothing is held.
-    """
-    request = await submitter.repeated(requested)
-    event = EventId(request.request_id, "")
-    like = partial(
-        resumer.find_as, seeded=requested.seed is not None, field=field, detached=detached
-    )
-
-    async def join() -> Generation:
-        return await (await like(event, request)).open()
-
-    def seen(own: Generation) -> Generation:
-        return JoinOnDuplicate(own, join)
-
-    again = partial(resumer.resume_as, event, request, seen=seen, **like.keywords)
-    try:
-        return await again(failed=detached), request
-    except RequestNotFound:
-        pass
-    except GatewayUnreachable:
-        # Where no leader can say so now, the next one lets the first of two go on.
-        if not detached:
-            raise
-    try:
-        return await submitter.open(requested, seen=seen)
-    except RequestExists:
-        # Another call has brought it here since.
-        return await again(), request
 
 
 class JoinOnDuplicate(Generation):
     """A generation of our own, or of the gateway whose request the leader had before ours."""
 
     def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:
-        super().__init__(own.request_id, own.arrival_s)
+        super().__init__(own.record)
         self._read, self._join = own, join
 
     async def events(self) -> AsyncIterator[list[Event]]:
         async for events in self._read.events():
-            if not any(map(_is_second, events)):
+            if not any(map(_is_duplicate, events)):
                 yield events
                 continue
             await self._read.abandon()
@@ -155,6 +84,6 @@ class JoinOnDuplicate(Generation):
         await self._read.abandon()
 
 
-def _is_second(event: Event) -> bool:
-    """Whether another request of its name was there before."""
+def _is_duplicate(event: Event) -> bool:
+    """Whether the leader has another request of the same id."""
     return isinstance(event, Failed) and isinstance(event.error, RequestExists)

@@ -9,7 +9,7 @@ that this gateway is to continue:
                   opens req_4 from its record and reads it in the background
     g -> leader   points: req_2 with its output ids, req_4 likewise; unknown: req_3
 
-req_3 is not open at g, so the leader orphans it or gives it up. Points that do not fit the message
+req_3 is not open at g, so the leader orphans or drops it. Points that do not fit the message
 are left out, though fenced; the leader repeats what was not answered.
 """
 
@@ -37,7 +37,7 @@ from headrace_gateway.stream.open_requests import OpenRequests
 log = logging.getLogger(__name__)
 
 _ELSEWHERE = (GatewayUnreachable, RequestExists)
-"""Ends of what another gateway holds."""
+"""Errors that end a request here because another gateway holds it."""
 
 
 class Notices:

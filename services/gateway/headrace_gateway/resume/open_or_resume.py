@@ -1,87 +1,57 @@
-"""Opens a new request, or resumes that of the call's Last-Event-ID or Idempotency-Key."""
+"""Opens the answer to a call: of a new request, of one that it repeats, or the rest of one."""
 
 from __future__ import annotations
 
-from headrace.errors import InvalidRequest
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from headrace.errors import (
+    BrokerUnavailable,
+    GatewayUnreachable,
+    InvalidRequest,
+    RequestExists,
+    RequestNotFound,
+)
+from headrace.v1.requests_pb2 import Request
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.position import read_event_id
-from headrace_gateway.output.resumer import AnswerResumer
-from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.base.request_keys import public_id, request_key
+from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.output.answering import Answer, rebuild_answer
+from headrace_gateway.output.position import read_event_id, read_position
+from headrace_gateway.request.generation import Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.idempotency import HEADER as KEY_HEADER
-from headrace_gateway.resume.idempotency import (
-    idempotency_key,
-    named_by_key,
-    open_named,
-    open_or_join,
-)
+from headrace_gateway.resume.idempotency import JoinOnDuplicate, apply_key
+from headrace_gateway.resume.location import Location
+from headrace_gateway.resume.ports import Directory
+from headrace_gateway.stream.stored_record import digest_of
 from headrace_gateway.submit.submitter import Submitter
 
 HEADER = "Last-Event-ID"
 RESUME_HEADER = "X-Headrace-Resume"
-_ASKED = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def wants_event_ids(call: Call) -> bool:
-    """Whether each event of a stream is to have an id. A call that comes back asks for them, too.
+    """Whether each event of a stream is to have an id. A call that resumes one wants them, too.
 
     Raises:
-        InvalidRequest: the header says neither yes nor no.
+        InvalidRequest: the value of the header is neither true nor false.
     """
     value = call.headers.get(RESUME_HEADER.lower(), "false")
-    if (asked := _ASKED.get(value.strip().lower())) is None:
+    if (wanted := _BOOLEANS.get(value.strip().lower())) is None:
         raise InvalidRequest(
             f"{RESUME_HEADER} is {quoted(value)}; it may be true or false", field=RESUME_HEADER
         )
-    return asked or bool(call.last_event_id)
-
-
-async def open_or_resume(
-    requested: GenerationRequest, call: Call, submitter: Submitter, resumer: AnswerResumer
-) -> tuple[Answer, ValidRequest]:
-    """The answer, and the request as this call wrote it.
-
-    Raises:
-        HeadraceError: it was refused; nothing is held.
-    """
-    if not call.last_event_id:
-        if (once := apply_key(requested, call)) is not None:
-            return await open_or_join(once, submitter, resumer, detached=requested.background)
-        named = requested.request_id != call.request_id
-        return await open_named(requested, submitter, resumer, named=named)
-    if not requested.stream:
-        raise InvalidRequest(
-            f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
-        )
-    event = read_event_id(call.last_event_id, field=HEADER)
-    request = await submitter.repeated(requested)
-    seeded = requested.seed is not None
-    return await resumer.resume_as(event, request, field=HEADER, seeded=seeded), request
-
-
-def apply_key(requested: GenerationRequest, call: Call) -> GenerationRequest | None:
-    """The request by the name that its call's key makes; None of a call without one.
-
-    Raises:
-        InvalidRequest: it has a name already, or the key is none.
-    """
-    if (key := idempotency_key(call)) is None:
-        return None
-    if requested.request_id != call.request_id:
-        raise InvalidRequest(
-            f"request_id names the request already; leave it or {KEY_HEADER} out",
-            field=KEY_HEADER,
-        )
-    return named_by_key(requested, key)
+    return wanted or bool(call.last_event_id)
 
 
 def resume_position(request_id: str, after: str, call: Call) -> str:
-    """Where a reader of a request has come to, by what it says or by its last event.
+    """Return the position from which a request is resumed: `after`, or that of the last event.
 
     Raises:
-        InvalidRequest: that was another request's.
+        InvalidRequest: the event was another request's.
     """
     if after or not call.last_event_id:
         return after
@@ -91,3 +61,218 @@ def resume_position(request_id: str, after: str, call: Call) -> str:
             f"{HEADER} is of request {event.request_id}, the path of {request_id}", field=HEADER
         )
     return event.position
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """A request that a client sends again, by which the first one is recognized."""
+
+    request: ValidRequest
+    seeded: bool
+    """The client has chosen its seed."""
+    field: str
+    """The field or header that names the first one."""
+    background: bool = False
+    """Its name is to be that of a background request, which no other request may have then."""
+    accepts_failed: bool = True
+
+    def check(self, location: Location) -> None:
+        """
+        Raises:
+            RequestNotFound: the first one has failed, and that is not accepted.
+            RequestExists: it is another request, where `background`.
+            InvalidRequest: it is another request.
+        """
+        record, request = location.record, self.request
+        shown = public_id(record.request_id)
+        is_same = record.rendering.digest == digest_of(request) and (
+            not self.seeded or record.seed == request.seed
+        )
+        if self.background and not (record.detached and is_same):
+            raise RequestExists(
+                f"request {quoted(shown)} exists with other parameters; choose another request_id",
+                field=self.field,
+            )
+        if not is_same:
+            raise InvalidRequest(
+                f"request {shown} had other parameters than this one; repeat its parameters, or"
+                f" omit {self.field}",
+                field=self.field,
+            )
+        if location.failed and not self.accepts_failed:
+            raise RequestNotFound(f"request {shown} has failed", field=self.field)
+
+
+class RequestOpener:
+    """Opens requests and their answers, for the calls of every API."""
+
+    def __init__(self, catalog: Catalog, submitter: Submitter, directory: Directory) -> None:
+        self._catalog, self._submitter, self._directory = catalog, submitter, directory
+
+    async def open_or_resume(
+        self, requested: GenerationRequest, call: Call
+    ) -> tuple[Answer, ValidRequest]:
+        """The answer, or its rest after the call's Last-Event-ID, and the request of the call.
+
+        Raises:
+            HeadraceError: it was refused; nothing is held.
+        """
+        if not call.last_event_id:
+            return await self.open(apply_key(requested, call), call)
+        if not requested.stream:
+            raise InvalidRequest(
+                f"{HEADER} is for streams; request a stream, or leave it out", field=HEADER
+            )
+        event = read_event_id(call.last_event_id, field=HEADER)
+        request = await self._submitter.repeated(requested)
+        repeated = _Repeated(request, requested.seed is not None, HEADER)
+        key = request_key(request.tenant, event.request_id)
+        return await self._read_again(repeated, key, event.position), request
+
+    async def open(self, requested: GenerationRequest, call: Call) -> tuple[Answer, ValidRequest]:
+        """The answer to a new request, or to the one that has its key or name already.
+
+        A name of a background request is that request's for as long as its result is stored: a call
+        that sends it again gets its answer, and nothing replaces that.
+
+        Raises:
+            RequestExists: the name is another request's.
+            HeadraceError: it was refused; nothing is held.
+        """
+        if requested.idempotent:
+            return await self.open_or_join(requested, background=requested.background)
+        is_named = requested.request_id != call.request_id
+        if is_named and (requested.background or await self._names_background(requested.key)):
+            field = requested.name_of("request_id")
+            return await self.open_or_join(requested, field=field, background=True)
+        return await self._submitter.open(requested)
+
+    async def open_or_join(
+        self, requested: GenerationRequest, *, field: str = KEY_HEADER, background: bool = False
+    ) -> tuple[Answer, ValidRequest]:
+        """The answer to a request under a key or a name, whichever call came first with it.
+
+        A request that failed runs again, unless it is a background request: that keeps its end.
+
+        Raises:
+            InvalidRequest: the key has been another request's.
+            RequestExists: the same, where `background`.
+            HeadraceError: it was refused; nothing is held.
+        """
+        request = await self._submitter.repeated(requested)
+        repeated = _Repeated(request, requested.seed is not None, field, background)
+
+        async def join() -> Generation:
+            models = [request.card.model]
+            return await self._directory.open(request.key, repeated.check, models)
+
+        def joined(own: Generation) -> Generation:
+            return JoinOnDuplicate(own, join)
+
+        first = replace(repeated, accepts_failed=background)
+        try:
+            return await self._read_again(first, request.key, seen=joined), request
+        except RequestNotFound:
+            pass
+        except GatewayUnreachable:
+            # Where no leader knows it now, the next one lets the first of two continue.
+            if not background:
+                raise
+        try:
+            return await self._submitter.open(requested, seen=joined)
+        except RequestExists:
+            # Another call has brought it here since.
+            return await self._read_again(repeated, request.key, seen=joined), request
+
+    async def begin(self, requested: GenerationRequest, call: Call) -> Request:
+        """Start a background request; return as soon as it is stored.
+
+        If the caller has chosen its id, the call may repeat one whose response got lost.
+
+        Raises:
+            RequestExists: the id is another request's.
+            HeadraceError: it was refused; nothing is held.
+        """
+        requested = apply_key(requested, call)
+        is_named = requested.request_id != call.request_id
+        if is_named and (same := await self._begun(requested)) is not None:
+            return same
+        try:
+            answer, request = await self._submitter.open(requested)
+        except RequestExists:
+            # The same call has come here twice at once.
+            if not is_named or (same := await self._begun(requested)) is None:
+                raise
+            return same
+        async with answer:
+            pass  # This gateway reads it in the background: this reader may leave.
+        near = await self._directory.near(request.key)
+        return (near or await self._directory.locate(request.key)).status()
+
+    async def resume(self, key: str, after: str) -> Answer:
+        """The rest of the answer to the request of this key.
+
+        Raises:
+            HeadraceError: there is none, or `after` is no place in it; nothing is held.
+        """
+        return await self._read(key, after, "after", lambda _: None)
+
+    async def _begun(self, requested: GenerationRequest) -> Request | None:
+        request = await self._submitter.repeated(requested)
+        try:
+            location = await self._directory.locate(request.key)
+        except (RequestNotFound, GatewayUnreachable):
+            # Where no leader knows it now, the next one lets the first of two continue.
+            return None
+        field, seeded = requested.name_of("request_id"), requested.seed is not None
+        _Repeated(request, seeded, field, background=True).check(location)
+        return location.status()
+
+    async def _names_background(self, key: str) -> bool:
+        """Whether a background request has this key, as far as is known without its leader."""
+        try:
+            near = await self._directory.near(key)
+        except BrokerUnavailable:
+            return False  # Nothing can be opened now either.
+        return near is not None and near.record.detached
+
+    async def _read_again(
+        self,
+        repeated: _Repeated,
+        key: str,
+        after: str = "",
+        seen: Callable[[Generation], Generation] = lambda own: own,
+    ) -> Answer:
+        models = [repeated.request.card.model]
+        return await self._read(key, after, repeated.field, repeated.check, models, seen)
+
+    async def _read(
+        self,
+        key: str,
+        after: str,
+        field: str,
+        check: Callable[[Location], None],
+        models: list[str] | None = None,
+        seen: Callable[[Generation], Generation] = lambda own: own,
+    ) -> Answer:
+        """Read a request that another call has opened, from a position on.
+
+        Args:
+            field: the field or header of the position.
+            seen: the generation that the answer reads, of the one that was opened.
+        """
+
+        def check_readable(location: Location) -> None:
+            check(location)
+            record = location.record
+            if not record.HasField("rendering"):
+                raise RequestNotFound(
+                    f"request {public_id(record.request_id)} has no text output",
+                    field="request_id",
+                )
+            read_position(after, max(1, record.n), field=field)
+            self._catalog.get(record.model)
+
+        generation = await self._directory.open(key, check_readable, models)
+        offsets = read_position(after, max(1, generation.record.n), field=field)
+        return rebuild_answer(self._catalog, seen(generation), offsets)

@@ -1,13 +1,15 @@
-"""Protocols of the fleet and of requests, as the native API uses them."""
+"""Protocols of the fleet and of requests, as the APIs use them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.reports_pb2 import LocateRequest
 from headrace.v1.fleet_pb2 import Lane, Worker
-from headrace.v1.requests_pb2 import Request
+from headrace_gateway.request.generation import Generation
+from headrace_gateway.resume.location import Location
 
 
 class Fleet(Protocol):
@@ -29,33 +31,40 @@ def serving(fleet: Fleet) -> Counter[str]:
     )
 
 
-class Requests(Protocol):
+class Directory(Protocol):
     """Requests of this and every other gateway, by key."""
 
-    async def get(self, key: str) -> Request:
-        """Where it stands, or how it ended.
+    async def near(self, key: str) -> Location | None:
+        """Return the request if it is open at this gateway or has a result; no leader is requested.
 
         Raises:
-            RequestNotFound: no scheduler has it, and no result is kept of it.
+            BrokerUnavailable: results cannot be read now.
         """
         ...
 
-    async def look(self, key: str) -> tuple[Request, RequestRecord]:
-        """The same, and what was asked for, without prompt and output.
+    async def locate(self, key: str, verb: LocateRequest.Verb.ValueType = ...) -> Location:
+        """Return where the request is, and what its leader knows of it.
+
+        With VERB_CANCEL it is ended first, if it has not ended: its reader gets RequestCancelled.
 
         Raises:
-            RequestNotFound: as `get`.
+            RequestNotFound: no leader knows it, and no result is stored.
+            GatewayUnreachable: some leader does not answer, or has just begun.
+            BrokerUnavailable: as `near`.
         """
         ...
 
-    async def opened(self, key: str) -> Request:
-        """A request that has just been opened here, as it stands."""
-        ...
+    async def open(
+        self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
+    ) -> Generation:
+        """Open the output of the request for one more reader, from its beginning.
 
-    async def cancel(self, key: str) -> Request:
-        """End it, and say how it stands then; one that has ended is returned as it ended.
+        Args:
+            check: raises if the request that was found is not to be opened. It may be called again.
+            models: those whose leaders may have it. Unset: all.
 
         Raises:
-            RequestNotFound: as `get`.
+            HeadraceError: as `locate`; or this gateway cannot read it, or admits nothing more;
+                or that of `check`. Nothing is held.
         """
         ...

@@ -1,4 +1,4 @@
-"""Requests of gateways that are gone, continued by this gateway.
+"""Requests of dead gateways, continued by this gateway.
 
 The leader assigns a request to this gateway; it runs again once the leader has the resume point:
 
@@ -16,25 +16,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from headrace.bus import Bus
+from headrace.bus import Bus, BusError, subjects
 from headrace.clock import Clock
 from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LocateRequest,
+    LocateResponse,
     TakenOver,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.base import metrics
-from headrace_gateway.queue.admission import LaneAdmission
+from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import Generation
-from headrace_gateway.resume.leaders import ask_leaders
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.stored_record import admitted_as
+from headrace_gateway.stream.stored_record import wants_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +45,7 @@ class Takeovers:
 
     def __init__(
         self,
-        gateway_id: str,
-        delivery_address: str,
+        address: GatewayAddress,
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
@@ -55,23 +53,19 @@ class Takeovers:
         *,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
-        self.delivery_address = delivery_address
-        self._gateway_id = gateway_id
+        self._address = address
         self._bus, self._clock = bus, clock
         self._requests, self._admission = requests, admission
         self._read_in_background = read_in_background
 
-    def given(self, record: RequestRecord) -> Given:
-        return Given(self, record)
-
     def report(self) -> GatewayReport:
         """Return this gateway's report, with the requests that it has taken over."""
-        records = (open_request.admitted.record for open_request in self._requests)
+        records = (open_request.record for open_request in self._requests)
         taken_over = [
             TakenOver(
                 request_id=record.request_id,
                 held_since_attempt=record.held_since_attempt,
-                delivery_address=self.delivery_address,
+                delivery_address=self._address.delivery_address,
             )
             for record in records
             if record.held_since_attempt
@@ -79,14 +73,14 @@ class Takeovers:
         return GatewayReport(
             taken_over=taken_over,
             draining=self._admission.draining,
-            delivery_address=self.delivery_address,
+            delivery_address=self._address.delivery_address,
         )
 
     async def open(self, record: RequestRecord) -> Generation:
         """Open the request here, and have its leader continue it.
 
         Raises:
-            GatewayUnreachable: the leader does not (any more) have it go on for this gateway.
+            GatewayUnreachable: the leader does not confirm that this gateway continues it.
             CapacityError: this gateway admits nothing more.
         """
         self._admission.require_room()
@@ -94,13 +88,13 @@ class Takeovers:
         try:
             self._requests.add(open_request)
         except RequestExists:
-            # Two clients came at once.
+            # Two clients have requested it at once.
             if (found := self._requests.find(record.request_id)) is None:
                 raise
             return found.reader()
         reader = open_request.reader()
         if record.detached:
-            # Before its leader is asked: this reader may leave meanwhile.
+            # Before the leader confirms: this reader may leave meanwhile.
             self._read_in_background(open_request)
         try:
             await self._confirm(record.model, open_request)
@@ -130,27 +124,29 @@ class Takeovers:
 
     def _open_request(self, record: RequestRecord) -> OpenRequest:
         left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
-        admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
-        open_request = OpenRequest(admitted, self._clock, self._admission.close)
-        logprobs_request = admitted.logprobs_request
+        deadline_s = self._clock.monotonic_s() + left_s
+        open_request = OpenRequest(record, deadline_s, self._clock, self._admission.close)
         # Why: logprobs are not stored with the tokens, which are made again, equal.
-        restarts = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
-        open_request.output.resume(record.attempt, () if restarts else record.progress)
+        progress = () if wants_logprobs(record) else record.progress
+        open_request.output.resume(record.attempt, progress)
         return open_request
 
     async def _confirm(self, model: str, open_request: OpenRequest) -> None:
         message = LocateRequest(
             request_id=open_request.request_id,
             verb=LocateRequest.VERB_TAKE_OVER,
-            gateway_id=self._gateway_id,
-            delivery_address=self.delivery_address,
+            gateway_id=self._address.gateway_id,
+            delivery_address=self._address.delivery_address,
             point=open_request.resume_point(),
         )
-        (answer,) = await ask_leaders(self._bus, [model], message, timeout_s=ANSWER_S)
-        if answer is None:
+        try:
+            answer = await self._bus.request(
+                subjects.locate(model), message.SerializeToString(), timeout_s=ANSWER_S
+            )
+        except BusError:
             fact = f"no scheduler answered for request {open_request.request_id}"
-            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
-        if answer.record.gateway_id != self._gateway_id:
+            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S) from None
+        if LocateResponse.FromString(answer).record.gateway_id != self._address.gateway_id:
             fact = f"request {open_request.request_id} went to another gateway"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
 
@@ -158,15 +154,3 @@ class Takeovers:
 def _count(record: RequestRecord) -> None:
     metrics.taken_over_total.labels(record.model).inc()
     log.info("request.taken_over", extra={"request_id": record.request_id})
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """An `Attachable` that its leader has given to this gateway."""
-
-    takeovers: Takeovers
-    record: RequestRecord
-    failed = False
-
-    async def open(self) -> Generation:
-        return await self.takeovers.open(self.record)

@@ -14,10 +14,11 @@ from headrace.internal.v1 import delivery_pb2_grpc
 from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse
 from headrace.rpc.status import abort
 from headrace_gateway.base import metrics
+from headrace_gateway.request.logprob_columns import UnequalColumns
 from headrace_gateway.stream.last_token import LastTokenClock
 from headrace_gateway.stream.lost_attempts import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
+from headrace_gateway.stream.worker_stream import WorkerStream
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,10 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             await abort(
                 context, InvalidRequest("the first message names its worker", field="worker_id")
             )
-        line = WorkerStream(first.worker_id, self._requests, self._lost_attempts.fault)
+        line = WorkerStream(first.worker_id, self._requests, self._lost_attempts.lose)
         log.info("delivery.opened", extra={"worker_id": line.worker_id})
         metrics.worker_streams.inc()
-        malformed: MalformedMessage | None = None
+        malformed: UnequalColumns | None = None
         try:
             malformed = await self._converse(line, first, request_iterator, context)
         finally:
@@ -64,7 +65,7 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
         first: DeliverRequest,
         rest: AsyncIterator[DeliverRequest],
         context: Context,
-    ) -> MalformedMessage | None:
+    ) -> UnequalColumns | None:
         malformed = None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_write(line, context))
@@ -72,7 +73,7 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
                 self._take(line, first)
                 async for message in rest:
                     self._take(line, message)
-            except MalformedMessage as error:
+            except UnequalColumns as error:
                 # Why: carried out by hand, because a TaskGroup would wrap it, and the abort.
                 malformed = error
             line.finish()

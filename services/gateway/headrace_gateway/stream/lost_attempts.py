@@ -12,6 +12,7 @@ from headrace.clock import Clock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
 from headrace_gateway.base import metrics
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
 log = logging.getLogger(__name__)
@@ -45,25 +46,18 @@ class LostAttempts:
     """
 
     def __init__(
-        self, gateway_id: str, messages: Messages, clock: Clock, *, grace_s: float, answer_s: float
+        self, settings: GatewaySettings, gateway_id: str, messages: Messages, clock: Clock
     ) -> None:
-        self._gateway_id = gateway_id
-        self._messages = messages
-        self._clock = clock
-        self._grace_s = grace_s
-        self._answer_s = answer_s
+        self._settings, self._gateway_id = settings, gateway_id
+        self._messages, self._clock = messages, clock
         self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
         self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
     def on_stream_broken(self, worker_id: str, bindings: list[SlotBinding]) -> None:
-        """These slots were bound when their stream ended; the worker may come back for them."""
+        """These slots were bound when their stream ended; the worker may open another."""
         if bindings:
-            judged_s = self._clock.monotonic_s() + self._grace_s
+            judged_s = self._clock.monotonic_s() + self._settings.worker_reconnect_grace_s
             self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
-
-    def fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
-        """This attempt cannot go on: fence it at once."""
-        self._lose(binding, worker_id, error)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -77,14 +71,15 @@ class LostAttempts:
             await asyncio.sleep(broken.judged_s - self._clock.monotonic_s())
             for binding in broken.bindings:
                 if not _is_resumed(binding):
-                    self._lose(binding, broken.worker_id, None)
+                    self.lose(binding, broken.worker_id)
 
-    def _lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
+    def lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None = None) -> None:
+        """Fence this attempt, which cannot continue, and report it."""
         open_request = binding.open_request
         if not open_request.output.accepts(binding.attempt):
             return
         open_request.fence(binding.attempt)
-        metrics.lost_total.labels(open_request.admitted.model).inc()
+        metrics.lost_total.labels(open_request.record.model).inc()
         log.warning(
             "request.lost",
             extra={
@@ -95,7 +90,7 @@ class LostAttempts:
             },
         )
         self._reports.add(
-            open_request.admitted.model, _Loss(open_request, binding.attempt, worker_id, error)
+            open_request.record.model, _Loss(open_request, binding.attempt, worker_id, error)
         )
 
     async def _send(self, model: str, lost_attempts: list[_Loss]) -> None:
@@ -110,12 +105,14 @@ class LostAttempts:
             for some in portions(points, ResumePoint.ByteSize):
                 request = LostRequest(gateway_id=self._gateway_id, worker_id=worker_id, points=some)
                 await self._messages.request(
-                    subjects.lost(model), request.SerializeToString(), timeout_s=self._answer_s
+                    subjects.lost(model),
+                    request.SerializeToString(),
+                    timeout_s=self._settings.leader_answer_timeout_s,
                 )
 
 
 def _is_resumed(binding: SlotBinding) -> bool:
-    """The worker came back for it on another stream, or it has ended."""
+    """Whether the worker has opened it on another stream, or it has ended."""
     return binding.open_request.output.has_ended(
         binding.choice
     ) or binding.open_request.has_binding(binding.choice, binding.attempt)

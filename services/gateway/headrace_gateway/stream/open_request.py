@@ -18,30 +18,10 @@ from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
-from headrace_gateway.base.metrics import LaneMeter, lane_meter
+from headrace_gateway.base.metrics import LaneMeter
 from headrace_gateway.request.generation import Event, Generation, Queued, Tokens
-from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
-
-
-@dataclass(frozen=True, slots=True)
-class AdmittedRequest:
-    """What is kept of a request once its record is published."""
-
-    request_id: str
-    model: str
-    priority: common_pb2.Priority.ValueType
-    arrival_s: float
-    """Unix time."""
-    deadline_s: float
-    """On the monotonic clock."""
-    prompt_tokens: int
-    choices: int
-    max_tokens: int
-    record: RequestRecord
-    """Without prompt and output."""
-    logprobs_request: LogprobsRequest = NOTHING
-    is_canary: bool = False
-    """A canary of this gateway: neither measured nor stored."""
+from headrace_gateway.stream.output_log import OutputCursor, OutputLog
+from headrace_gateway.stream.stored_record import without_prompt
 
 
 class Line(Protocol):
@@ -68,15 +48,21 @@ class OpenRequest:
 
     def __init__(
         self,
-        admitted: AdmittedRequest,
+        record: RequestRecord,
+        deadline_s: float,
         clock: Clock,
         on_close: Callable[[OpenRequest, common_pb2.RequestOutcome], None],
     ) -> None:
-        self.admitted = admitted
+        self.record = without_prompt(record)
+        self.deadline_s = deadline_s
+        """On the monotonic clock."""
+        sampling = record.sampling
+        prompt_logprobs = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
         self.output = OutputLog(
-            choices=admitted.choices,
-            max_tokens=admitted.max_tokens,
-            logprobs_request=admitted.logprobs_request,
+            choices=max(1, record.n),
+            max_tokens=sampling.max_tokens,
+            logprobs=sampling.HasField("logprobs"),
+            prompt_logprobs=prompt_logprobs,
         )
         self.closed = asyncio.Event()
         """Set once settled or abandoned."""
@@ -84,19 +70,19 @@ class OpenRequest:
         """Sequence number of its record in the broker's stream; 0 while unknown."""
         self.queued = Queued()
         """The place in the queue that was last reported."""
-        self.told_s = clock.monotonic_s()
+        self.reported_s = clock.monotonic_s()
         """When that was; before the first report, when the request was opened."""
         self._clock = clock
         self._on_close = on_close
         self._bindings: set[SlotBinding] = set()
         self._readers: set[OutputReader] = set()
         self._meter: LaneMeter | None = None
-        if not admitted.is_canary:
-            self._meter = lane_meter(admitted.model, admitted.priority, clock.monotonic_s())
+        if not record.probe:
+            self._meter = LaneMeter(record.model, record.priority, clock.monotonic_s())
 
     @property
     def request_id(self) -> str:
-        return self.admitted.request_id
+        return self.record.request_id
 
     # For readers
 
@@ -127,7 +113,7 @@ class OpenRequest:
         """Cancel the request, as no reader is left: stop its workers and free what is held."""
         error = RequestCancelled(f"the client of request {self.request_id} disconnected")
         usage = common_pb2.Usage(
-            prompt_tokens=self.admitted.prompt_tokens, output_tokens=self.output.output_tokens
+            prompt_tokens=self.record.prompt_tokens, output_tokens=self.output.output_tokens
         )
         self.close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
 
@@ -161,7 +147,7 @@ class OpenRequest:
 
     def report_queued(self, queued: Queued) -> None:
         """Report to the readers the place in the queue."""
-        self.queued, self.told_s = queued, self._clock.monotonic_s()
+        self.queued, self.reported_s = queued, self._clock.monotonic_s()
         for reader in self._readers:
             reader.report_queued()
 
@@ -231,9 +217,9 @@ class OutputReader(Generation):
     def __init__(
         self, open_request: OpenRequest, measure: Callable[[list[Event]], None] | None
     ) -> None:
-        super().__init__(open_request.request_id, open_request.admitted.arrival_s)
+        super().__init__(open_request.record)
         self._open_request, self._measure = open_request, measure
-        self._reading = open_request.output.reading()
+        self._reading = OutputCursor(open_request.output)
         self._news = asyncio.Event()
         self._news.set()
         self._is_queue_news = False

@@ -41,20 +41,12 @@ class OpenRequests:
 
     def release(self, open_request: OpenRequest) -> None:
         """Remove a request that another gateway continues once this one has stopped. It still
-        counts as known here: the leader gives up a request that no gateway holds."""
+        counts as known here: the leader drops a request that no gateway holds."""
         self.remove(open_request)
         self._released.add(open_request.request_id)
 
     def has_released(self, request_id: str) -> bool:
         return request_id in self._released
-
-    def overdue(self, now_s: float, *, slack_s: float) -> list[OpenRequest]:
-        """Return requests that have not ended `slack_s` after their deadline."""
-        return [
-            open_request
-            for open_request in self._by_id.values()
-            if now_s > open_request.admitted.deadline_s + slack_s and not open_request.output.ended
-        ]
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an ended request still has bound slots."""

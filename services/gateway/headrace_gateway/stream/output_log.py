@@ -8,7 +8,6 @@ log holds token ids and their logprobs until the request is settled: at most `ma
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from headrace.errors import HeadraceError
@@ -37,26 +36,14 @@ class SenderFault(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class LogprobsRequest:
-    """The log probabilities that a request asks for."""
-
-    logprobs: bool = False
-    prompt_logprobs: int | None = None
-    """Number of prompt tokens with logprobs, sent before any output; None if not requested."""
-
-
-NOTHING = LogprobsRequest()
-
-
 class _Choice:
     __slots__ = ("cached", "ended", "ids", "logprobs", "prompt", "reason", "vector")
 
-    def __init__(self, logprobs_request: LogprobsRequest) -> None:
+    def __init__(self, *, logprobs: bool, prompt_logprobs: bool) -> None:
         self.ids: list[int] = []
-        self.logprobs = Logprobs() if logprobs_request.logprobs else None
+        self.logprobs = Logprobs() if logprobs else None
         """Of `ids`; None if not requested, as the next."""
-        self.prompt = Logprobs() if logprobs_request.prompt_logprobs is not None else None
+        self.prompt = Logprobs() if prompt_logprobs else None
         self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
         self.vector = b""
         self.cached: int | None = None
@@ -66,11 +53,24 @@ class _Choice:
 
 class OutputLog:
     def __init__(
-        self, *, choices: int, max_tokens: int, logprobs_request: LogprobsRequest = NOTHING
+        self,
+        *,
+        choices: int,
+        max_tokens: int,
+        logprobs: bool = False,
+        prompt_logprobs: int | None = None,
     ) -> None:
-        self._logprobs_request = logprobs_request
-        self._choices = [_Choice(self._logprobs_request) for _ in range(choices)]
-        self._max_tokens = max_tokens
+        """
+        Args:
+            logprobs: each token is to have its logprobs.
+            prompt_logprobs: number of prompt tokens with logprobs, which are received before any
+                output; None if they are not requested.
+        """
+        self._choices = [
+            _Choice(logprobs=logprobs, prompt_logprobs=prompt_logprobs is not None)
+            for _ in range(choices)
+        ]
+        self._max_tokens, self._prompt_logprobs = max_tokens, prompt_logprobs
         self._accepted_attempt = 0
         """The attempt whose tokens are accepted; 0 if none."""
         self._newest_attempt = 0
@@ -86,10 +86,6 @@ class OutputLog:
     def ended(self) -> bool:
         """Nothing more is accepted; readers may have some left to drain."""
         return self._error is not None or all(choice.ended for choice in self._choices)
-
-    def reading(self) -> OutputCursor:
-        """Return a cursor at the beginning, for one more reader."""
-        return OutputCursor(self)
 
     def resume(self, attempt: int, progress: Iterable[ChoiceProgress]) -> None:
         """Start from the output that attempts up to this one had at another gateway.
@@ -142,7 +138,7 @@ class OutputLog:
         Raises:
             SenderFault: a part is missing before it, or there is too much of it.
         """
-        kept, whole = self._choices[choice].prompt, self._logprobs_request.prompt_logprobs
+        kept, whole = self._choices[choice].prompt, self._prompt_logprobs
         if attempt != self._accepted_attempt or kept is None or whole is None:
             return
         if first_index > len(kept) or first_index + len(run) > whole:
@@ -194,8 +190,7 @@ class OutputLog:
         return Verdict.REPEATED if ids[index] == token_id else Verdict.MISMATCHED
 
     def _require_whole(self, prompt: Logprobs) -> None:
-        if len(prompt) != self._logprobs_request.prompt_logprobs:
-            whole = self._logprobs_request.prompt_logprobs
+        if len(prompt) != (whole := self._prompt_logprobs):
             raise SenderFault(f"output after {len(prompt)} of {whole} logprobs of the prompt")
 
     def end(
@@ -292,22 +287,18 @@ class OutputCursor:
         """Number of tokens drained, per choice."""
         self._ended_choices = [False] * output.choices
         """Whether the end was drained, per choice."""
-        self._over = False
-
-    @property
-    def over(self) -> bool:
+        self.over = False
         """Ended, and the end has been drained or was the reader's own."""
-        return self._over
 
     def stop(self, choice: int) -> None:
         """The reader's own end of a choice."""
         self._output.stop(choice)
         self._drained[choice], self._ended_choices[choice] = self._output.length(choice), True
-        self._over = self._over or all(self._ended_choices)
+        self.over = self.over or all(self._ended_choices)
 
     def drain(self) -> list[Event]:
         """Return what has come since the last call; after the end, nothing."""
-        if self._over:
+        if self.over:
             return []
         output, events = self._output, list[Event]()
         for choice, drained in enumerate(self._drained):
@@ -321,7 +312,7 @@ class OutputCursor:
                 self._ended_choices[choice] = True
         if output.error is not None:
             events.append(Failed(output.error))
-            self._over = True
+            self.over = True
         elif all(self._ended_choices):
-            self._over = True
+            self.over = True
         return events

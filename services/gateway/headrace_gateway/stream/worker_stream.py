@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Callable
 
 from headrace.errors import EngineFailed, RequestCancelled
 from headrace.internal.v1.delivery_pb2 import (
@@ -33,14 +33,8 @@ log = logging.getLogger(__name__)
 _FAILURES = (FinishReason.FINISH_REASON_ERROR, FinishReason.FINISH_REASON_CANCELLED)
 
 
-class MalformedMessage(Exception):
-    """The message breaks the protocol; so may all that follow on this stream."""
-
-
-class OnFault(Protocol):
-    def __call__(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
-        """Fence the attempt of this binding."""
-        ...
+OnFault = Callable[[SlotBinding, str, EngineFailed], None]
+"""Fences the attempt of a binding, for this worker and this error."""
 
 
 class WorkerStream:
@@ -61,18 +55,15 @@ class WorkerStream:
         """Apply one message; return whether any token or vector in it was new.
 
         Raises:
-            MalformedMessage: the columns differ in length.
+            UnequalColumns: the columns differ in length. All that follows may be malformed, too.
         """
         for opening in message.openings:
             self._open(opening)
-        try:
-            for piece in message.prompt_logprobs:
-                self._take_prompt(piece)
-            for cached in message.cached_prompts:
-                self._take_cached(cached)
-            is_new = bool(message.slots) and self._take_tokens(message)
-        except UnequalColumns as fact:
-            raise MalformedMessage(str(fact)) from fact
+        for piece in message.prompt_logprobs:
+            self._take_prompt(piece)
+        for cached in message.cached_prompts:
+            self._take_cached(cached)
+        is_new = bool(message.slots) and self._take_tokens(message)
         for ending in message.endings:
             is_new = self._end(ending) or is_new
         return is_new
@@ -136,7 +127,7 @@ class WorkerStream:
     def _take_tokens(self, message: DeliverRequest) -> bool:
         slots, indices, token_ids = message.slots, message.indices, message.token_ids
         if not len(slots) == len(indices) == len(token_ids):
-            raise MalformedMessage(
+            raise UnequalColumns(
                 f"columns of {len(slots)} slots, {len(indices)} indices, {len(token_ids)} tokens"
             )
         columns = zip(slots, indices, token_ids, by_row(message), strict=True)

@@ -106,9 +106,11 @@ def _request(card: ModelCard, settings: GatewaySettings) -> ValidRequest:
     prompt = card.eos_token_ids[0] if card.eos_token_ids else 0
     request_id, priority = f"canary-{uuid4().hex}", common_pb2.PRIORITY_INTERACTIVE
     if card.HasField("vectors"):
-        vectors = VectorRequest(request_id, card.model, (TokenIds([prompt]),), priority)
+        vectors = VectorRequest(request_id, card.model, (TokenIds([prompt]),), priority=priority)
         (valid,) = requests_for(vectors, card, settings, [Input((prompt,))])
         return valid
     parameters = common_pb2.SamplingParameters(max_tokens=1, temperature=0.0, ignore_eos=True)
-    request = GenerationRequest(request_id, card.model, TokenIds([prompt]), parameters, priority)
+    request = GenerationRequest(
+        request_id, card.model, TokenIds([prompt]), parameters, priority=priority
+    )
     return valid_request(request, card, settings, [prompt], draw_seed=lambda: 0)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from headrace.errors import InternalError
+from headrace.errors import HeadraceError, InternalError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import ModelTask, RequestOutcome, Usage
@@ -65,7 +65,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What documents are held against."""
+    """A query for which documents are ranked."""
 
     requested: VectorRequest
     """Its inputs are the documents, as `Text`."""
@@ -82,10 +82,10 @@ class Ranked:
 
 
 class Embedding:
-    """The seam of the doors for vectors.
+    """Computes vectors and scores for the APIs.
 
     A call gets its vectors while its requests are open: they are settled when the `with` is
-    left, or abandoned if that is by an error or because the caller went away.
+    left, or abandoned if it is left by an error or because the client disconnected.
     """
 
     def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
@@ -117,8 +117,8 @@ class Embedding:
         Raises:
             HeadraceError: as `embedded`.
         """
-        asked = [Text(query.text, query.field)]
-        async with self.scored(query.requested, asked) as scored:
+        queries = [Text(query.text, query.field)]
+        async with self.scored(query.requested, queries) as scored:
             rankings = sorted(enumerate(scored.relevances), key=lambda each: -each[1])
             yield Ranked(scored.card, rankings, scored.prompt_tokens)
 
@@ -126,8 +126,8 @@ class Embedding:
     async def scored(
         self, requested: VectorRequest, queries: Sequence[Text]
     ) -> AsyncIterator[Scored]:
-        """The documents, which are the inputs of `requested`, each held against the only query or
-        against that of its place.
+        """Score the documents, which are the inputs of `requested`, each for the only query or for
+        the query of the same index.
 
         Raises:
             HeadraceError: as `embedded`.
@@ -142,8 +142,8 @@ class Embedding:
             if scores:
                 relevances = [score for (score,) in values]
             else:
-                asked, documents = values[: len(queries)], values[len(queries) :]
-                pairs = zip(_for_each(asked, documents), documents, strict=True)
+                of_queries, documents = values[: len(queries)], values[len(queries) :]
+                pairs = zip(_for_each(of_queries, documents), documents, strict=True)
                 relevances = [cosine(*pair) async for pair in cooperatively(pairs)]
             yield Scored(card, relevances, embedded.prompt_tokens, embedded.arrival_s)
 
@@ -167,31 +167,27 @@ class Embedding:
         ) as parts:
             vectors = [vector for part in parts for vector in await part.vectors()]
             prompt_tokens = sum(part.request.prompt_tokens for part in parts)
-            yield Embedded(card, vectors, prompt_tokens, parts[0].arrival_s)
+            yield Embedded(card, vectors, prompt_tokens, parts[0].generation.arrival_s)
 
 
 class _Part:
-    """One request of a call, and whether it has been ended."""
+    """One request of a call, and whether it has been settled."""
 
     def __init__(self, request: ValidRequest, generation: Generation) -> None:
-        self.request = request
-        self.arrival_s = generation.arrival_s
-        self._generation = generation
-        self._ended = False
+        self.request, self.generation = request, generation
+        self.settled = False
 
     async def vectors(self) -> list[bytes]:
-        """In the order of its inputs; waits for all of them.
+        """Return the vectors in the order of the inputs; wait for all of them.
 
         Raises:
-            HeadraceError: what the mesh ended it with.
+            HeadraceError: the error that ended the request.
         """
         found: dict[int, bytes] = {}
-        async for events in self._generation.events():
+        async for events in self.generation.events():
             for event in events:
                 if isinstance(event, Failed):
-                    outcome = self._outcome()
-                    outcome.error.CopyFrom(to_status(event.error))
-                    await self._settle(outcome)
+                    await self.settle(event.error)
                     raise event.error
                 if isinstance(event, ChoiceEnded):
                     found[event.choice] = event.vector
@@ -204,28 +200,19 @@ class _Part:
             )
         return vectors
 
-    async def settle(self) -> None:
-        await self._settle(self._outcome())
-
-    async def abandon(self) -> None:
-        if not self._ended:
-            self._ended = True
-            await self._generation.abandon()
-
-    async def _settle(self, outcome: RequestOutcome) -> None:
-        self._ended = True
-        await self._generation.settle(outcome)
-
-    def _outcome(self) -> RequestOutcome:
+    async def settle(self, error: HeadraceError | None = None) -> None:
         # Why without the vectors: no call can resume them, and they are large.
-        return RequestOutcome(usage=Usage(prompt_tokens=self.request.prompt_tokens))
+        usage = Usage(prompt_tokens=self.request.prompt_tokens)
+        status = None if error is None else to_status(error)
+        self.settled = True
+        await self.generation.settle(RequestOutcome(usage=usage, error=status))
 
 
 @asynccontextmanager
 async def _open(
     admission: Admission, requests: Sequence[ValidRequest]
 ) -> AsyncIterator[list[_Part]]:
-    """All of them admitted, or none: what a refusal finds open is abandoned."""
+    """Open all of them, or none: if one is refused, those that are open are abandoned."""
     parts: list[_Part] = []
     try:
         for request in requests:
@@ -235,7 +222,8 @@ async def _open(
             await part.settle()
     finally:
         for part in parts:
-            await part.abandon()
+            if not part.settled:
+                await part.generation.abandon()
 
 
 async def _tokenized(
@@ -262,10 +250,10 @@ def _each_alone(
 ) -> list[AnyInput]:
     prompts = card.vectors.prompts
     default = prompts.get(card.vectors.default_prompt, "")
-    asked = prefixed(queries, prompts.get("query", default))
-    return [*asked, *prefixed(requested.inputs, prompts.get("document", default))]
+    inputs = prefixed(queries, prompts.get("query", default))
+    return [*inputs, *prefixed(requested.inputs, prompts.get("document", default))]
 
 
 def _for_each(queries: Sequence[T], documents: Sequence[object]) -> Sequence[T]:
-    """The query of each document."""
+    """Return the query of each document."""
     return list(queries) * len(documents) if len(queries) == 1 else queries

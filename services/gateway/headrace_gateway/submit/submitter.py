@@ -14,8 +14,7 @@ from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
-from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.resumer import make_assembler
+from headrace_gateway.output.answering import Answer, make_answer
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
 from headrace_gateway.request.tasks import require_task
@@ -28,8 +27,8 @@ class Submitter:
         self._settings = settings
 
     def known(self, model: str) -> str:
-        """The model that this name asks for, if there is one. For labels, which callers must not
-        make: adapters have none of their own."""
+        """Return the model that this name means, or an empty text. It is for metric labels, which a
+        client must not create: adapters have none of their own."""
         return self._catalog.base(model)
 
     async def open(
@@ -40,7 +39,7 @@ class Submitter:
     ) -> tuple[Answer, ValidRequest]:
         """Check, tokenise and submit; the cheap refusals come first.
 
-        `seen`: what the answer reads, of what has been opened.
+        `seen`: the generation that the answer reads, of the one that was opened.
 
         Raises:
             HeadraceError: it was refused; nothing is held.
@@ -48,8 +47,8 @@ class Submitter:
         served, requested = self._admissible(requested)
         request = await self._request(requested, served)
         generation = seen(await self._admission.open(request))
-        made = make_assembler(request, served, request.sampling, request.rendering)
-        return Answer(generation, request, made, served.tokenizer), request
+        answer = make_answer(generation, request, served, request.sampling, request.rendering)
+        return answer, request
 
     def require_room(self, requested: GenerationRequest) -> None:
         """Refuse now what would be refused whatever the length of its prompt.
@@ -106,7 +105,7 @@ class Submitter:
         """Draw a random seed; derive it from the id if the request may be sent twice.
 
         Why: of two calls with the same id the first one runs, and the other call may by then have
-        sent its caller the seed.
+        sent its client the seed.
         """
         if not (requested.background or requested.idempotent):
             return secrets.randbits(64)
@@ -114,7 +113,7 @@ class Submitter:
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
     async def tokenize(self, requested: GenerationRequest) -> tuple[list[int], list[str]]:
-        """Token ids of a prompt, and the text of each; nothing is admitted.
+        """Return the token ids of a prompt, and the text of each; nothing is admitted.
 
         Raises:
             HeadraceError: the model is not known, or the prompt is no prompt for it.
@@ -123,7 +122,7 @@ class Submitter:
         return token_ids, await served.tokenizer.pieces(token_ids)
 
     async def encoded(self, requested: GenerationRequest) -> tuple[ServedModel, list[int]]:
-        """The model, and a prompt's token ids as they would go to it; nothing is admitted.
+        """Return the model, and a prompt's token ids as it would receive them; nothing is admitted.
 
         Raises:
             HeadraceError: as `tokenize`.

@@ -11,7 +11,7 @@ import pytest
 from headrace.rpc.status import from_rpc_error
 from headrace.v1.generation_pb2 import GenerateRequest
 from headrace.v1.generation_pb2_grpc import GenerationServiceStub
-from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.settings import GatewaySettings
 from helpers.running_api import RunningApi, running_api
 from helpers.scripted_admission import ScriptedAdmission
 
@@ -20,7 +20,7 @@ BODY = {"model": "valley", "prompt": "Hello"}
 
 @pytest.fixture
 async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
-    async with running_api(admission, tenants=Tenants("x-tenant")) as running:
+    async with running_api(admission, limits=GatewaySettings(tenant_header="x-tenant")) as running:
         yield running
 
 

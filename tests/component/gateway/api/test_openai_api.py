@@ -204,7 +204,7 @@ async def test_the_request_id_is_in_the_head_of_every_answer(
     head = dict(await call.initial_metadata())
     _ = [part async for part in call]
     assert len(head["x-request-id"]) == 32
-    assert {g.request_id for g in admission.generations} <= {head["x-request-id"]}
+    assert {g.request.request_id for g in admission.generations} <= {head["x-request-id"]}
 
 
 def chat(content: object = "Hello", **fields: Any) -> bytes:

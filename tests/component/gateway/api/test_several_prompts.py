@@ -148,7 +148,7 @@ async def test_token_lists_are_prompts_too_and_a_list_of_one_is_as_that_one(
     alone = [(await http.post("/v1/completions", json=body_of(prompt=p))).json()
              for p in ("river", ["river"], ids_of("river"), [ids_of("river")])]  # fmt: skip
     assert [answer["choices"] for answer in alone] == [alone[0]["choices"]] * 4
-    assert "-" not in admission.last.request_id
+    assert "-" not in admission.last.request.request_id
 
 
 async def test_every_choice_has_its_own_echo_logprobs_and_ids(
@@ -321,8 +321,8 @@ async def test_under_a_key_every_prompt_has_a_name_of_its_own(
     ]
     assert answers[0]["id"] == answers[1]["id"]
     first, second = admission.generations[: len(PROMPTS)], admission.generations[len(PROMPTS) :]
-    assert {(g.request_id, g.request.seed) for g in first} == {
-        (g.request_id, g.request.seed) for g in second
+    assert {(g.request.request_id, g.request.seed) for g in first} == {
+        (g.request.request_id, g.request.seed) for g in second
     }
     assert len({each.request.seed for each in first}) == len(PROMPTS)
     assert all(each.request.resumable for each in admission.generations)

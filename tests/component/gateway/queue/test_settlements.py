@@ -1,4 +1,4 @@
-"""The order of what a gateway does for a request that has ended."""
+"""The order of the calls for a request that has ended."""
 
 from __future__ import annotations
 

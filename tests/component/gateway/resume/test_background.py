@@ -1,4 +1,4 @@
-"""Detached requests at the gateway that holds them, and a leader that gives it some."""
+"""Background requests at the gateway that holds them, and a leader that assigns some to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from headrace.errors import GatewayUnreachable, RequestExists
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import common_pb2
-from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
 from headrace_gateway.shutdown import shut_down
 from helpers.eventually import eventually
@@ -30,7 +29,7 @@ LENGTH, STOP = common_pb2.FINISH_REASON_LENGTH, common_pb2.FINISH_REASON_STOP
 
 
 async def begin(gateway: RunningMesh, request_id: str, *stop: str) -> None:
-    """Nobody reads it from here on."""
+    """Start a background request; it has no client from here on."""
     request = valid_request(request_id, background=True, stop=stop)
     await (await gateway.mesh.admission.open(request)).abandon()
 
@@ -44,8 +43,8 @@ def ids_of(text: str) -> list[int]:
     return list(byte_level().encode(text).ids)
 
 
-async def given(bus: Bus, request_id: str) -> RequestRecord:
-    """A stored request of a gateway that is gone, as its leader gives it to another."""
+async def reassigned(bus: Bus, request_id: str) -> RequestRecord:
+    """Return the record of a dead gateway's request, as its leader assigns it to another."""
     async with running_mesh(bus, "gone") as gone:
         await begin(gone, request_id)
         lane = await bus.take_over(MODEL, "standard")
@@ -58,7 +57,7 @@ async def given(bus: Bus, request_id: str) -> RequestRecord:
     return record
 
 
-async def test_it_goes_on_without_a_reader_and_its_text_is_kept(bus: Bus) -> None:
+async def test_it_runs_without_a_reader_and_its_text_is_stored(bus: Bus) -> None:
     async with (
         running_mesh(bus) as gateway,
         worker(gateway.address) as w1,
@@ -77,7 +76,7 @@ async def test_it_goes_on_without_a_reader_and_its_text_is_kept(bus: Bus) -> Non
     assert boss.settled[0].code == 0
 
 
-async def test_a_stop_string_ends_it_though_nobody_reads(bus: Bus) -> None:
+async def test_a_stop_string_ends_it_without_a_client(bus: Bus) -> None:
     async with (
         running_mesh(bus) as gateway,
         worker(gateway.address) as w1,
@@ -96,7 +95,7 @@ async def test_a_stop_string_ends_it_though_nobody_reads(bus: Bus) -> None:
     )
 
 
-async def test_its_readers_come_and_go(bus: Bus) -> None:
+async def test_its_readers_may_leave_at_any_time(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         await begin(gateway, "r1")
         for _ in range(3):
@@ -108,17 +107,17 @@ async def test_its_readers_come_and_go(bus: Bus) -> None:
         assert await read(reader) == [Tokens(0, 0, [70]), ChoiceEnded(0, LENGTH)]
 
 
-async def test_a_request_that_is_given_goes_on_from_what_is_known_of_it(bus: Bus) -> None:
-    record = await given(bus, "r1")
+async def test_a_reassigned_request_continues_from_its_known_output(bus: Bus) -> None:
+    record = await reassigned(bus, "r1")
     async with (
         running_mesh(bus) as gateway,
         worker(gateway.address) as w1,
         leader(bus) as boss,
     ):
-        answer = await boss.notify(given=[record])
+        answer = await boss.notify(reassigned=[record])
         (point,) = answer.points
         assert (point.request_id, list(point.progress[0].output_ids)) == ("r1", ids_of("ab"))
-        again = await boss.notify(given=[record])
+        again = await boss.notify(reassigned=[record])
         assert len(again.points) == 1, "the first answer may have got lost"
         slot = await w1.start("r1", attempt=6)
         await w1.run_on(slot, first=2, ids=ids_of("c"))
@@ -130,22 +129,22 @@ async def test_a_request_that_is_given_goes_on_from_what_is_known_of_it(bus: Bus
     assert result.outcome.choices[0].text == "abc"
 
 
-async def test_a_gateway_that_is_leaving_takes_nothing(bus: Bus) -> None:
-    record = await given(bus, "r1")
+async def test_a_draining_gateway_takes_nothing_over(bus: Bus) -> None:
+    record = await reassigned(bus, "r1")
     async with running_mesh(bus) as gateway, leader(bus) as boss:
         await gateway.mesh.drain()
-        answer = await boss.notify(given=[record])
+        answer = await boss.notify(reassigned=[record])
     assert list(answer.unknown_request_ids) == ["r1"]
     assert list(answer.points) == []
 
 
-async def test_one_whose_result_is_kept_is_settled_and_not_made_again(bus: Bus) -> None:
-    record = await given(bus, "r1")
+async def test_one_with_a_stored_result_is_settled_and_not_run_again(bus: Bus) -> None:
+    record = await reassigned(bus, "r1")
     outcome = common_pb2.RequestOutcome(usage=common_pb2.Usage(output_tokens=7))
     stored = ResultRecord(request_id="r1", model=MODEL, outcome=outcome, request=record)
     await bus.put_result("r1", stored.SerializeToString())
     async with running_mesh(bus) as gateway, leader(bus) as boss:
-        answer = await boss.notify(given=[record])
+        answer = await boss.notify(reassigned=[record])
         assert (list(answer.points), list(answer.unknown_request_ids)) == ([], [])
         await eventually(lambda: boss.has_settled(1))
         (settlement,) = boss.settled
@@ -153,12 +152,12 @@ async def test_one_whose_result_is_kept_is_settled_and_not_made_again(bus: Bus) 
         assert gateway.mesh.requests.find("r1") is None
         await eventually(lambda: len(gateway.mesh.settlements) == 0)
         record.arrival.seconds += 1
-        answer = await boss.notify(given=[record])
+        answer = await boss.notify(reassigned=[record])
         assert len(answer.points) == 1, "an earlier request had its name"
 
 
 @pytest.mark.parametrize("error", [GatewayUnreachable("moved"), RequestExists("namesake")])
-async def test_what_is_anothers_is_neither_settled_nor_kept_here(
+async def test_a_request_of_another_gateway_is_neither_settled_nor_stored_here(
     bus: Bus, error: GatewayUnreachable | RequestExists
 ) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
@@ -177,13 +176,15 @@ async def test_what_is_anothers_is_neither_settled_nor_kept_here(
         assert await kept(bus, "r1") is None
 
 
-async def test_a_leaving_gateway_does_not_wait_for_them_and_ends_none(bus: Bus) -> None:
-    async with running_mesh(bus) as gateway, leader(bus) as boss:
+async def test_a_gateway_that_shuts_down_does_not_wait_for_them_and_ends_none(bus: Bus) -> None:
+    async with (
+        running_mesh(bus, lame_duck_s=0.0, drain_s=600.0, settle_s=0.0) as gateway,
+        leader(bus) as boss,
+    ):
         mesh = gateway.mesh
         await begin(gateway, "r1")
-        settings = GatewaySettings(lame_duck_s=0.0, drain_s=600.0, settle_s=0.0)
         async with asyncio.timeout(60):
-            await shut_down(mesh.requests, mesh.settlements, mesh.drain, settings)
+            await shut_down(mesh)
         assert len(mesh.requests) == len(mesh.settlements) == 0
         assert boss.settled == []
         assert await kept(bus, "r1") is None

@@ -1,4 +1,4 @@
-"""Who makes a call, and how urgent the requests of this caller may be."""
+"""The caller of a call, and how urgent the requests of this caller may be."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.callers import caller_of
 from headrace_gateway.base.calls import call_of
+from headrace_gateway.base.settings import GatewaySettings
 
-WITH_HEADER = Tenants(header="x-tenant")
+WITH_HEADER = GatewaySettings(tenant_header="x-tenant")
 INTERACTIVE, STANDARD, BULK = (
     Priority.PRIORITY_INTERACTIVE,
     Priority.PRIORITY_STANDARD,
@@ -22,18 +23,18 @@ UNSET = Priority.PRIORITY_UNSPECIFIED
 
 
 def test_without_a_trusted_header_every_caller_is_of_one_tenant() -> None:
-    assert Tenants().caller({"x-tenant": "a"}).tenant == "default"
-    assert WITH_HEADER.caller({}).tenant == "default"
+    assert caller_of({"x-tenant": "a"}, GatewaySettings()).tenant == "default"
+    assert caller_of({}, WITH_HEADER).tenant == "default"
 
 
 def test_the_trusted_header_names_the_tenant() -> None:
-    assert WITH_HEADER.caller({"x-tenant": "a.b-C_9"}).tenant == "a.b-C_9"
+    assert caller_of({"x-tenant": "a.b-C_9"}, WITH_HEADER).tenant == "a.b-C_9"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "ä", "x" * 65, "a\n"])
 def test_a_malformed_header_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="1 to 64 of") as refused:
-        WITH_HEADER.caller({"x-tenant": name})
+        caller_of({"x-tenant": name}, WITH_HEADER)
     assert refused.value.field == "x-tenant"
 
 
@@ -44,22 +45,27 @@ def test_a_header_that_is_sent_twice_is_refused() -> None:
     )
     headers = call_of(cast(Any, context)).headers
     with pytest.raises(InvalidRequest, match="'a,b'"):
-        WITH_HEADER.caller(headers)
+        caller_of(headers, WITH_HEADER)
 
 
 def test_a_request_without_a_priority_gets_the_default_of_its_tenant() -> None:
-    tenants = Tenants("x-tenant", default_priorities={"nightly": BULK})
-    nightly, other = (tenants.caller({"x-tenant": name}) for name in ("nightly", "other"))
+    settings = GatewaySettings(
+        tenant_header="x-tenant", tenant_default_priority={"nightly": "bulk"}
+    )
+    nightly, other = (caller_of({"x-tenant": name}, settings) for name in ("nightly", "other"))
     assert nightly.priority(UNSET, field_name="priority") == BULK
     assert nightly.priority(INTERACTIVE, field_name="priority") == INTERACTIVE
     assert other.priority(UNSET, field_name="priority") == STANDARD
 
 
 def test_a_priority_above_the_highest_of_the_tenant_is_refused() -> None:
-    tenants = Tenants("x-tenant", highest_priorities={"nightly": BULK, "team": STANDARD})
-    nightly, team = (tenants.caller({"x-tenant": name}) for name in ("nightly", "team"))
+    settings = GatewaySettings(
+        tenant_header="x-tenant",
+        tenant_highest_priority={"nightly": "bulk", "team": "standard"},
+    )
+    nightly, team = (caller_of({"x-tenant": name}, settings) for name in ("nightly", "team"))
     assert nightly.priority(UNSET, field_name="priority") == BULK
     assert team.priority(STANDARD, field_name="priority") == STANDARD
-    with pytest.raises(InvalidRequest, match="tenant team may ask for standard at most") as refused:
+    with pytest.raises(InvalidRequest, match="tenant team may request standard at most") as refused:
         team.priority(INTERACTIVE, field_name="service_tier")
     assert refused.value.field == "service_tier"

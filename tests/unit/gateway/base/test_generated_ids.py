@@ -1,4 +1,4 @@
-"""Ids that tell in whose lanes a request is."""
+"""Ids that name the lane of their request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_examples_hold() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_for_an_id_of_ours_one_leader_is_asked(model: str) -> None:
+def test_a_generated_id_names_one_leader(model: str) -> None:
     own = with_lane(model, DRAWN)
     assert own == f"req_00{lane_id(model)[:6]}{20 * 'a'}"
     assert len(own) == 32
@@ -31,17 +31,17 @@ def test_for_an_id_of_ours_one_leader_is_asked(model: str) -> None:
 @pytest.mark.parametrize(
     "own", ["night-17", "req_1", 32 * "0", f"req_mj75hu{22 * 'a'}", f"x{DRAWN}", f"{DRAWN}x"]
 )
-def test_an_id_of_the_callers_own_stays_and_every_leader_is_asked_for_it(own: str) -> None:
+def test_an_id_of_the_callers_own_is_kept_and_may_be_at_any_leader(own: str) -> None:
     assert with_lane("valley", own) == own
     assert candidate_models(own, MODELS) == MODELS
 
 
-def test_where_no_known_model_has_the_lane_every_leader_is_asked() -> None:
+def test_an_id_of_an_unknown_lane_may_be_at_any_leader() -> None:
     assert candidate_models(with_lane("gone", DRAWN), MODELS) == MODELS
     assert candidate_models(DRAWN, MODELS) == MODELS
 
 
-def test_an_id_that_was_given_out_is_taken_again_for_its_own_model_alone() -> None:
+def test_a_generated_id_is_accepted_again_for_its_own_model_only() -> None:
     own = with_lane("valley", DRAWN)
     assert with_lane("valley", own) == own
     with pytest.raises(InvalidRequest, match="another model"):

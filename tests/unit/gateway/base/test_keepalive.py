@@ -1,4 +1,4 @@
-"""Streams that have nothing to say: the head in time, then comments, and never behind the end."""
+"""Streams without events: the head in time, then comments, and never after the end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from headrace.errors import EngineFailed, SlowReader
-from headrace_gateway.base.keepalive import KeepAlive, kept_alive
+from headrace_gateway.base.keepalive import kept_alive
+from headrace_gateway.base.settings import GatewaySettings
 
-SOON = KeepAlive(head_after_s=0.01, every_s=0.02)
-NEVER = KeepAlive(head_after_s=600, every_s=600)
+SOON = GatewaySettings(stream_head_after_s=0.01, stream_keepalive_s=0.02)
+NEVER = GatewaySettings(stream_head_after_s=600, stream_keepalive_s=600)
 
 
 @dataclass
@@ -65,13 +66,13 @@ async def test_a_failure_of_the_answer_is_raised_as_it_is() -> None:
             raise EngineFailed("no logits")
 
 
-async def test_a_reader_that_does_not_even_take_a_comment_ends_the_answer() -> None:
+async def test_a_client_that_does_not_even_read_a_comment_ends_the_answer() -> None:
     with pytest.raises(SlowReader):
         async with asyncio.timeout(20), kept_alive(Written(stalled=True), lambda: ":\n\n", SOON):
             await asyncio.Event().wait()
 
 
-async def test_a_caller_that_leaves_is_a_cancellation_and_no_failure() -> None:
+async def test_a_client_that_disconnects_is_a_cancellation_and_no_failure() -> None:
     begun = asyncio.Event()
 
     async def answer() -> None:

@@ -220,7 +220,7 @@ def test_the_record_has_the_structure_and_its_field_in_the_request() -> None:
     parameters = SamplingParameters(structure=Structure(regex="a+"))
     names = {"structure": "guided_regex"}
     requested = GenerationRequest(
-        "r-1", "valley", Text("hi"), parameters, Priority.PRIORITY_BULK, names=names
+        "r-1", "valley", Text("hi"), parameters, priority=Priority.PRIORITY_BULK, names=names
     )
     check(requested, ABLE, GatewaySettings())
     request = valid_request(requested, ABLE, GatewaySettings(), [1, 2], draw_seed=lambda: 7)

@@ -34,7 +34,7 @@ LIMITS = GatewaySettings(max_timeout_s=60, max_patience_s=10)
 
 def requested(**changes: Any) -> GenerationRequest:
     plain = GenerationRequest(
-        "r-1", "valley", Text("hello"), SamplingParameters(), Priority.PRIORITY_BULK
+        "r-1", "valley", Text("hello"), SamplingParameters(), priority=Priority.PRIORITY_BULK
     )
     return dataclasses.replace(plain, **changes)
 

@@ -1,4 +1,4 @@
-"""One answer: what is said, when choices end, and that a generation is ended exactly once."""
+"""One answer: its deltas, the ends of its choices, and that a generation is ended exactly once."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ async def all_of(answer: Answer) -> list[ChoiceDelta]:
     return [said async for news in answer for said in news]
 
 
-async def test_tokens_and_the_end_that_come_together_are_one_news() -> None:
+async def test_tokens_and_the_end_that_arrive_together_are_one_delta() -> None:
     answer, _ = answer_to([[Tokens(0, 0, ids_of("mill")), ChoiceEnded(0, LENGTH)]])
     (said,) = await all_of(answer)
     assert (said.text, said.finish_reason, said.first_index) == ("mill", LENGTH, 0)
     assert list(said.token_ids) == ids_of("mill")
 
 
-async def test_news_of_several_choices_are_told_apart() -> None:
+async def test_each_choice_has_deltas_of_its_own() -> None:
     answer, _ = answer_to(
         [
             [Tokens(0, 0, ids_of("river")), Tokens(1, 0, ids_of("mill"))],
@@ -93,13 +93,13 @@ async def test_a_stop_string_ends_its_choice_alone_and_its_tokens_are_counted() 
     assert answer.usage().output_tokens == len(used) + len(ids_of("river"))
 
 
-async def test_text_held_back_at_the_end_is_said_with_the_end() -> None:
+async def test_text_held_back_at_the_end_is_sent_with_the_end() -> None:
     answer, _ = answer_to([[Tokens(0, 0, ids_of("go STO"))], [ChoiceEnded(0, LENGTH)]], stop="STOP")
     said = await all_of(answer)
     assert [(s.text, s.finish_reason != 0) for s in said] == [("go ", False), ("STO", True)]
 
 
-async def test_a_failure_comes_after_what_was_said_before_it() -> None:
+async def test_a_failure_follows_the_output_before_it() -> None:
     error = EngineFailed("broken")
     answer, _ = answer_to([[Tokens(0, 0, ids_of("mill")), Failed(error)]])
     assert [said.text for said in await anext(answer)] == ["mill"]
@@ -109,7 +109,7 @@ async def test_a_failure_comes_after_what_was_said_before_it() -> None:
     assert answer.outcome().error.message == "broken"
 
 
-async def test_a_mesh_that_leaves_without_an_end_is_a_fault_of_ours() -> None:
+async def test_a_generation_that_stops_without_an_end_is_an_internal_error() -> None:
     answer, generation = answer_to([[Tokens(0, 0, ids_of("mill"))]])
     await anext(answer)
     generation.end_choice(0)

@@ -1,4 +1,4 @@
-"""Tool calls in what a model writes: found however it is cut, and nothing lost."""
+"""Tool calls in the output of a model: found however it is cut, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ TEXTS: list[tuple[str, Heard]] = [
 
 
 @pytest.mark.parametrize(("text", "expected"), TEXTS)
-def test_calls_and_content_are_told_apart(text: str, expected: Heard) -> None:
+def test_calls_and_content_are_separated(text: str, expected: Heard) -> None:
     assert heard([text]) == expected
     assert heard(list(text)) == expected
 
@@ -86,13 +86,13 @@ def test_it_does_not_matter_how_the_text_is_cut(case: tuple[str, Heard], cuts: l
 
 
 @given(st.text(alphabet='<tool_call>/{}"name:arguments, \\', max_size=80))
-def test_what_has_no_whole_call_in_it_comes_out_as_it_went_in(text: str) -> None:
+def test_text_without_a_whole_call_is_unchanged(text: str) -> None:
     content, calls = heard(list(text))
     if not calls:
         assert content == text
 
 
-def test_the_name_is_said_before_the_arguments_are_there_and_those_as_they_come() -> None:
+def test_the_name_is_sent_before_the_arguments_and_those_as_they_arrive() -> None:
     parser = ToolCalls()
     assert parser.feed('<tool_call>{"name": "sky", "arguments": ') == []
     assert parser.feed("{") == [CallPiece(0, "sky", ""), CallPiece(0, None, "{")]

@@ -1,4 +1,4 @@
-"""Workers are what they last said, for as long as they go on saying it."""
+"""Workers are as they last reported, for as long as they report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_workers_are_listed_by_name_with_their_slots() -> None:
     assert (second.name, list(second.models)) == ("B", ["toy"])
 
 
-def test_a_worker_that_is_silent_for_three_seconds_is_gone() -> None:
+def test_a_worker_that_is_silent_for_three_seconds_is_not_listed() -> None:
     fleet = FleetView()
     fleet.take(report("a"), 0.0)
     assert fleet.serving("toy", 3.0) == 1
@@ -35,21 +35,21 @@ def test_a_worker_that_is_silent_for_three_seconds_is_gone() -> None:
     assert fleet.workers(3.1) == []
 
 
-def test_a_report_that_was_overtaken_is_passed_over() -> None:
+def test_a_report_that_was_overtaken_is_ignored() -> None:
     fleet = FleetView()
     fleet.take(report("a", 2, free=1), 0.0)
     fleet.take(report("a", 1, free=4), 0.1)
     assert fleet.workers(0.2)[0].free_slots == 1
 
 
-def test_a_worker_that_says_farewell_is_gone_at_once() -> None:
+def test_a_worker_that_reports_that_it_leaves_is_not_listed() -> None:
     fleet = FleetView()
     fleet.take(report("a"), 0.0)
     fleet.take(report("a", 2, leaving=True), 0.1)
     assert fleet.workers(0.2) == []
 
 
-def test_a_draining_worker_is_listed_and_serves_nobody_new() -> None:
+def test_a_draining_worker_is_listed_and_does_not_count_as_serving() -> None:
     fleet = FleetView()
     fleet.take(report("a", draining=True), 0.0)
     assert fleet.workers(0.1)[0].draining

@@ -1,8 +1,9 @@
-"""Who is refused, by what the leaders last said and by what we ourselves have added."""
+"""Refusals by the last report of a lane's leader and by what this gateway has published since."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -29,7 +30,7 @@ def report(
     sequences: Sequence[int] = (),
     others: Sequence[TenantState] = (),
 ) -> LaneReport:
-    """All that wait are of one tenant, "t", unless others are told of."""
+    """All that wait are of one tenant, "t", unless other tenants are given."""
     wait = None if wait_s is None else Duration(seconds=wait_s)
     place = None if wait_s is None else Duration(seconds=place_s)
     own = TenantState(
@@ -62,6 +63,11 @@ def view(first: LaneReport) -> LaneView:
     return lanes
 
 
+def publish(lanes: LaneView) -> None:
+    with lanes.publishing("toy", STANDARD):
+        pass
+
+
 def refused(lanes: LaneView, *, now_s: float = 0.1, patience_s: float = 30.0) -> str | None:
     refusal = lanes.refusal("toy", STANDARD, tenant="t", patience_s=patience_s, now_s=now_s)
     return None if refusal is None else refusal.reason
@@ -71,8 +77,8 @@ def test_a_lane_with_room_takes_one_more() -> None:
     assert refused(view(report(waiting=3))) is None
 
 
-def test_a_full_lane_refuses_and_says_when_to_come_back() -> None:
-    """When its next place becomes free; the second who is refused is told the same."""
+def test_a_full_lane_refuses_with_a_time_to_retry_after() -> None:
+    """When its next place becomes free; a second refused request gets the same time."""
     lanes = view(report(waiting=4, wait_s=7, place_s=2))
     for _ in range(2):
         refusal = lanes.refusal("toy", STANDARD, tenant="t", patience_s=30.0, now_s=0.1)
@@ -83,13 +89,13 @@ def test_a_full_lane_refuses_and_says_when_to_come_back() -> None:
 def test_a_lane_that_is_overfull_has_to_become_emptier_first() -> None:
     lanes = view(report(waiting=3, wait_s=7, place_s=2))
     for _ in range(3):
-        lanes.publishing("toy", STANDARD)
+        publish(lanes)
     refusal = lanes.refusal("toy", STANDARD, tenant="t", patience_s=30.0, now_s=0.1)
     assert isinstance(refusal, LaneFull)
     assert refusal.retry_after_s == 6.0
 
 
-def test_a_full_lane_whose_wait_is_unknown_says_a_second() -> None:
+def test_a_full_lane_whose_wait_is_unknown_can_be_retried_after_a_second() -> None:
     refusal = view(report(waiting=4)).refusal(
         "toy", STANDARD, tenant="t", patience_s=30.0, now_s=0.1
     )
@@ -104,25 +110,23 @@ def test_a_wait_beyond_the_patience_is_refused_with_the_difference() -> None:
     assert refusal.retry_after_s == 10.0
 
 
-def test_an_unknown_wait_refuses_nobody() -> None:
+def test_an_unknown_wait_refuses_no_request() -> None:
     assert refused(view(report(waiting=1)), patience_s=0.0) is None
 
 
 @pytest.mark.parametrize("room", [1, 2, 4])
-def test_the_places_of_a_lane_are_given_once_between_two_reports(room: int) -> None:
+def test_the_places_of_a_lane_are_taken_once_between_two_reports(room: int) -> None:
     lanes = view(report(waiting=4 - room))
     taken = 0
     while refused(lanes) is None:
-        lanes.publishing("toy", STANDARD)
-        lanes.published("toy", STANDARD)
+        publish(lanes)
         taken += 1
     assert taken == room
 
 
 def test_a_new_report_counts_what_was_published_before_it() -> None:
     lanes = view(report(waiting=3))
-    lanes.publishing("toy", STANDARD)
-    lanes.published("toy", STANDARD)
+    publish(lanes)
     assert refused(lanes) == "LANE_FULL"
     lanes.take(report(waiting=1), 0.2)
     assert refused(lanes) is None
@@ -130,29 +134,29 @@ def test_a_new_report_counts_what_was_published_before_it() -> None:
 
 def test_what_is_still_being_published_is_in_no_report() -> None:
     lanes = view(report(waiting=3))
-    lanes.publishing("toy", STANDARD)
-    lanes.take(report(waiting=3), 0.2)
-    assert refused(lanes) == "LANE_FULL"
+    with lanes.publishing("toy", STANDARD):
+        lanes.take(report(waiting=3), 0.2)
+        assert refused(lanes) == "LANE_FULL"
 
 
 def test_what_was_withdrawn_takes_no_place() -> None:
     lanes = view(report(waiting=3))
-    lanes.publishing("toy", STANDARD)
-    lanes.withdrawn("toy", STANDARD)
+    with suppress(TimeoutError), lanes.publishing("toy", STANDARD):
+        raise TimeoutError
     assert refused(lanes) is None
 
 
-def test_a_report_that_is_too_old_refuses_nobody() -> None:
+def test_a_report_that_is_too_old_refuses_no_request() -> None:
     assert refused(view(report(waiting=4)), now_s=3.1) is None
 
 
-def test_a_deposed_leader_is_not_believed() -> None:
+def test_the_report_of_a_deposed_leader_is_ignored() -> None:
     lanes = view(report(waiting=4, epoch=2))
     lanes.take(report(waiting=0, epoch=1), 0.1)
     assert refused(lanes) == "LANE_FULL"
 
 
-def test_a_lane_that_no_report_names_refuses_nobody() -> None:
+def test_a_lane_without_a_report_refuses_no_request() -> None:
     lanes = view(report(waiting=4))
     assert lanes.refusal("toy", BULK, tenant="t", patience_s=1.0, now_s=0.1) is None
     assert lanes.refusal("other", STANDARD, tenant="t", patience_s=1.0, now_s=0.1) is None
@@ -179,7 +183,7 @@ def test_a_place_in_a_short_lane_is_exact_and_its_wait_is_its_share() -> None:
     assert place(9) == Queued(), "it does not wait: it runs"
 
 
-def test_a_place_is_told_without_a_wait_where_that_is_unknown() -> None:
+def test_a_place_has_no_wait_where_that_is_unknown() -> None:
     lanes = view(report(waiting=1, sequences=[3]))
     assert lanes.place("toy", STANDARD, tenant="t", sequence=3, now_s=0.1) == Queued(0)
 
@@ -209,20 +213,20 @@ def test_a_place_in_a_long_lane_lies_between_the_outlined_ones(
     assert abs(found[1] - (others + 1) * at) <= (others + 1) * (len(order) / 63 + 1)
 
 
-def test_each_tenant_is_told_and_refused_by_its_own_wait() -> None:
+def test_each_tenant_has_the_wait_and_the_refusals_of_its_own_requests() -> None:
     small = TenantState(waiting=0, estimated_wait=Duration(seconds=1))
     lanes = view(report(waiting=2, wait_s=40, place_s=1, sequences=[3, 7], others=[small]))
     assert refused(lanes) == "PATIENCE_EXHAUSTED"
     assert lanes.refusal("toy", STANDARD, tenant="new", patience_s=30.0, now_s=0.1) is None
 
 
-def test_where_not_all_tenants_are_told_of_nothing_is_said_of_the_others() -> None:
+def test_tenants_that_a_report_leaves_out_have_an_unknown_wait() -> None:
     lanes = view(report(waiting=2, wait_s=40, sequences=[3, 7]))
     assert lanes.refusal("toy", STANDARD, tenant="new", patience_s=0.0, now_s=0.1) is None
     assert lanes.place("toy", STANDARD, tenant="new", sequence=8, now_s=0.1) == Queued()
 
 
-def test_a_position_counts_those_of_other_tenants_that_go_before() -> None:
+def test_a_position_counts_requests_of_other_tenants_that_are_ahead() -> None:
     own = TenantState(
         tenant="b", waiting=2, sequences=[5, 9], ahead=[1, 3], estimated_wait=Duration(seconds=6)
     )

@@ -1,4 +1,4 @@
-"""When those that wait are told of it."""
+"""When a waiting request gets its place in the queue."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import news
 from headrace_gateway.request.generation import ChoiceEnded, Queued, Tokens
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
-AFTER_S = 0.5
+SETTINGS = GatewaySettings(queue_told_after_s=0.5, stream_keepalive_s=10.0)
 STOP = FinishReason.FINISH_REASON_STOP
 
 
@@ -35,15 +36,18 @@ class SilentStream:
 
 
 class Waiter:
-    """One request in a lane of which a leader reports."""
+    """One request in a lane whose leader reports."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.lanes = LaneView(fresh_s=60.0)
-        admitted = AdmittedRequest(
-            "r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord()
+        record = RequestRecord(
+            request_id="r",
+            model="toy",
+            priority=PRIORITY_STANDARD,
+            sampling=Sampling(max_tokens=100),
         )
-        self.open_request = OpenRequest(admitted, self.clock, lambda *_: None)
+        self.open_request = OpenRequest(record, 600.0, self.clock, lambda *_: None)
         self.open_request.sequence = 9
 
     def report(self, *sequences: int, wait_s: int) -> None:
@@ -64,13 +68,13 @@ class Waiter:
 
     def told(self, now_s: float) -> Queued | None:
         self.clock.now_s = now_s
-        queued = news(self.open_request, self.lanes, now_s, after_s=AFTER_S, every_s=10.0)
+        queued = news(self.open_request, self.lanes, now_s, SETTINGS)
         if queued is not None:
             self.open_request.report_queued(queued)
         return queued
 
 
-def test_who_waits_is_told_after_a_while_and_then_of_changes_once_a_second() -> None:
+def test_a_waiting_request_gets_its_place_after_a_while_and_then_changes_once_a_second() -> None:
     waiter = Waiter()
     waiter.report(5, 9, wait_s=3)
     assert waiter.told(0.4) is None
@@ -97,7 +101,7 @@ def test_where_nothing_is_known_the_stream_is_kept_alive_all_the_same() -> None:
     assert waiter.told(10.1) == Queued()
 
 
-def test_who_is_fed_or_has_ended_does_not_wait() -> None:
+def test_a_request_that_is_bound_or_has_ended_does_not_wait() -> None:
     open_request = Waiter().open_request
     assert open_request.is_waiting
     binding = SlotBinding(SilentStream(), 0, open_request, 0, 1)

@@ -45,7 +45,7 @@ def test_a_name_is_a_model_or_an_alias_and_perhaps_an_adapter_behind_the_last_co
     assert names.reading(name) == meant
 
 
-def test_a_model_whose_name_reads_like_an_adapter_of_another_is_meant_first() -> None:
+def test_a_name_that_is_served_in_full_is_no_adapter_of_another_model() -> None:
     names = served_names([card("llama3"), card("llama3:8b")])
     assert names.reading("llama3:8b") == ("llama3:8b", None)
     assert names.reading("llama3:7b") == ("llama3", "7b")

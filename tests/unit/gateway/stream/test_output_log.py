@@ -1,4 +1,4 @@
-"""Exactly-once: whatever senders say, a reader sees 0, 1, 2 ... and one end."""
+"""Exactly-once: whatever senders send, a reader gets 0, 1, 2 ... and one end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def output(*, choices: int = 1, max_tokens: int = 100) -> ReadOutputLog:
 
 
 def opened(*, choices: int = 1, max_tokens: int = 100) -> ReadOutputLog:
-    """A relay that hears attempt 1 for every choice."""
+    """A log that has opened attempt 1 for every choice."""
     made = output(choices=choices, max_tokens=max_tokens)
     for choice in range(choices):
         assert made.open(choice, 1)
@@ -45,7 +45,7 @@ def test_tokens_come_out_as_they_went_in_and_once() -> None:
     assert made.drain() == []
 
 
-def test_a_vector_comes_out_once_whoever_says_it_again() -> None:
+def test_a_vector_is_read_once_however_often_it_is_sent() -> None:
     made = opened(choices=2, max_tokens=0)
     assert made.end(1, 1, STOP, 0, b"one") is Verdict.TAKEN
     assert made.drain() == [ChoiceEnded(1, STOP, b"one")]
@@ -59,11 +59,11 @@ def test_a_vector_comes_out_once_whoever_says_it_again() -> None:
     assert made.over
 
 
-def test_an_attempt_that_was_never_opened_is_not_heard() -> None:
+def test_tokens_of_an_attempt_that_was_never_opened_are_stale() -> None:
     assert output().take(0, 1, 0, 7) is Verdict.STALE
 
 
-def test_a_newer_attempt_silences_the_older() -> None:
+def test_a_newer_attempt_fences_the_older() -> None:
     made = opened()
     say(made, 1, 0, [7])
     assert made.open(0, 2)
@@ -78,7 +78,7 @@ def test_an_older_attempt_that_opens_late_must_stop() -> None:
     assert made.take(0, 5, 0, 1) is Verdict.TAKEN
 
 
-def test_a_fence_silences_the_attempts_up_to_it_and_no_newer() -> None:
+def test_a_fence_stops_the_attempts_up_to_it_and_no_newer() -> None:
     made = opened()
     say(made, 1, 0, [7])
     made.fence(1)
@@ -95,7 +95,7 @@ def test_a_fence_of_the_past_changes_nothing() -> None:
     assert made.take(0, 3, 0, 7) is Verdict.TAKEN
 
 
-def test_repeats_are_compared_with_what_is_kept() -> None:
+def test_repeats_are_compared_with_the_log() -> None:
     made = opened()
     say(made, 1, 0, [7, 8])
     assert say(made, 1, 0, [7, 9]) == [Verdict.REPEATED, Verdict.MISMATCHED]
@@ -110,7 +110,7 @@ def test_a_skipped_index_is_a_fault_and_is_not_relayed() -> None:
     assert made.drain() == [Tokens(0, 0, [7])]
 
 
-def test_more_tokens_than_were_asked_for_are_a_fault() -> None:
+def test_more_tokens_than_were_requested_are_a_fault() -> None:
     made = opened(max_tokens=2)
     say(made, 1, 0, [7, 8])
     with pytest.raises(SenderFault, match="of at most 2 tokens"):
@@ -136,7 +136,7 @@ def test_an_end_comes_after_its_tokens_and_nothing_after_it() -> None:
     assert made.drain() == []
 
 
-def test_an_end_that_is_said_again_is_stale() -> None:
+def test_an_end_that_is_sent_again_is_stale() -> None:
     made = opened()
     made.end(0, 1, LENGTH, 0)
     assert made.end(0, 1, LENGTH, 0) is Verdict.STALE
@@ -190,7 +190,7 @@ def test_a_choice_that_does_not_exist_is_a_fault_of_the_newest_attempt() -> None
     assert made.accepts(3)
 
 
-def test_progress_tells_ids_and_ends_of_the_choices_that_have_any() -> None:
+def test_progress_has_ids_and_ends_of_the_choices_that_have_any() -> None:
     made = opened(choices=3)
     say(made, 1, 0, [7, 8])
     say(made, 1, 0, [5], choice=2)
@@ -291,7 +291,7 @@ def test_any_interleaving_of_attempts_repeats_and_zombies_reads_as_one_output(
 
 
 @given(st.data())
-def test_a_relay_that_loses_its_sender_again_and_again_still_comes_to_its_full_end(
+def test_a_log_that_loses_its_sender_again_and_again_still_gets_all_output(
     data: st.DataObject,
 ) -> None:
     made, reader, attempt = output(max_tokens=FULL), Reader(), 0
@@ -310,7 +310,7 @@ def test_a_relay_that_loses_its_sender_again_and_again_still_comes_to_its_full_e
     assert reader.ended == {0}
 
 
-def test_what_was_cached_of_a_prompt_is_what_the_first_attempt_with_output_said() -> None:
+def test_the_cached_prompt_tokens_are_those_of_the_first_attempt_with_output() -> None:
     made = opened(choices=2)
     made.take_cached(0, 1, 32)
     say(made, 1, 0, [7])

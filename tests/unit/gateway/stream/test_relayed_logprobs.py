@@ -6,7 +6,7 @@ import pytest
 
 from headrace.logprobs import Logprobs
 from headrace_gateway.request.generation import Tokens
-from headrace_gateway.stream.output_log import LogprobsRequest, SenderFault, Verdict
+from headrace_gateway.stream.output_log import SenderFault, Verdict
 from helpers.read_output import ReadOutputLog
 
 
@@ -16,14 +16,13 @@ def told(*own: float) -> Logprobs:
 
 
 def telling(prompt_logprobs: int | None = None) -> ReadOutputLog:
-    """A relay that wants logprobs, and hears attempt 1."""
-    logprobs_request = LogprobsRequest(logprobs=True, prompt_logprobs=prompt_logprobs)
-    made = ReadOutputLog(choices=1, max_tokens=9, logprobs_request=logprobs_request)
+    """A log with logprobs that has opened attempt 1."""
+    made = ReadOutputLog(choices=1, max_tokens=9, logprobs=True, prompt_logprobs=prompt_logprobs)
     made.open(0, 1)
     return made
 
 
-def test_logprobs_go_on_where_they_were_cut() -> None:
+def test_logprobs_continue_where_they_were_cut() -> None:
     made = telling()
     for index in range(3):
         made.take(0, 1, index, 7 + index, told(-index))
@@ -35,7 +34,7 @@ def test_logprobs_go_on_where_they_were_cut() -> None:
     assert made.drain() == [Tokens(0, 3, [5], told(-3))]
 
 
-def test_a_token_without_the_logprobs_that_are_wanted_is_a_fault_and_is_not_relayed() -> None:
+def test_a_token_without_requested_logprobs_is_a_fault_and_is_not_relayed() -> None:
     made = telling()
     with pytest.raises(SenderFault, match="index 0 without logprobs"):
         made.take(0, 1, 0, 7)
@@ -43,7 +42,7 @@ def test_a_token_without_the_logprobs_that_are_wanted_is_a_fault_and_is_not_rela
     assert made.progress() == []
 
 
-def test_the_prompt_is_told_with_the_first_output_and_once() -> None:
+def test_logprobs_of_the_prompt_are_read_once_with_the_first_output() -> None:
     made = telling(prompt_logprobs=3)
     made.take_prompt(0, 1, 0, told(-1, -2))
     assert made.drain() == []

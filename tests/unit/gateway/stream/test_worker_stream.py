@@ -1,4 +1,4 @@
-"""What a worker hears back: one word for every slot it opened, and only one."""
+"""The responses to a worker: exactly one for every slot that it has opened."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from headrace.internal.v1.delivery_pb2 import (
     Opening,
     RowLogprobs,
 )
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
+from headrace_gateway.request.logprob_columns import UnequalColumns
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
+from headrace_gateway.stream.output_log import OutputCursor
+from headrace_gateway.stream.worker_stream import WorkerStream
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows
 
 LENGTH = common_pb2.FINISH_REASON_LENGTH
@@ -38,22 +39,23 @@ class Room:
     faults: list[str] = field(default_factory=list)
 
     def open(
-        self, request_id: str, *, choices: int = 1, logprobs_request: LogprobsRequest = NOTHING
+        self,
+        request_id: str,
+        *,
+        choices: int = 1,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
     ) -> OpenRequest:
-        admitted = AdmittedRequest(
+        record = RequestRecord(
             request_id=request_id,
             model="toy",
             priority=common_pb2.PRIORITY_STANDARD,
-            arrival_s=0.0,
-            deadline_s=60.0,
             prompt_tokens=3,
-            choices=choices,
-            max_tokens=100,
-            record=RequestRecord(),
-            logprobs_request=logprobs_request,
+            n=choices,
+            sampling=Sampling(max_tokens=100, logprobs=logprobs, prompt_logprobs=prompt_logprobs),
         )
         open_request = OpenRequest(
-            admitted, SystemClock(), lambda closed, _: self.requests.remove(closed)
+            record, 60.0, SystemClock(), lambda closed, _: self.requests.remove(closed)
         )
         self.requests.add(open_request)
         return open_request
@@ -86,14 +88,14 @@ async def said(line: WorkerStream) -> DeliverResponse:
     return response
 
 
-def test_a_vector_counts_as_something_that_came_through() -> None:
+def test_a_vector_counts_as_new_output() -> None:
     room = Room()
     open_request = room.open("r1")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(3)]))
     last = Ending(slot=3, finish_reason=LENGTH, vector=b"1234")
     assert line.take(DeliverRequest(endings=[last]))
-    (ended,) = open_request.output.reading().drain()
+    (ended,) = OutputCursor(open_request.output).drain()
     assert isinstance(ended, ChoiceEnded)
     assert ended.vector == b"1234"
     assert not line.take(DeliverRequest(endings=[last]))
@@ -121,7 +123,7 @@ async def test_acknowledgements_and_cancellations_of_a_moment_go_in_one_response
     assert list(response.cancelled_slots) == [2]
 
 
-async def test_a_cancelled_slot_is_passed_over_until_it_is_opened_again() -> None:
+async def test_a_cancelled_slot_is_ignored_until_it_is_opened_again() -> None:
     room = Room()
     first, second = room.open("r1"), room.open("r2")
     line = room.line()
@@ -135,7 +137,7 @@ async def test_a_cancelled_slot_is_passed_over_until_it_is_opened_again() -> Non
     assert second.output.output_tokens == 1
 
 
-async def test_a_second_stream_of_the_same_attempt_is_heard_beside_the_first() -> None:
+async def test_a_second_stream_of_the_same_attempt_is_accepted_beside_the_first() -> None:
     room = Room()
     open_request = room.open("r1")
     old, new = room.line(), room.line()
@@ -148,7 +150,7 @@ async def test_a_second_stream_of_the_same_attempt_is_heard_beside_the_first() -
     assert open_request.has_binding(0, 1)
 
 
-async def test_an_end_through_one_stream_cancels_the_slot_of_the_other_when_it_speaks() -> None:
+async def test_an_end_through_one_stream_cancels_the_slot_of_the_other_at_its_next_token() -> None:
     room = Room()
     room.open("r1")
     old, new = room.line(), room.line()
@@ -171,7 +173,7 @@ async def test_late_tokens_are_counted() -> None:
     assert counted("stale_tokens") == before + 2
 
 
-async def test_tokens_said_again_and_different_are_counted_as_mismatches() -> None:
+async def test_repeated_tokens_that_differ_are_counted_as_mismatches() -> None:
     room = Room()
     room.open("r1")
     line = room.line()
@@ -206,7 +208,7 @@ async def test_an_opening_of_a_choice_that_does_not_exist_is_a_fault_and_cancell
 
 async def test_columns_of_unequal_length_are_malformed() -> None:
     room = Room()
-    with pytest.raises(MalformedMessage, match="1 slots, 0 indices, 1 tokens"):
+    with pytest.raises(UnequalColumns, match="1 slots, 0 indices, 1 tokens"):
         room.line().take(DeliverRequest(slots=[1], token_ids=[7]))
 
 
@@ -217,12 +219,10 @@ def telling(**columns: list[Any]) -> DeliverRequest:
     return message
 
 
-async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
+async def test_logprobs_are_assigned_by_their_rows() -> None:
     room = Room()
     silent = room.open("r1")
-    wide, narrow = (
-        room.open(name, logprobs_request=LogprobsRequest(logprobs=True)) for name in ("r2", "r3")
-    )
+    wide, narrow = (room.open(name, logprobs=1) for name in ("r2", "r3"))
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2"), opening(3, "r3")]))
     message = tokens((3, 0, 6), (1, 0, 7), (2, 0, 8), (2, 1, 9))
@@ -230,25 +230,25 @@ async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
         add_rows(message, row, run)
     assert line.take(message)
     assert room.faults == []
-    assert silent.output.reading().drain() == [Tokens(0, 0, [7])]
-    assert wide.output.reading().drain() == [Tokens(0, 0, [8, 9], two)]
-    assert narrow.output.reading().drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
+    assert OutputCursor(silent.output).drain() == [Tokens(0, 0, [7])]
+    assert OutputCursor(wide.output).drain() == [Tokens(0, 0, [8, 9], two)]
+    assert OutputCursor(narrow.output).drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
 
 
-async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
+async def test_logprobs_of_a_prompt_come_with_the_first_output() -> None:
     room = Room()
-    open_request = room.open("r1", logprobs_request=LogprobsRequest(prompt_logprobs=2))
+    open_request = room.open("r1", prompt_logprobs=1)
     line = room.line()
     message = DeliverRequest(openings=[opening(1)])
     add_prompt(message, 1, 0, run := Logprobs.of([-1, -2]))
     line.take(message)
     line.take(tokens((1, 0, 7)))
-    assert open_request.output.reading().drain() == [Tokens(0, 0, [7], None, run)]
+    assert OutputCursor(open_request.output).drain() == [Tokens(0, 0, [7], None, run)]
 
 
 async def test_missing_logprobs_cost_their_own_request_and_no_other() -> None:
     room = Room()
-    room.open("r1", logprobs_request=LogprobsRequest(logprobs=True))
+    room.open("r1", logprobs=1)
     good = room.open("r2")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2")]))
@@ -279,7 +279,7 @@ async def test_columns_of_logprobs_that_do_not_fit_together_are_malformed(
     room.open("r1")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1)]))
-    with pytest.raises(MalformedMessage, match="logprobs in columns"):
+    with pytest.raises(UnequalColumns, match="logprobs in columns"):
         line.take(telling(**columns))
 
 
@@ -292,7 +292,7 @@ async def test_a_broken_stream_leaves_nothing_bound() -> None:
     assert (open_request.bindings, line.bound_slots) == (0, 0)
 
 
-async def test_a_finished_line_says_what_is_left_and_then_nothing() -> None:
+async def test_a_finished_stream_sends_the_last_response_and_then_nothing() -> None:
     room = Room()
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1, "unknown")]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import common_pb2
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import (
@@ -28,7 +29,7 @@ class KnownGeneration(Generation):
     """A generation whose events are known beforehand."""
 
     def __init__(self, request_id: str, known: list[Event], ended: list[str]) -> None:
-        super().__init__(request_id, arrival_s=0.0)
+        super().__init__(RequestRecord(request_id=request_id))
         self.known, self.ended = known, ended
 
     async def events(self) -> AsyncIterator[list[Event]]:
@@ -38,7 +39,7 @@ class KnownGeneration(Generation):
         raise AssertionError("a canary has no stop strings")
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
-        self.ended.append(f"settled {self.request_id.split('-')[0]}")
+        self.ended.append(f"settled {self.record.request_id.split('-')[0]}")
 
     async def abandon(self) -> None:
         self.ended.append("abandoned")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
-from headrace.v1.common_pb2 import ModelTask, Priority, SamplingParameters
+from headrace.v1.common_pb2 import ModelTask, SamplingParameters
 from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody
 from headrace_gateway.api.bodies.json_objects import are_token_ids
@@ -100,7 +100,6 @@ async def _encode(
         model,
         text,
         SamplingParameters(),
-        Priority.PRIORITY_UNSPECIFIED,
         adds_special_tokens=special,
     )
     return await http.services.submitter.encoded(request)

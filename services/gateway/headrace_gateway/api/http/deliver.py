@@ -71,13 +71,13 @@ async def deliver(
     answer: Answer, http: HttpCall, response_format: ResponseFormat, *, stream: bool
 ) -> None:
     """Send an answer to its end and settle it; if this is cancelled, the answer is abandoned."""
-    reply, alive = http.reply, http.services.settings.alive
+    reply, settings = http.reply, http.services.settings
     reply.request_id = answer.request.request_id
     async with answer:
         try:
             if stream:
                 async with kept_alive(
-                    reply, lambda: response_format.keep_alive(answer.queued), alive
+                    reply, lambda: response_format.keep_alive(answer.queued), settings
                 ):
                     await _stream(answer, reply, response_format)
             else:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.resumer import AnswerResumer
-from headrace_gateway.resume.background_calls import BackgroundRequests
-from headrace_gateway.resume.ports import Fleet, Requests
+from headrace_gateway.resume.open_or_resume import RequestOpener
+from headrace_gateway.resume.ports import Directory, Fleet
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 
@@ -20,9 +19,8 @@ class ApiServices:
     catalog: Catalog
     submitter: Submitter
     embedding: Embedding
-    resumer: AnswerResumer
-    background: BackgroundRequests
-    requests: Requests
+    opener: RequestOpener
+    requests: Directory
     fleet: Fleet
     settings: GatewaySettings
 

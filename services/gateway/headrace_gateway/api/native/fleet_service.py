@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from headrace.internal.v1.reports_pb2 import LocateRequest
 from headrace.v1.fleet_pb2 import (
     ListLanesRequest,
     ListLanesResponse,
@@ -43,8 +44,7 @@ class RequestService(ApiServicer, RequestServiceServicer):
     @counted
     async def CreateRequest(self, request: GenerateRequest, call: Call) -> Request:
         request.detached = True
-        requested, repeatable = generate_request(request, call), bool(request.request_id)
-        return await self.services.background.begin(requested, call, repeatable=repeatable)
+        return await self.services.opener.begin(generate_request(request, call), call)
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
         return await abort_on_error(context, self._get(request, call_of(context)))
@@ -60,10 +60,12 @@ class RequestService(ApiServicer, RequestServiceServicer):
 
     async def _attach(self, request: AttachRequestRequest, call: Call) -> Answer:
         key = key_of_request(request.request_id, call)
-        return await self.services.resumer.resume(key, request.after)
+        return await self.services.opener.resume(key, request.after)
 
     async def _get(self, request: GetRequestRequest, call: Call) -> Request:
-        return await self.services.requests.get(key_of_request(request.request_id, call))
+        key = key_of_request(request.request_id, call)
+        return (await self.services.requests.locate(key)).status()
 
     async def _cancel(self, request: CancelRequestRequest, call: Call) -> Request:
-        return await self.services.requests.cancel(key_of_request(request.request_id, call))
+        key = key_of_request(request.request_id, call)
+        return (await self.services.requests.locate(key, LocateRequest.VERB_CANCEL)).status()

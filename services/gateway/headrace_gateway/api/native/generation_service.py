@@ -22,7 +22,6 @@ from headrace_gateway.api.native.messages import (
 )
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.resume.idempotency import open_named
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +55,7 @@ class GenerationService(ApiServicer, GenerationServiceServicer):
 
     async def _open(self, request: GenerateRequest, call: Call, *, stream: bool) -> Answer:
         requested = generate_request(request, call, stream=stream)
-        named = bool(request.request_id)
-        services = self.services
-        answer, _ = await open_named(requested, services.submitter, services.resumer, named=named)
+        answer, _ = await self.services.opener.open(requested, call)
         return answer
 
 

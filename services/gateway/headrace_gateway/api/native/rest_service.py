@@ -44,7 +44,7 @@ from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.position import EventIds, Offset
 from headrace_gateway.request.generation import Queued, RequestDescription
-from headrace_gateway.resume.open_or_resume import open_or_resume, resume_position
+from headrace_gateway.resume.open_or_resume import resume_position
 
 AnyRequest = TypeVar("AnyRequest", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
 
@@ -169,7 +169,7 @@ class RestService(ApiServicer, RestServiceServicer):
         async with http_call(services, context, "native", REST_ERRORS) as http:
             key = key_of_request(request.request_id, http.call)
             after = resume_position(request.request_id, request.after, http.call)
-            answer = await services.resumer.resume(key, after)
+            answer = await services.opener.resume(key, after)
             http.counter.model = services.submitter.known(answer.request.model)
             await _deliver(answer, http, stream=True)
 
@@ -178,10 +178,10 @@ async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> N
     services, call = http.services, http.call
     request = generate_request(body, call, stream=stream)
     if request.background and not stream:
-        begun = await services.background.begin(request, call, repeatable=bool(body.request_id))
+        begun = await services.opener.begin(request, call)
         await http.reply.accept(as_json(begun).encode(), begun.request_id)
         return
-    answer, _ = await open_or_resume(request, call, services.submitter, services.resumer)
+    answer, _ = await services.opener.open_or_resume(request, call)
     await _deliver(answer, http, stream=stream)
 
 

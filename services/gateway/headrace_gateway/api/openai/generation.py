@@ -17,7 +17,7 @@ from headrace_gateway.api.openai.chunks import (
 from headrace_gateway.api.openai.logprobs_formatter import formatter_for
 from headrace_gateway.api.openai.multi_prompt import answer_prompts
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.resume.open_or_resume import open_or_resume, wants_event_ids
+from headrace_gateway.resume.open_or_resume import wants_event_ids
 
 
 @endpoint(ChatBody)
@@ -40,11 +40,10 @@ async def _generate(
     services, call = http.services, http.call
     ids = wants_event_ids(call)
     if request.background and not request.stream:
-        repeatable = request.request_id != call.request_id
-        begun = await services.background.begin(request, call, repeatable=repeatable)
+        begun = await services.opener.begin(request, call)
         await http.reply.accept(accepted_body(shape, begun), begun.request_id)
         return
-    answer, valid = await open_or_resume(request, call, services.submitter, services.resumer)
+    answer, valid = await services.opener.open_or_resume(request, call)
     chunks = ChunkFormatter(
         ResponseFields.of(shape, answer),
         places=answer.offsets,

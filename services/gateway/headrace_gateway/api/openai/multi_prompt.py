@@ -17,8 +17,9 @@ from headrace_gateway.api.openai.multi_prompt_run import MultiPromptRun, name_pr
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.request.generation_request import GenerationRequest
+from headrace_gateway.resume.idempotency import apply_key
 from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
-from headrace_gateway.resume.open_or_resume import RESUME_HEADER, apply_key, wants_event_ids
+from headrace_gateway.resume.open_or_resume import RESUME_HEADER, wants_event_ids
 
 
 async def answer_prompts(
@@ -36,7 +37,7 @@ async def answer_prompts(
     _check(requests, http.call, max_prompts=http.services.settings.max_prompts)
     with name_prompt_in_errors(first):
         submitter.require_room(first)
-    first = apply_key(first, http.call) or first
+    first = apply_key(first, http.call)
     named = [_named(each, first, number) for number, each in enumerate(requests)]
     async for each in cooperatively(named):
         with name_prompt_in_errors(each):

@@ -47,7 +47,6 @@ from headrace_gateway.base.keepalive import kept_alive
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.resume.idempotency import open_or_join
 
 _RETRY_S = 1.0
 
@@ -108,7 +107,7 @@ class MultiPromptRun:
         if not self._body.stream:
             await asyncio.wait(self._readers)
             return
-        async with kept_alive(self._reply, self._keep_alive_comment, self._settings.alive):
+        async with kept_alive(self._reply, self._keep_alive_comment, self._settings):
             await asyncio.wait(self._readers)
 
     def _keep_alive_comment(self) -> str:
@@ -216,10 +215,9 @@ class MultiPromptRun:
             await asyncio.sleep(pause_s)
 
     async def _open_or_join(self, requested: GenerationRequest) -> tuple[Answer, ValidRequest]:
-        submitter = self._services.submitter
         if requested.idempotent:
-            return await open_or_join(requested, submitter, self._services.resumer)
-        return await submitter.open(requested)
+            return await self._services.opener.open_or_join(requested)
+        return await self._services.submitter.open(requested)
 
     def _with_time_remaining(self, requested: GenerationRequest) -> GenerationRequest:
         """Return the request with what is left of the call's own deadline."""

@@ -1,4 +1,4 @@
-"""Whoever comes back after any event gets the rest: what it had and what it gets is the whole."""
+"""A client that resumes after any event gets the rest: both parts are the whole answer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Events = list[tuple[str, Any]]
 
 @dataclass
 class Question:
-    """What was made of it, whoever reads it."""
+    """The undisturbed answer, as any reader gets it."""
 
     outputs: list[list[int]]
     form: ResponseShape | None
@@ -146,7 +146,7 @@ def _parsed(text: str) -> Iterator[tuple[str, Any]]:
 
 @dataclass
 class Whole:
-    """What a client puts together of a stream's events."""
+    """The answer that a client assembles from a stream's events."""
 
     opened: int = 0
     text: str = ""
@@ -216,7 +216,7 @@ questions = st.builds(
 
 @settings(deadline=None, max_examples=300)
 @given(question=questions, seed=st.integers(0, 2**32))
-def test_what_a_client_had_and_what_it_gets_is_the_undisturbed_answer(
+def test_the_events_before_and_after_a_resume_are_the_whole_answer(
     question: Question, seed: int
 ) -> None:
     choices, cuts = len(question.outputs), Random(seed)
@@ -240,19 +240,19 @@ def test_a_position_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("text", ["1", "1.2.3", "a.b", "1f2.3", "-1.0", "1.2x", "1." + "9" * 10])
-def test_what_is_no_position_is_refused_with_its_field(text: str) -> None:
+def test_a_malformed_position_is_refused_with_its_field(text: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_position(text, 2, field="after")
     assert refused.value.field == "after"
 
 
 @pytest.mark.parametrize("text", ["", "r-1", "a b:1", ":1", "r/1:2"])
-def test_what_is_no_id_of_an_event_is_refused(text: str) -> None:
+def test_a_malformed_event_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         read_event_id(text, field="Last-Event-ID")
 
 
-def test_a_reader_who_says_to_have_more_than_there_is_is_told_so() -> None:
+def test_a_position_beyond_the_output_is_refused() -> None:
     question = Question([[5, 6, 7]], CHAT, logprobs=False, echo=False)
     for place in (Offset(True, 9), Offset(True, 2, True)):
         take = Replay(question.transcript(), [place]).take
