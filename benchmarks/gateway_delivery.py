@@ -13,9 +13,9 @@ from headrace.clock import SystemClock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.delivery_pb2 import DeliverRequest, Opening
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace.v1 import common_pb2
+from headrace.v1.common_pb2 import PRIORITY_STANDARD
 from headrace_gateway.request.generation import Tokens
-from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.worker_stream import WorkerStream
 
@@ -27,18 +27,11 @@ def _faultless(binding: SlotBinding, worker_id: str, error: EngineFailed) -> Non
 
 
 def _open_request(number: int) -> OpenRequest:
-    admitted = AdmittedRequest(
-        request_id=f"r{number}",
-        model="toy",
-        priority=common_pb2.PRIORITY_STANDARD,
-        arrival_s=0.0,
-        deadline_s=float("inf"),
-        prompt_tokens=1,
-        choices=1,
-        max_tokens=STEPS,
-        record=RequestRecord(),
+    record = RequestRecord(
+        request_id=f"r{number}", model="toy", priority=PRIORITY_STANDARD, prompt_tokens=1
     )
-    return OpenRequest(admitted, SystemClock(), lambda *_: None)
+    record.sampling.max_tokens = STEPS
+    return OpenRequest(record, float("inf"), SystemClock(), lambda *_: None)
 
 
 async def _read(open_request: OpenRequest) -> None:
