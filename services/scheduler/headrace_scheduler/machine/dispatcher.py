@@ -22,8 +22,9 @@ from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import Worker
 
 LAST_ATTEMPT_GAP_S = 0.5
-"""Time between the starts of two last attempts on one worker. Too short: a request that kills its
-worker ends others with it. Too long: where none of them does, the last one waits this often."""
+"""Time that a worker must have survived a last attempt before it gets another. Too short: a request
+that kills its worker ends others with it. Too long: where none does, the last one waits this
+often."""
 _SHORT_CAUSES = {
     DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL: "full",
     DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_DRAINING: "draining",
@@ -86,7 +87,7 @@ class Dispatcher:
             if request.parked_for and self._could_run(request.parked_for, worker):
                 return False
             if is_on_last_attempt(self._live, request):
-                must_wait = has_one or self._has_fresh_last_attempt(worker, now_s)
+                must_wait = has_one or self._has_fresh_last_attempt(worker)
                 has_one = True
                 return not must_wait
             return True
@@ -118,10 +119,11 @@ class Dispatcher:
         floor = max(1, ceil(settings.floor_share * self._fleet.capacity))
         return floor - self._live.preemptible.floor_slots_in_use
 
-    def _has_fresh_last_attempt(self, worker: Worker, now_s: float) -> bool:
-        """Return whether a last attempt has just started on a worker."""
+    def _has_fresh_last_attempt(self, worker: Worker) -> bool:
+        """Return whether a last attempt has just started on a worker, by the worker's reports: on
+        a busy machine it may take long to start."""
         return any(
-            now_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
+            worker.received_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
             and is_on_last_attempt(self._live, request)
             for request in self._live.on_worker(worker.worker_id).values()
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.state.events import Dispatch, PublishDeadLetter, SendNotice
-from helpers.scheduler_events import Bench, answer, gateway_reported, lost, point
+from helpers.scheduler_events import EPOCH, Bench, answer, gateway_reported, lost, point
 
 
 def redispatched(bench: Bench) -> RequestRecord:
@@ -96,7 +96,10 @@ def test_requests_on_their_last_attempt_start_one_after_another_beside_all_other
     bench.accept()
     bench.submit("fresh")
     assert ids(bench.given(Dispatch)) == ["fresh"]
+    number = bench.only(Dispatch).number
+    found = {name: bench.machine.find(name) for name in ("a", "fresh")}
+    running = {name: each.record.attempt for name, each in found.items() if each is not None}
     bench.accept()
-    assert bench.after(0.4) == []
-    bench.after(0.2)
+    assert bench.after(0.6) == [], "the worker has not reported since"
+    bench.worker("w+", number=2, free=8, total=8, running=running, counted=(EPOCH, number))
     assert ids(bench.given(Dispatch)) == ["b"]
