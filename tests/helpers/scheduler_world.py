@@ -293,7 +293,8 @@ class World(Callers):
     def _take(self, command: Dispatch) -> None:
         worker = self.workers.get(command.worker_id)
         if worker is None or not worker.alive:
-            self.apply(DispatchUnanswered(command.worker_id, command.number))
+            gone = DispatchUnanswered(command.worker_id, command.number, is_disconnected=True)
+            self.apply(gone)
             return
         refused, cause = self._run(worker, command)
         refusals = tuple(DispatchRefusal(request_id=i, cause=cause) for i in refused)

@@ -13,7 +13,12 @@ from headrace.internal.v1.dispatch_pb2 import (
 )
 from headrace_scheduler.machine.attempts import is_on_last_attempt
 from headrace_scheduler.request.live_request import DispatchNumber, Request, Running
-from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
+from headrace_scheduler.state.events import (
+    Dispatch,
+    DispatchAnswered,
+    DispatchUnanswered,
+    StepDown,
+)
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.forming import LaneView, form_batch
@@ -179,15 +184,22 @@ class Dispatcher:
                     self._fleet.mark_full(worker)
                 self._live.requeue(request, _SHORT_CAUSES.get(cause, "refused"))
 
-    def on_unanswered(self, worker_id: str, number: int) -> None:
+    def on_unanswered(self, event: DispatchUnanswered) -> None:
         """Keep the requests of a dispatch that the worker may run until it reports again.
 
-        Why: only then is it known whether they are a failure of the worker's, which counts. If it
-        falls silent, they may be what has ended it, and must not end one worker after another.
+        Why: only then is it known whether it has failed with them. If it falls silent, they may be
+        what has ended it, and must not end one worker after another.
         """
-        batch = list(self._take_in_flight(number))
-        if (worker := self._fleet.get(worker_id)) is not None:
-            self._fleet.mark_unanswered(worker, batch)
+        batch = list(self._take_in_flight(event.number))
+        worker = self._fleet.get(event.worker_id)
+        if event.is_disconnected:
+            for request in batch:
+                self._live.requeue(request, "worker disconnected")
+        if worker is not None and event.is_disconnected:
+            self._fleet.close_dispatch(worker, event.number)
+            self._fleet.mark_full(worker)
+        elif worker is not None:
+            worker.timed_out = batch
 
     def on_report(self, worker_id: str, *, now_s: float) -> None:
         """Apply what a worker's report shows of a dispatch that it has not answered in time.
@@ -199,7 +211,7 @@ class Dispatcher:
         if worker is None or worker.timed_out is None or worker.unanswered is None:
             return
         dispatch, batch = (self._live.epoch, worker.unanswered), worker.timed_out
-        self._fleet.close_timed_out(worker, worker.unanswered)
+        self._fleet.close_dispatch(worker, worker.unanswered)
         for request in self._running_by(dispatch, batch):
             if worker.counted >= dispatch:
                 request.has_started = True

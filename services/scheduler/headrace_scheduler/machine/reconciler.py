@@ -143,7 +143,13 @@ class Reconciler:
             self._live.lose(request, cause, now_s=now_s)
 
     def on_stream_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:
-        """Apply that a gateway's stream from a worker broke; the worker itself may live."""
+        """Apply that a gateway's stream from a worker broke; the worker itself may live.
+
+        Why nothing is dispatched to it before its next report: requests that were lost with a dead
+        worker would fail there a second time.
+        """
+        if (worker := self._fleet.get(worker_id)) is not None:
+            self._fleet.mark_full(worker)
         for point in points:
             request = self._live.get(point.request_id)
             if request is None or not _is_of(point, request, worker_id):

@@ -127,8 +127,8 @@ class Machine:
                 self._on_gateway_report(event, now_s)
             case DispatchAnswered():
                 self._dispatcher.on_answered(event, now_s=now_s)
-            case DispatchUnanswered(worker_id, number):
-                self._dispatcher.on_unanswered(worker_id, number)
+            case DispatchUnanswered():
+                self._dispatcher.on_unanswered(event)
             case Parked(parked):
                 self._orphans.on_parked(parked)
                 self._reconciler.on_parked(parked, now_s=now_s)

@@ -120,7 +120,8 @@ class OutgoingCalls:
             log.warning(
                 "dispatch.unanswered", extra={"worker_id": command.worker_id, "why": str(error)}
             )
-            self._handle(DispatchUnanswered(command.worker_id, command.number))
+            is_disconnected = isinstance(error, NoResponders)
+            self._handle(DispatchUnanswered(command.worker_id, command.number, is_disconnected))
         else:
             self._handle(DispatchAnswered(command.worker_id, command.number, refusals))
 

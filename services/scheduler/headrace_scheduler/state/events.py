@@ -64,10 +64,12 @@ class DispatchAnswered:
 
 @dataclass(frozen=True, slots=True)
 class DispatchUnanswered:
-    """No answer came: whether the worker runs it is not known."""
+    """No answer came: unless `is_disconnected`, whether the worker runs it is not known."""
 
     worker_id: str
     number: int
+    is_disconnected: bool = False
+    """Whether the worker is not connected to the broker, so that nobody has received it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ _ROWS = (
     ("held waiting running", "WorkerReported", "running", "adopted: a newer attempt runs there"),
     ("running", "WorkerReported", "lost", "its worker leaves, or its dispatch has not arrived"),
     ("running", "DispatchAnswered", "waiting", "the worker refused it"),
+    ("running", "DispatchUnanswered", "waiting", "the worker is not connected to the broker"),
     ("waiting", "DispatchAnswered", "ending", "the refusal holds for every worker"),
     ("running", "Parked", "lost", "its worker parked it, or its engine failed"),
     ("running", "Parked", "ending", "its attempts are exhausted"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace_scheduler.request.live_request import Request
@@ -104,18 +104,14 @@ class Fleet:
         if refused:
             self._recount(worker)
 
-    def mark_unanswered(self, worker: Worker, batch: Sequence[Request]) -> None:
-        """Record that no answer came to a dispatch; the next report counts it or does not."""
-        worker.timed_out = batch
-
-    def close_timed_out(self, worker: Worker, number: int) -> None:
-        """Await no answer to a dispatch any more: its worker has reported since."""
+    def close_dispatch(self, worker: Worker, number: int) -> None:
+        """Await no answer to a dispatch any more, and count it no more: a report does, or will."""
         worker.timed_out = None
         worker.forget(number)
         self._recount(worker)
 
     def mark_full(self, worker: Worker) -> None:
-        """Take a worker for full until its next report."""
+        """Dispatch nothing to a worker before its next report: it is full, or may be dead."""
         worker.is_full = True
         self._recount(worker)
 

@@ -173,6 +173,27 @@ def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
     assert redispatched(bench).failures == 0
 
 
+def test_a_dispatch_that_no_process_received_costs_nothing() -> None:
+    bench = Bench()
+    bench.worker()
+    bench.submit("a")
+    dispatch = bench.only(Dispatch)
+    bench.apply(DispatchUnanswered("w", dispatch.number, is_disconnected=True))
+    assert bench.commands == [], "not to a worker that is not connected"
+    bench.worker("w2")
+    again = bench.only(Dispatch)
+    assert (again.worker_id, redispatched(bench).failures) == ("w2", 0)
+
+
+def test_nothing_is_dispatched_to_a_worker_whose_stream_broke_before_it_reports_again() -> None:
+    bench, attempt = running()
+    bench.apply(lost("w", point("a", attempt)))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
+    assert bench.given(Dispatch) == []
+    bench.worker(number=2)
+    assert redispatched(bench).failures == 1
+
+
 def test_a_request_goes_on_where_only_the_answer_to_its_dispatch_was_lost() -> None:
     bench = Bench()
     bench.worker()
