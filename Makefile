@@ -59,9 +59,9 @@ setup: $(VENV)/.installed
 run: setup
 	@$(BIN)/headrace up $(ARGS)
 
-# JOBS=4 runs so many processes: much of the time is waiting. Tests of one file share meshes and models,
-# so they stay in one process; unit tests do not. JOBS=0 runs all in one process, as a debugger needs it,
-# and as CI runs all but the unit tests.
+# Two processes, or JOBS=4 of them: much of the time is waiting. Tests of one file share meshes and
+# models, so they stay in one process; unit tests do not. JOBS=0 runs all in one process, as a debugger
+# needs it.
 PYTEST = $(BIN)/python -m pytest
 test: test-unit test-component test-e2e
 
@@ -69,10 +69,10 @@ test-unit: $(VENV)/.installed-dev
 	@$(PYTEST) -n $(or $(JOBS),2) --dist worksteal tests/unit $(ARGS)
 
 test-component: $(VENV)/.installed-dev
-	@$(PYTEST) -n $(or $(JOBS),0) --dist loadfile tests/component tests/contract $(ARGS)
+	@$(PYTEST) -n $(or $(JOBS),2) --dist loadfile tests/component tests/contract $(ARGS)
 
 test-e2e: $(VENV)/.installed-dev
-	@$(PYTEST) -n $(or $(JOBS),0) --dist loadfile tests/e2e tests/chaos $(ARGS)
+	@$(PYTEST) -n $(or $(JOBS),2) --dist loadfile tests/e2e tests/chaos $(ARGS)
 
 # Never looks at constraints.txt: what fails here fails for users once the ranges of pyproject.toml
 # let them have it. To be looked at before each release.
