@@ -293,8 +293,7 @@ class World(Callers):
     def _take(self, command: Dispatch) -> None:
         worker = self.workers.get(command.worker_id)
         if worker is None or not worker.alive:
-            gone = DispatchUnanswered(command.worker_id, command.number, is_disconnected=True)
-            self.apply(gone)
+            self.apply(DispatchUnanswered(command.worker_id, command.number, is_disconnected=True))
             return
         refused, cause = self._run(worker, command)
         refusals = tuple(DispatchRefusal(request_id=i, cause=cause) for i in refused)

@@ -62,7 +62,7 @@ class Mesh:
             clock,
             requests,
             self.settlements,
-            self.lanes,
+            lanes=self.lanes,
             read_in_background=self.background.read,
         )
         self.takeovers = Takeovers(
@@ -75,7 +75,7 @@ class Mesh:
             clock,
             requests,
             self.settlements,
-            self.takeovers,
+            takeovers=self.takeovers,
             models=models,
         )
         self.heartbeat = Heartbeat(address.gateway_id, bus, self.takeovers.report)

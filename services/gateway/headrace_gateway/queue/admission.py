@@ -54,8 +54,8 @@ class LaneAdmission:
         clock: Clock,
         requests: OpenRequests,
         settlements: Settlements,
-        lanes: LaneView,
         *,
+        lanes: LaneView,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._settings, self._address = settings, address

@@ -55,8 +55,8 @@ class RequestDirectory:
         clock: Clock,
         requests: OpenRequests,
         settlements: Settlements,
-        takeovers: Takeovers,
         *,
+        takeovers: Takeovers,
         models: Callable[[], Iterable[str] | None],
     ) -> None:
         """`models`: those whose leaders may have a request; None while they are not known yet."""
