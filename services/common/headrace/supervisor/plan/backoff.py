@@ -4,7 +4,7 @@ died after    deaths in a row    next start
 0.1 s         1                  in 0.2 s
 0.1 s         2                  in 0.4 s
 0.1 s         7                  in 10 s, the longest
-45 s          1                  in 0.2 s: a run of 30 s counts as steady
+12 s          1                  in 0.2 s: a run of 10 s counts as steady
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 FIRST_S = 0.2
 LONGEST_S = 10.0
-STEADY_S = 30.0
+STEADY_S = 10.0
 """A run of this length ends the row of deaths before it."""
 
 
