@@ -10,8 +10,9 @@ For example, with gateway_silence_s 5, orphan_grace_s 30, and stream a (attempt 
      5.2 s  w parks a: Parked with 12 tokens of output; a can move
      8.0 s  a's client connects to gateway h, whose TakeOverRequested assigns it to h: a is lost,
             held by h since attempt 8; g is notified, in case it was only suspended
-     8.1 s  h reports its resume point, 9 tokens that the client has: a waits at its old place
-            in the lane with 9 tokens, and attempt 9 continues from there
+     8.1 s  h reports its resume point, the 12 tokens that it was given: a waits at its old place
+            in the lane, and attempt 9 continues from there; of the 12, h sends its client those
+            that it lacks
     35.1 s  if no client had come: a is abandoned, and w is not requested again
 
 What gateways report of an attempt before the one since which another holds it, is ignored.

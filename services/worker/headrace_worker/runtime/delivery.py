@@ -84,7 +84,7 @@ class GatewayLink:
         """Sequence by bound number of this stream; None if it was dropped and the gateway's answer
         is awaited."""
         self._numbers: dict[int, int] = {}
-        """Slot by sequence id."""
+        """Number on the wire by sequence id."""
         self._free_numbers: list[int] = []
         self._answered: list[int] = []
         """Slots that are free once `_pending`, which may still name them, is written."""
