@@ -123,8 +123,13 @@ class LaneReader(Protocol):
         """
         ...
 
-    async def is_behind(self) -> bool:
-        """Return whether the lane holds messages that `pull` has not returned yet.
+    @property
+    def arrived(self) -> int:
+        """How many deliveries `pull` has returned."""
+        ...
+
+    async def end(self) -> int:
+        """Return what `arrived` is once all that the lane holds now has been pulled.
 
         Raises:
             BusUnavailable: it is not known.

@@ -128,7 +128,7 @@ class Dispatcher:
         """Return whether a last attempt has just started on a worker, by the worker's reports: on
         a busy machine it may take long to start."""
         return any(
-            worker.received_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
+            worker.reported_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
             and is_on_last_attempt(self._live, request)
             for request in self._live.on_worker(worker.worker_id).values()
         )
@@ -195,10 +195,12 @@ class Dispatcher:
         if event.is_disconnected:
             for request in batch:
                 self._live.requeue(request, "worker disconnected")
-        if worker is not None and event.is_disconnected:
+        if worker is None or worker.unanswered != event.number:
+            return  # It was dropped, and perhaps has reported again, since.
+        self._fleet.mark_full(worker)
+        if event.is_disconnected:
             self._fleet.close_dispatch(worker, event.number)
-            self._fleet.mark_full(worker)
-        elif worker is not None:
+        else:
             worker.timed_out = batch
 
     def on_report(self, worker_id: str, *, now_s: float) -> None:

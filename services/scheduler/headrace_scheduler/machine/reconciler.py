@@ -31,26 +31,28 @@ class Reconciler:
     def __init__(self, live: LiveRequests, fleet: Fleet, routing: Routing) -> None:
         self._live, self._fleet, self._routing = live, fleet, routing
 
-    def on_report(self, report: WorkerReport, *, received_s: float, now_s: float) -> None:
+    def on_report(self, report: WorkerReport, *, received_s: float, now_s: float) -> bool:
+        """Apply a worker's report; return False if it is ignored."""
         known = self._fleet.get(report.worker_id)
         if known is not None and report.number <= known.report_number:
             self._live.observer.ignored("late report")
-            return
+            return False
         if report.since > (known.report_number if known is not None else 0):
             # What it leaves out is not known; a report that leaves out nothing comes in time.
             self._live.observer.ignored("report with a gap")
-            return
+            return False
         changes = None if report.leaving else self._fleet.apply_report(report, now_s=received_s)
         if changes is None:
             self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
-            return
+            return True
         worker = changes.worker
         if worker.counted[0] > self._live.epoch:
             self._live.command(
                 StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
             )
-            return
+            return False
         self._compare(changes, now_s)
+        return True
 
     def _compare(self, changes: RunningChanges, now_s: float) -> None:
         worker = changes.worker

@@ -119,8 +119,8 @@ class Machine:
             case LaneCaughtUp(priority):
                 self._lanes_behind.discard(priority)
             case WorkerReported(report, received_s):
-                self._reconciler.on_report(report, received_s=received_s, now_s=now_s)
-                self._dispatcher.on_report(report.worker_id, now_s=now_s)
+                if self._reconciler.on_report(report, received_s=received_s, now_s=now_s):
+                    self._dispatcher.on_report(report.worker_id, now_s=now_s)
             case PrefixesReported(report):
                 self._routing.apply_report(report)
             case GatewayReported():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
-from headrace.bus import BusError, RequestHandler, subjects
+from headrace.bus import BusError, LaneReader, RequestHandler, subjects
 from headrace.cancellation import recheck_cancelled
 from headrace.internal.v1.reports_pb2 import (
     LocateRequest,
@@ -34,6 +34,7 @@ SETTLE_TIMEOUT_S = 2.0
 CATCH_UP_TIMEOUT_S = 0.5
 """How long a request that is not known may take to be read: less than its caller waits."""
 CATCH_UP_POLL_S = 0.01
+T = TypeVar("T")
 
 
 class EventHandler(Protocol):
@@ -44,30 +45,30 @@ class NotLeading(Exception):
     """This leadership is over; the same request reaches the next leader if it is repeated."""
 
 
-class SharedCheck:
-    """A check that is made once for all that wait for it.
+class SharedCall(Generic[T]):
+    """A function that is called once for all that wait for its result.
 
-    Each caller gets the result of a check that began after its call:
+    Each caller gets the result of a call that began after its own:
 
-        a calls      check 1 begins
-        b, c call    they wait: check 1 may have looked too early for them
-        a returns    check 2 begins, for b and c
+        a calls      call 1 begins
+        b, c call    they wait: call 1 may have looked too early for them
+        a returns    call 2 begins, for b and c
     """
 
-    def __init__(self, check: Callable[[], Awaitable[bool]]) -> None:
-        self._check = check
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self._function = function
         self._one_at_a_time = asyncio.Lock()
         self._begun = self._done = 0
-        self._result = False
+        self._result: list[T] = []
 
-    async def __call__(self) -> bool:
+    async def __call__(self) -> T:
         number = self._begun + 1
         async with self._one_at_a_time:
             if self._done < number:
                 self._begun += 1
-                self._result = await self._check()
+                self._result = [await self._function()]
                 self._done = self._begun
-            return self._result
+            return self._result[0]
 
 
 class RequestHandlers:
@@ -79,10 +80,10 @@ class RequestHandlers:
         machine: Machine,
         handle: EventHandler,
         acknowledgements: Acknowledgements,
-        is_behind: Callable[[], Awaitable[bool]],
+        lane_ends: Callable[[], Awaitable[Sequence[tuple[LaneReader, int]]]],
     ) -> None:
         self._machine, self._handle, self._acknowledgements = machine, handle, acknowledgements
-        self._is_behind = is_behind
+        self._lane_ends = lane_ends
 
     def by_subject(self, model: str) -> dict[str, RequestHandler]:
         return {
@@ -139,7 +140,10 @@ class RequestHandlers:
             return True
         try:
             async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
-                while await self._is_behind() and self._machine.find(request_id) is None:
+                ends = await self._lane_ends()
+                while self._machine.find(request_id) is None and any(
+                    lane.arrived < end for lane, end in ends
+                ):
                     await asyncio.sleep(CATCH_UP_POLL_S)
         except (BusError, TimeoutError):
             recheck_cancelled()

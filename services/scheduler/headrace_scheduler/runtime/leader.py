@@ -17,7 +17,7 @@ from headrace_scheduler.machine.state_machine import Machine
 from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.runtime.calls import OutgoingCalls
-from headrace_scheduler.runtime.handlers import RequestHandlers, SharedCheck
+from headrace_scheduler.runtime.handlers import RequestHandlers, SharedCall
 from headrace_scheduler.runtime.lane_reports import report_lanes
 from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import (
@@ -100,10 +100,8 @@ class Leader:
             for priority in PRIORITIES:
                 self._lanes[priority] = await self._bus.take_over(self._model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
-            has_unread = SharedCheck(self._is_behind)
-            handlers = RequestHandlers(
-                self.machine, self.handle, self._acknowledgements, has_unread
-            )
+            lane_ends = SharedCall(self._lane_ends)
+            handlers = RequestHandlers(self.machine, self.handle, self._acknowledgements, lane_ends)
             for subject, answer in handlers.by_subject(self._model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
             recheck_cancelled()
@@ -206,7 +204,7 @@ class Leader:
             try:
                 # Why not by an empty pull: it may only be late, and requests that were not read
                 # would be taken for unknown.
-                if behind and not (behind := await lane.is_behind()):
+                if behind and not (behind := await lane.end() > lane.arrived):
                     self.handle(LaneCaughtUp(priority))
                 pulled = await lane.pull(
                     max_messages=PULLED_AT_ONCE, timeout_s=CATCH_UP_S if behind else PULL_S
@@ -217,28 +215,36 @@ class Leader:
                 await asyncio.sleep(RETRY_S)
                 continue
             recheck_cancelled()
-            requests = [await self._read(priority, message) for message in pulled]
-            self.handle(*[Submitted(request) for request in requests if request is not None])
+            submitted, unreadable = list[Submitted](), list[tuple[PulledMessage, Unreadable]]()
+            for message in pulled:
+                try:
+                    submitted.append(Submitted(self._read(priority, message)))
+                except Unreadable as error:
+                    unreadable.append((message, error))
+            # Why first: from now on these requests are known to be read.
+            self.handle(*submitted)
+            for message, reason in unreadable:
+                await self._store_unreadable(priority, message, reason)
 
-    async def _is_behind(self) -> bool:
-        """Return whether any lane holds messages that have not been read."""
-        return any(await asyncio.gather(*(lane.is_behind() for lane in self._lanes.values())))
+    async def _lane_ends(self) -> list[tuple[LaneReader, int]]:
+        """Return every lane, and what its `arrived` is once all that it holds now is read."""
+        lanes = list(self._lanes.values())
+        return list(zip(lanes, await asyncio.gather(*(lane.end() for lane in lanes)), strict=True))
 
-    async def _read(self, priority: str, pulled: PulledMessage) -> Request | None:
-        """Return the request of a message; None if it cannot be read: it is a dead letter then."""
-        try:
-            return read_request(
-                pulled,
-                model=self._model,
-                priority=priority,
-                now_s=self._clock.monotonic_s(),
-                unix_s=self._clock.unix_s(),
-            )
-        except Unreadable as error:
-            log.warning(
-                "message.unreadable", extra={"sequence": pulled.sequence, "why": str(error)}
-            )
-            await self._calls.store_dead_letter(PublishDeadLetter(pulled.payload, str(error)))
-            key = f"sequence {pulled.sequence}"
-            self._acknowledgements.add(Acknowledge(key, priority, pulled.acknowledgement))
-            return None
+    def _read(self, priority: str, pulled: PulledMessage) -> Request:
+        return read_request(
+            pulled,
+            model=self._model,
+            priority=priority,
+            now_s=self._clock.monotonic_s(),
+            unix_s=self._clock.unix_s(),
+        )
+
+    async def _store_unreadable(
+        self, priority: str, pulled: PulledMessage, reason: Unreadable
+    ) -> None:
+        """Make a message that no leader can ever run a dead letter."""
+        log.warning("message.unreadable", extra={"sequence": pulled.sequence, "why": str(reason)})
+        await self._calls.store_dead_letter(PublishDeadLetter(pulled.payload, str(reason)))
+        key = f"sequence {pulled.sequence}"
+        self._acknowledgements.add(Acknowledge(key, priority, pulled.acknowledgement))

@@ -54,7 +54,8 @@ class Fleet:
         if worker is None:
             worker = Worker(report.worker_id, report.name)
             self._workers[report.worker_id] = worker
-        worker.received_s, worker.report_number = now_s, report.number
+        worker.received_s = worker.reported_s = now_s
+        worker.report_number = report.number
         worker.draining, worker.is_full = report.draining, False
         worker.apply_report(served)
         if report.since:

@@ -23,6 +23,8 @@ class Worker:
     worker_id: str
     name: str
     received_s: float = float("-inf")
+    """When its last report was received, or later, if none could be received."""
+    reported_s: float = float("-inf")
     """When its last report was received."""
     report_number: int = 0
     total_slots: int = 0

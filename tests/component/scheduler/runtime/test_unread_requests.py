@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from headrace.bus import Bus, LaneReader, NoReply, PulledMessage, subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse
-from headrace_scheduler.runtime.handlers import SharedCheck
+from headrace_scheduler.runtime.handlers import SharedCall
 from helpers.eventually import eventually
-from helpers.running_scheduler import SchedulerProcess, start_scheduler
+from helpers.running_scheduler import SchedulerProcess, scheduler, start_scheduler
 from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, cancel, find
 
 LATE_S = 0.25
@@ -119,7 +120,24 @@ async def test_a_new_leader_calls_nothing_unknown_before_it_has_read_its_lanes(
         await process.stop()
 
 
-async def test_a_shared_check_begins_after_each_call_that_gets_its_result() -> None:
+async def test_an_unknown_request_is_unknown_however_many_others_are_stored_meanwhile(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async def submit_without_end() -> None:
+        for number in itertools.count():
+            await gateway.submit(f"other-{number}")
+            await asyncio.sleep(0.002)
+
+    async with scheduler(nats_url):
+        await gateway.submit("first")
+        await eventually(lambda: "first" in worker.running)
+        others = asyncio.create_task(submit_without_end())
+        answers = [await find(bus, f"unknown-{n}") for n in range(10)]
+        others.cancel()
+    assert [(answer.found, answer.pending) for answer in answers] == [(False, False)] * 10
+
+
+async def test_a_shared_call_begins_after_each_call_that_gets_its_result() -> None:
     begun, calls = 0, 0
 
     async def check() -> bool:
@@ -129,7 +147,7 @@ async def test_a_shared_check_begins_after_each_call_that_gets_its_result() -> N
         await asyncio.sleep(0.01)
         return number == calls
 
-    shared = SharedCheck(check)
+    shared = SharedCall(check)
 
     async def call() -> bool:
         nonlocal calls

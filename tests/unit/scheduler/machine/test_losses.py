@@ -10,7 +10,6 @@ from headrace_scheduler.state.events import (
     BusDown,
     CancelOnWorker,
     Dispatch,
-    DispatchUnanswered,
     NoticeUnanswered,
     PublishDeadLetter,
     SendNotice,
@@ -157,93 +156,6 @@ def test_a_draining_worker_gets_nothing_new_and_keeps_what_it_runs() -> None:
     found = bench.machine.find("a")
     assert found is not None
     assert found.is_running
-
-
-def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
-    bench = Bench()
-    bench.worker()
-    bench.submit("a")
-    dispatch = bench.only(Dispatch)
-    bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
-    assert bench.commands == [], "not before it is known whether the worker lives"
-    bench.worker(number=2)
-    attempt = dispatch.message.requests[0].attempt
-    assert bench.only(SendNotice).fences == (("a", attempt),)
-    bench.apply(answer(bench.only(SendNotice), point("a", 0)))
-    assert redispatched(bench).failures == 0
-
-
-def test_a_dispatch_that_no_process_received_costs_nothing() -> None:
-    bench = Bench()
-    bench.worker()
-    bench.submit("a")
-    dispatch = bench.only(Dispatch)
-    bench.apply(DispatchUnanswered("w", dispatch.number, is_disconnected=True))
-    assert bench.commands == [], "not to a worker that is not connected"
-    bench.worker("w2")
-    again = bench.only(Dispatch)
-    assert (again.worker_id, redispatched(bench).failures) == ("w2", 0)
-
-
-def test_nothing_is_dispatched_to_a_worker_whose_stream_broke_before_it_reports_again() -> None:
-    bench, attempt = running()
-    bench.apply(lost("w", point("a", attempt)))
-    bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
-    assert bench.given(Dispatch) == []
-    bench.worker(number=2)
-    assert redispatched(bench).failures == 1
-
-
-def test_a_request_goes_on_where_only_the_answer_to_its_dispatch_was_lost() -> None:
-    bench = Bench()
-    bench.worker()
-    bench.submit("a")
-    dispatch = bench.only(Dispatch)
-    bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
-    attempt = dispatch.message.requests[0].attempt
-    bench.worker(number=2, running={"a": attempt}, counted=(EPOCH, dispatch.number))
-    bench.submit("b")
-    assert bench.only(Dispatch).message.requests[0].request_id == "b"
-    found = bench.machine.find("a")
-    assert found is not None
-    assert (found.is_running, found.record.attempt) == (True, attempt)
-
-
-def test_a_request_that_ends_every_worker_before_it_answers_is_a_dead_letter() -> None:
-    bench = Bench(SchedulerSettings(max_attempts=3, gateway_silence_s=60.0))
-    bench.submit("a")
-    for number in range(3):
-        bench.worker(f"worker-{number}")
-        dispatch = bench.only(Dispatch)
-        bench.after(2.0)
-        bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
-        bench.after(1.1)  # the worker has been silent for longer than `worker_silence_s`
-        bench.apply(answer(bench.only(SendNotice), point("a", 0)))
-    reason = bench.only(PublishDeadLetter).reason
-    assert reason == "failed on 3 attempts; the last: worker worker-2 fell silent"
-
-
-def test_an_unanswered_dispatch_leaves_no_room_taken() -> None:
-    bench = Bench()
-    bench.worker(free=1, total=1)
-    bench.submit("a")
-    bench.apply(DispatchUnanswered("w", bench.only(Dispatch).number))
-    bench.settle("a", code=1)
-    bench.worker(number=2, free=1, total=1)
-    bench.submit("b")
-    assert redispatched(bench).request_id == "b"
-
-
-def test_an_unanswered_dispatch_leaves_no_room_taken_by_what_was_settled_meanwhile() -> None:
-    bench = Bench()
-    bench.worker(free=1, total=1)
-    bench.submit("a")
-    number = bench.only(Dispatch).number
-    bench.settle("a", code=1)
-    bench.apply(DispatchUnanswered("w", number))
-    bench.worker(number=2, free=1, total=1)
-    bench.submit("b")
-    assert redispatched(bench).request_id == "b"
 
 
 def test_a_dropped_worker_that_returns_counts_from_its_report_on() -> None:

@@ -141,12 +141,16 @@ class JetStreamLane:
             self._arrived = max(self._arrived, number)
         return [PulledMessage(m.data, m.metadata.sequence.stream, m.reply) for m in found]
 
+    @property
+    def arrived(self) -> int:
+        return self._arrived
+
     @rechecking_cancelled
-    async def is_behind(self) -> bool:
+    async def end(self) -> int:
         with unavailable("lane"):
             info = await self._pull.consumer_info()
         delivered = 0 if info.delivered is None else info.delivered.consumer_seq
-        return bool(info.num_pending) or delivered > self._arrived
+        return delivered + (info.num_pending or 0)
 
     async def _check_all_arrived(self) -> None:
         """Raise LaneBroken if the consumer has delivered something that has not arrived.
