@@ -150,6 +150,7 @@ async def test_a_call_runs_on_the_engines_thread_between_two_steps() -> None:
         pump.admit(sequence(1))
         await eventually(lambda: gate.entered == 1)
         called = asyncio.create_task(pump.do(lambda: (gate.entered, threading.get_ident())))
+        await asyncio.sleep(0)  # Else the engine's thread may be in its next step before the call.
         gate.allow(1)
         entered, thread = await called
         assert entered == 1
