@@ -40,11 +40,11 @@ def wants_event_ids(call: Call) -> bool:
         InvalidRequest: the value of the header is neither true nor false.
     """
     value = call.headers.get(RESUME_HEADER.lower(), "false")
-    if (wanted := _BOOLEANS.get(value.strip().lower())) is None:
+    if (is_true := _BOOLEANS.get(value.strip().lower())) is None:
         raise InvalidRequest(
             f"{RESUME_HEADER} is {quoted(value)}; it may be true or false", field=RESUME_HEADER
         )
-    return wanted or bool(call.last_event_id)
+    return is_true or bool(call.last_event_id)
 
 
 def resume_position(request_id: str, after: str, call: Call) -> str:

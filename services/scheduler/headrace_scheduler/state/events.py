@@ -69,7 +69,7 @@ class DispatchUnanswered:
     worker_id: str
     number: int
     is_disconnected: bool = False
-    """Whether the worker is not connected to the broker, so that nobody has received it."""
+    """Whether the worker is not connected to the broker, so that no process has received it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,20 +46,6 @@ class LateBus:
 
 
 @pytest.fixture
-async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
-    actor = await GatewayActor(bus, "gw-1").start()
-    yield actor
-    await actor.die()
-
-
-@pytest.fixture
-async def worker(bus: JetStreamBus) -> AsyncIterator[WorkerActor]:
-    actor = await WorkerActor(bus, "worker-1").start()
-    yield actor
-    await actor.die()
-
-
-@pytest.fixture
 async def leader(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> AsyncIterator[SchedulerProcess]:

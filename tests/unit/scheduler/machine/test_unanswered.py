@@ -17,12 +17,18 @@ def redispatched(bench: Bench) -> RequestRecord:
     return bench.only(Dispatch).message.requests[0]
 
 
-def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
+def unanswered(number: int = 1) -> tuple[Bench, Dispatch]:
+    """A bench whose worker has sent this report, and has not answered the dispatch of `a`."""
     bench = Bench()
-    bench.worker()
+    bench.worker(number=number)
     bench.submit("a")
     dispatch = bench.only(Dispatch)
     bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    return bench, dispatch
+
+
+def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
+    bench, dispatch = unanswered()
     assert bench.commands == [], "not before it is known whether the worker lives"
     bench.worker(number=2)
     attempt = dispatch.message.requests[0].attempt
@@ -84,11 +90,7 @@ def test_a_worker_that_has_not_answered_has_no_room_before_its_next_report() -> 
 
 
 def test_a_report_that_is_ignored_shows_nothing_of_an_unanswered_dispatch() -> None:
-    bench = Bench()
-    bench.worker(number=5)
-    bench.submit("a")
-    dispatch = bench.only(Dispatch)
-    bench.apply(DispatchUnanswered("w", dispatch.number))
+    bench, dispatch = unanswered(number=5)
     bench.worker(number=4)
     bench.worker(number=9, since=7)
     assert bench.commands == []
@@ -98,11 +100,7 @@ def test_a_report_that_is_ignored_shows_nothing_of_an_unanswered_dispatch() -> N
 
 
 def test_a_request_goes_on_where_only_the_answer_to_its_dispatch_was_lost() -> None:
-    bench = Bench()
-    bench.worker()
-    bench.submit("a")
-    dispatch = bench.only(Dispatch)
-    bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    bench, dispatch = unanswered()
     attempt = dispatch.message.requests[0].attempt
     bench.worker(number=2, running={"a": attempt}, counted=(EPOCH, dispatch.number))
     bench.submit("b")
