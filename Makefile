@@ -132,7 +132,7 @@ proto: $(VENV)/.installed-dev
 		| while read -r empty; do rm -f "$$empty" "$${empty}i"; done
 	@$(BIN)/python -m grpc_tools.protoc -I proto --include_imports \
 		--descriptor_set_out=$(OUT)/headrace/supervisor/servers/headrace.binpb \
-		$$(cd proto && find headrace/v1 -name '*.proto' | sort) google/rpc/error_details.proto
+		$$(cd proto && find headrace/v1 headrace/admin -name '*.proto' | sort) google/rpc/error_details.proto
 	@PYTHONPATH=tests $(BIN)/python tests/helpers/client_sampling.py $(OUT)/headrace/client/sampling.py
 
 proto-check: $(VENV)/.installed-dev

@@ -90,7 +90,8 @@ def test_every_package_says_what_it_is_for() -> None:
 def test_tests_lie_where_the_packages_lie_that_they_test() -> None:
     """`tests/unit/gateway/queue` tests `headrace_gateway.queue`, and so on."""
     tops = {"common": "services/common/headrace"} | {
-        name: f"services/{name}/headrace_{name}" for name in ("gateway", "scheduler", "worker")
+        name: f"services/{name}/headrace_{name}"
+        for name in ("gateway", "scheduler", "worker", "control")
     }
     for kind in ("unit", "component"):
         for test in (ROOT / "tests" / kind).rglob("test_*.py"):

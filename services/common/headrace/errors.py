@@ -8,7 +8,13 @@ HeadraceError
 │   ├── Unsupported             UNIMPLEMENTED       UNSUPPORTED
 │   ├── ModelNotFound           NOT_FOUND           MODEL_NOT_FOUND
 │   ├── RequestNotFound         NOT_FOUND           REQUEST_NOT_FOUND
-│   └── RequestExists           ALREADY_EXISTS      REQUEST_EXISTS
+│   ├── RequestExists           ALREADY_EXISTS      REQUEST_EXISTS
+│   ├── InvalidApiKey           UNAUTHENTICATED     INVALID_API_KEY
+│   │   └── TooManyFailedAttempts RESOURCE_EXHAUSTED TOO_MANY_FAILED_ATTEMPTS
+│   ├── PermissionDenied        PERMISSION_DENIED   PERMISSION_DENIED
+│   ├── ResourceNotFound        NOT_FOUND           RESOURCE_NOT_FOUND
+│   ├── ResourceExists          ALREADY_EXISTS      RESOURCE_EXISTS
+│   └── FailedPrecondition      FAILED_PRECONDITION FAILED_PRECONDITION
 ├── CapacityError           nothing was queued; retry after `retry_after_s`
 │   ├── LaneFull                RESOURCE_EXHAUSTED  LANE_FULL
 │   ├── PatienceExhausted       RESOURCE_EXHAUSTED  PATIENCE_EXHAUSTED
@@ -41,10 +47,13 @@ class Code(Enum):
     DEADLINE_EXCEEDED = (4, 504)
     NOT_FOUND = (5, 404)
     ALREADY_EXISTS = (6, 409)
+    PERMISSION_DENIED = (7, 403)
     RESOURCE_EXHAUSTED = (8, 429)
+    FAILED_PRECONDITION = (9, 400)
     UNIMPLEMENTED = (12, 501)
     INTERNAL = (13, 500)
     UNAVAILABLE = (14, 503)
+    UNAUTHENTICATED = (16, 401)
 
     def __init__(self, number: int, http_status: int) -> None:
         self.number = number
@@ -105,6 +114,32 @@ class RequestNotFound(RequestError, code=Code.NOT_FOUND, reason="REQUEST_NOT_FOU
 
 class RequestExists(RequestError, code=Code.ALREADY_EXISTS, reason="REQUEST_EXISTS"):
     """Another request has this id."""
+
+
+class InvalidApiKey(RequestError, code=Code.UNAUTHENTICATED, reason="INVALID_API_KEY"):
+    """The call has no key or session, or one that is not valid; the message does not say why."""
+
+
+class TooManyFailedAttempts(
+    InvalidApiKey, code=Code.RESOURCE_EXHAUSTED, reason="TOO_MANY_FAILED_ATTEMPTS"
+):
+    """Too many calls without a valid key came from this address lately."""
+
+
+class PermissionDenied(RequestError, code=Code.PERMISSION_DENIED, reason="PERMISSION_DENIED"):
+    """The caller is known and may not do this: a scope is missing, or the network is not listed."""
+
+
+class ResourceNotFound(RequestError, code=Code.NOT_FOUND, reason="RESOURCE_NOT_FOUND"):
+    """No such tenant, key, person and so on exists that the caller may see."""
+
+
+class ResourceExists(RequestError, code=Code.ALREADY_EXISTS, reason="RESOURCE_EXISTS"):
+    """Another resource has this id."""
+
+
+class FailedPrecondition(RequestError, code=Code.FAILED_PRECONDITION, reason="FAILED_PRECONDITION"):
+    """Something else has to be done first; the message says what."""
 
 
 class CapacityError(HeadraceError, code=Code.UNAVAILABLE):

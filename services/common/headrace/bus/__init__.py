@@ -1,4 +1,5 @@
-"""The message bus as the services use it: messages, durable lanes, model cards, leases, results.
+"""The message bus as the services use it: messages, durable lanes, model cards, leases, results,
+tables.
 
 Only `headrace.bus.jetstream` knows that it is NATS. Payloads are serialized protobuf messages of
 headrace.internal.v1; `headrace.bus.subjects` says which message travels where.
@@ -241,6 +242,42 @@ class Results(Protocol):
     async def get_result(self, request_id: str) -> bytes | None: ...
 
 
+class Tables(Protocol):
+    """Small tables that one process writes and many watch: keys, tenants, sessions.
+
+    Row keys are text of A-Z a-z 0-9 . _ - =. Deleting a row is remembered by the broker.
+    """
+
+    async def put_row(self, table: str, key: str, row: bytes) -> None:
+        """Store a row.
+
+        Raises:
+            BusUnavailable: it is not known to be stored; repeat.
+        """
+        ...
+
+    async def delete_row(self, table: str, key: str) -> None:
+        """Delete a row, which need not exist. Raises as `put_row`."""
+        ...
+
+    async def rows(self, table: str) -> dict[str, bytes]:
+        """Return the whole table as it is now. Raises as `put_row`."""
+        ...
+
+    async def watch_table(
+        self,
+        table: str,
+        on_table: Callable[[dict[str, bytes]], None],
+        on_row: Callable[[str, bytes | None], None],
+    ) -> Subscription:
+        """Call `on_table` with the whole table, then `on_row` for every change; None: deleted.
+
+        The table is read whole again, and `on_table` called again, after every reconnect, also to
+        a broker that has lost its store. Changes come within milliseconds.
+        """
+        ...
+
+
 class StoreProbe(Protocol):
     async def probe_store(self, *, timeout_s: float) -> None:
         """Store a message in place of the last one.
@@ -252,7 +289,7 @@ class StoreProbe(Protocol):
         ...
 
 
-class Bus(Messages, Lanes, Cards, Leases, Results, StoreProbe, Protocol):
+class Bus(Messages, Lanes, Cards, Leases, Results, Tables, StoreProbe, Protocol):
     """All of it. Services take the parts that they use."""
 
     async def close(self) -> None: ...

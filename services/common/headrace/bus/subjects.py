@@ -25,6 +25,14 @@ BROKER_REPORTS = "headrace.reports.broker"
 STORE_PROBES = "headrace.trials"
 """Empty messages, each stored in place of the last: whether the broker can store at all."""
 
+ACCESS_REPORTS = "headrace.control.access"
+"""AccessReport -> AccessReportResponse, from every gateway to the active control process."""
+
+TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "sessions"
+"""KeyRow by key id, TenantRow by tenant, SessionRow by the cookie's digest; written by control."""
+TABLE_STAMP = "_published"
+"""Row of each of these tables: TableStamp."""
+
 PRIORITIES = ("interactive", "standard", "bulk")
 """Lower-case names of headrace.v1.Priority, most urgent first."""
 

@@ -23,30 +23,35 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/embeddings.proto\x12\x0bheadrace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/common.proto\"\xcc\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.EmbedInput\x12\x17\n\ndimensions\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bprompt_name\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0ftruncate_tokens\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.headrace.v1.Priority\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08patience\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_dimensionsB\x0e\n\x0c_prompt_nameB\x12\n\x10_truncate_tokens\"-\n\nEmbedInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"{\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x07vectors\x18\x03 \x03(\x0b\x32\x13.headrace.v1.Vector\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x92\x02\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\x12\x12\n\x05top_n\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0ftruncate_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.headrace.v1.Priority\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08patience\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06_top_nB\x12\n\x10_truncate_tokens\"~\n\x0eRerankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x08rankings\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Ranking\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\"+\n\x07Ranking\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\trelevance\x18\x02 \x01(\x02\x32\x95\x01\n\x10\x45mbeddingService\x12>\n\x05\x45mbed\x12\x19.headrace.v1.EmbedRequest\x1a\x1a.headrace.v1.EmbedResponse\x12\x41\n\x06Rerank\x12\x1a.headrace.v1.RerankRequest\x1a\x1b.headrace.v1.RerankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/embeddings.proto\x12\x0bheadrace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\"\xcc\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.EmbedInput\x12\x17\n\ndimensions\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bprompt_name\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0ftruncate_tokens\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.headrace.v1.Priority\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08patience\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_dimensionsB\x0e\n\x0c_prompt_nameB\x12\n\x10_truncate_tokens\"-\n\nEmbedInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"{\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x07vectors\x18\x03 \x03(\x0b\x32\x13.headrace.v1.Vector\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x92\x02\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\x12\x12\n\x05top_n\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0ftruncate_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.headrace.v1.Priority\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08patience\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06_top_nB\x12\n\x10_truncate_tokens\"~\n\x0eRerankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x08rankings\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Ranking\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\"+\n\x07Ranking\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\trelevance\x18\x02 \x01(\x02\x32\xaf\x01\n\x10\x45mbeddingService\x12K\n\x05\x45mbed\x12\x19.headrace.v1.EmbedRequest\x1a\x1a.headrace.v1.EmbedResponse\"\x0b\xba\xe1\x18\x07\n\x05\x65mbed\x12N\n\x06Rerank\x12\x1a.headrace.v1.RerankRequest\x1a\x1b.headrace.v1.RerankResponse\"\x0b\xba\xe1\x18\x07\n\x05\x65mbedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.embeddings_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EMBEDREQUEST']._serialized_start=104
-  _globals['_EMBEDREQUEST']._serialized_end=436
-  _globals['_EMBEDINPUT']._serialized_start=438
-  _globals['_EMBEDINPUT']._serialized_end=483
-  _globals['_EMBEDRESPONSE']._serialized_start=485
-  _globals['_EMBEDRESPONSE']._serialized_end=608
-  _globals['_VECTOR']._serialized_start=610
-  _globals['_VECTOR']._serialized_end=634
-  _globals['_RERANKREQUEST']._serialized_start=637
-  _globals['_RERANKREQUEST']._serialized_end=911
-  _globals['_RERANKRESPONSE']._serialized_start=913
-  _globals['_RERANKRESPONSE']._serialized_end=1039
-  _globals['_RANKING']._serialized_start=1041
-  _globals['_RANKING']._serialized_end=1084
-  _globals['_EMBEDDINGSERVICE']._serialized_start=1087
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1236
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._loaded_options = None
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._serialized_options = b'\272\341\030\007\n\005embed'
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['Rerank']._loaded_options = None
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['Rerank']._serialized_options = b'\272\341\030\007\n\005embed'
+  _globals['_EMBEDREQUEST']._serialized_start=130
+  _globals['_EMBEDREQUEST']._serialized_end=462
+  _globals['_EMBEDINPUT']._serialized_start=464
+  _globals['_EMBEDINPUT']._serialized_end=509
+  _globals['_EMBEDRESPONSE']._serialized_start=511
+  _globals['_EMBEDRESPONSE']._serialized_end=634
+  _globals['_VECTOR']._serialized_start=636
+  _globals['_VECTOR']._serialized_end=660
+  _globals['_RERANKREQUEST']._serialized_start=663
+  _globals['_RERANKREQUEST']._serialized_end=937
+  _globals['_RERANKRESPONSE']._serialized_start=939
+  _globals['_RERANKRESPONSE']._serialized_end=1065
+  _globals['_RANKING']._serialized_start=1067
+  _globals['_RANKING']._serialized_end=1110
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1113
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1288
 # @@protoc_insertion_point(module_scope)

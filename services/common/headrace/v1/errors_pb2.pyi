@@ -77,6 +77,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE with RetryInfo: the gateway that has the request cannot be reached, or is not known
     yet; the request runs on, and can be read later.
     """
+    ERROR_REASON_INVALID_API_KEY: _ErrorReason.ValueType  # 23
+    """UNAUTHENTICATED: the call has no key or session, or one that is not valid."""
+    ERROR_REASON_TOO_MANY_FAILED_ATTEMPTS: _ErrorReason.ValueType  # 24
+    """RESOURCE_EXHAUSTED with RetryInfo: too many calls without a valid key came from this address."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 25
+    """PERMISSION_DENIED: the key or session is valid and may not do this."""
+    ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """NOT_FOUND: no such resource of administration exists that the caller may see."""
+    ERROR_REASON_RESOURCE_EXISTS: _ErrorReason.ValueType  # 27
+    """ALREADY_EXISTS: another resource has this id."""
+    ERROR_REASON_FAILED_PRECONDITION: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION: something else has to be done first; the message says what."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was rejected or failed. Each has one gRPC code."""
@@ -134,4 +146,16 @@ ERROR_REASON_GATEWAY_UNREACHABLE: ErrorReason.ValueType  # 22
 """UNAVAILABLE with RetryInfo: the gateway that has the request cannot be reached, or is not known
 yet; the request runs on, and can be read later.
 """
+ERROR_REASON_INVALID_API_KEY: ErrorReason.ValueType  # 23
+"""UNAUTHENTICATED: the call has no key or session, or one that is not valid."""
+ERROR_REASON_TOO_MANY_FAILED_ATTEMPTS: ErrorReason.ValueType  # 24
+"""RESOURCE_EXHAUSTED with RetryInfo: too many calls without a valid key came from this address."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 25
+"""PERMISSION_DENIED: the key or session is valid and may not do this."""
+ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 26
+"""NOT_FOUND: no such resource of administration exists that the caller may see."""
+ERROR_REASON_RESOURCE_EXISTS: ErrorReason.ValueType  # 27
+"""ALREADY_EXISTS: another resource has this id."""
+ERROR_REASON_FAILED_PRECONDITION: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION: something else has to be done first; the message says what."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

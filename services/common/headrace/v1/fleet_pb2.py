@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/fleet.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/common.proto\"\x85\x01\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\x13\n\x0btotal_slots\x18\x04 \x01(\r\x12\x12\n\nfree_slots\x18\x05 \x01(\r\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07running\x18\x07 \x01(\r\"\xfc\x01\n\x04Lane\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x08priority\x18\x02 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07waiting\x18\x03 \x01(\r\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x13\n\x0bmax_waiting\x18\x05 \x01(\r\x12.\n\x0boldest_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65stimated_wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tscheduler\x18\x08 \x01(\t\x12\x0f\n\x07lane_id\x18\x14 \x01(\t\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Worker\"\x12\n\x10ListLanesRequest\"5\n\x11ListLanesResponse\x12 \n\x05lanes\x18\x01 \x03(\x0b\x32\x11.headrace.v1.Lane2\xd4\x01\n\x0c\x46leetService\x12\x65\n\x0bListWorkers\x12\x1f.headrace.v1.ListWorkersRequest\x1a .headrace.v1.ListWorkersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v2/workers\x12]\n\tListLanes\x12\x1d.headrace.v1.ListLanesRequest\x1a\x1e.headrace.v1.ListLanesResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v2/lanesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/fleet.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\"\x85\x01\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\x13\n\x0btotal_slots\x18\x04 \x01(\r\x12\x12\n\nfree_slots\x18\x05 \x01(\r\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x0f\n\x07running\x18\x07 \x01(\r\"\xfc\x01\n\x04Lane\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x08priority\x18\x02 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07waiting\x18\x03 \x01(\r\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x13\n\x0bmax_waiting\x18\x05 \x01(\r\x12.\n\x0boldest_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65stimated_wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tscheduler\x18\x08 \x01(\t\x12\x0f\n\x07lane_id\x18\x14 \x01(\t\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Worker\"\x12\n\x10ListLanesRequest\"5\n\x11ListLanesResponse\x12 \n\x05lanes\x18\x01 \x03(\x0b\x32\x11.headrace.v1.Lane2\xf2\x01\n\x0c\x46leetService\x12t\n\x0bListWorkers\x12\x1f.headrace.v1.ListWorkersRequest\x1a .headrace.v1.ListWorkersResponse\"\"\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v2/workers\x12l\n\tListLanes\x12\x1d.headrace.v1.ListLanesRequest\x1a\x1e.headrace.v1.ListLanesResponse\" \xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v2/lanesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +36,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.fleet_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FLEETSERVICE'].methods_by_name['ListWorkers']._loaded_options = None
-  _globals['_FLEETSERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\202\323\344\223\002\r\022\013/v2/workers'
+  _globals['_FLEETSERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\272\341\030\013\n\007admin:*\020\001\202\323\344\223\002\r\022\013/v2/workers'
   _globals['_FLEETSERVICE'].methods_by_name['ListLanes']._loaded_options = None
-  _globals['_FLEETSERVICE'].methods_by_name['ListLanes']._serialized_options = b'\202\323\344\223\002\013\022\t/v2/lanes'
-  _globals['_WORKER']._serialized_start=129
-  _globals['_WORKER']._serialized_end=262
-  _globals['_LANE']._serialized_start=265
-  _globals['_LANE']._serialized_end=517
-  _globals['_LISTWORKERSREQUEST']._serialized_start=519
-  _globals['_LISTWORKERSREQUEST']._serialized_end=539
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=541
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=600
-  _globals['_LISTLANESREQUEST']._serialized_start=602
-  _globals['_LISTLANESREQUEST']._serialized_end=620
-  _globals['_LISTLANESRESPONSE']._serialized_start=622
-  _globals['_LISTLANESRESPONSE']._serialized_end=675
-  _globals['_FLEETSERVICE']._serialized_start=678
-  _globals['_FLEETSERVICE']._serialized_end=890
+  _globals['_FLEETSERVICE'].methods_by_name['ListLanes']._serialized_options = b'\272\341\030\013\n\007admin:*\020\001\202\323\344\223\002\013\022\t/v2/lanes'
+  _globals['_WORKER']._serialized_start=155
+  _globals['_WORKER']._serialized_end=288
+  _globals['_LANE']._serialized_start=291
+  _globals['_LANE']._serialized_end=543
+  _globals['_LISTWORKERSREQUEST']._serialized_start=545
+  _globals['_LISTWORKERSREQUEST']._serialized_end=565
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=567
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=626
+  _globals['_LISTLANESREQUEST']._serialized_start=628
+  _globals['_LISTLANESREQUEST']._serialized_end=646
+  _globals['_LISTLANESRESPONSE']._serialized_start=648
+  _globals['_LISTLANESRESPONSE']._serialized_end=701
+  _globals['_FLEETSERVICE']._serialized_start=704
+  _globals['_FLEETSERVICE']._serialized_end=946
 # @@protoc_insertion_point(module_scope)

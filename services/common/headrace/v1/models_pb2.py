@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 from headrace.v1 import generation_pb2 as headrace_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\x1a\x1cheadrace/v1/generation.proto\"\xbc\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x16\n\x0eweights_digest\x18\x05 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x06 \x01(\x08\x12\x17\n\x0fvocabulary_size\x18\x07 \x01(\r\x12\x15\n\reos_token_ids\x18\x08 \x03(\r\x12\x0c\n\x04\x63hat\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x0b \x01(\r\x12\x13\n\x0bmax_choices\x18\x0c \x01(\r\x12&\n\x08\x61\x64\x61pters\x18\r \x03(\x0b\x32\x14.headrace.v1.Adapter\x12$\n\x04task\x18\x0e \x01(\x0e\x32\x16.headrace.v1.ModelTask\x12\x12\n\ndimensions\x18\x0f \x01(\r\x12\x0f\n\x07lane_id\x18\x1e \x01(\t\x12\x0f\n\x07\x61liases\x18\x1f \x03(\t\x12\x15\n\rtaken_aliases\x18  \x03(\t\x12\r\n\x05ready\x18! \x01(\x08\"I\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"Z\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12*\n\x08messages\x18\x03 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\"5\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0e\n\x06tokens\x18\x02 \x03(\t2\x97\x02\n\x0cModelService\x12\x61\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v2/models\x12[\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x12.headrace.v1.Model\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v2/models/{model=**}\x12G\n\x08Tokenize\x12\x1c.headrace.v1.TokenizeRequest\x1a\x1d.headrace.v1.TokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\x1a\x1cheadrace/v1/generation.proto\"\xbc\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x16\n\x0eweights_digest\x18\x05 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x06 \x01(\x08\x12\x17\n\x0fvocabulary_size\x18\x07 \x01(\r\x12\x15\n\reos_token_ids\x18\x08 \x03(\r\x12\x0c\n\x04\x63hat\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x0b \x01(\r\x12\x13\n\x0bmax_choices\x18\x0c \x01(\r\x12&\n\x08\x61\x64\x61pters\x18\r \x03(\x0b\x32\x14.headrace.v1.Adapter\x12$\n\x04task\x18\x0e \x01(\x0e\x32\x16.headrace.v1.ModelTask\x12\x12\n\ndimensions\x18\x0f \x01(\r\x12\x0f\n\x07lane_id\x18\x1e \x01(\t\x12\x0f\n\x07\x61liases\x18\x1f \x03(\t\x12\x15\n\rtaken_aliases\x18  \x03(\t\x12\r\n\x05ready\x18! \x01(\x08\"I\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"Z\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12*\n\x08messages\x18\x03 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\"5\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0e\n\x06tokens\x18\x02 \x03(\t2\xcc\x02\n\x0cModelService\x12r\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\"#\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02\x0c\x12\n/v2/models\x12l\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x12.headrace.v1.Model\".\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02\x17\x12\x15/v2/models/{model=**}\x12Z\n\x08Tokenize\x12\x1c.headrace.v1.TokenizeRequest\x1a\x1d.headrace.v1.TokenizeResponse\"\x11\xba\xe1\x18\r\n\x0bmodels:readb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,23 +37,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.models_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v2/models'
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002\014\022\n/v2/models'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\025/v2/models/{model=**}'
-  _globals['_MODEL']._serialized_start=161
-  _globals['_MODEL']._serialized_end=605
-  _globals['_ADAPTER']._serialized_start=607
-  _globals['_ADAPTER']._serialized_end=680
-  _globals['_LISTMODELSREQUEST']._serialized_start=682
-  _globals['_LISTMODELSREQUEST']._serialized_end=701
-  _globals['_LISTMODELSRESPONSE']._serialized_start=703
-  _globals['_LISTMODELSRESPONSE']._serialized_end=759
-  _globals['_GETMODELREQUEST']._serialized_start=761
-  _globals['_GETMODELREQUEST']._serialized_end=793
-  _globals['_TOKENIZEREQUEST']._serialized_start=795
-  _globals['_TOKENIZEREQUEST']._serialized_end=885
-  _globals['_TOKENIZERESPONSE']._serialized_start=887
-  _globals['_TOKENIZERESPONSE']._serialized_end=940
-  _globals['_MODELSERVICE']._serialized_start=943
-  _globals['_MODELSERVICE']._serialized_end=1222
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002\027\022\025/v2/models/{model=**}'
+  _globals['_MODELSERVICE'].methods_by_name['Tokenize']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['Tokenize']._serialized_options = b'\272\341\030\r\n\013models:read'
+  _globals['_MODEL']._serialized_start=187
+  _globals['_MODEL']._serialized_end=631
+  _globals['_ADAPTER']._serialized_start=633
+  _globals['_ADAPTER']._serialized_end=706
+  _globals['_LISTMODELSREQUEST']._serialized_start=708
+  _globals['_LISTMODELSREQUEST']._serialized_end=727
+  _globals['_LISTMODELSRESPONSE']._serialized_start=729
+  _globals['_LISTMODELSRESPONSE']._serialized_end=785
+  _globals['_GETMODELREQUEST']._serialized_start=787
+  _globals['_GETMODELREQUEST']._serialized_end=819
+  _globals['_TOKENIZEREQUEST']._serialized_start=821
+  _globals['_TOKENIZEREQUEST']._serialized_end=911
+  _globals['_TOKENIZERESPONSE']._serialized_start=913
+  _globals['_TOKENIZERESPONSE']._serialized_end=966
+  _globals['_MODELSERVICE']._serialized_start=969
+  _globals['_MODELSERVICE']._serialized_end=1301
 # @@protoc_insertion_point(module_scope)

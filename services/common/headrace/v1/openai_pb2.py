@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import models_pb2 as headrace_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/openai.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18headrace/v1/models.proto2\xf2\x07\n\rOpenAIService\x12`\n\x0f\x43hatCompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/chat/completions:\x01*0\x01\x12W\n\x0b\x43ompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/completions:\x01*0\x01\x12U\n\nEmbeddings\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*0\x01\x12[\n\x06Rerank\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\"\n/v1/rerank:\x01*Z\x0c\"\x07/rerank:\x01*0\x01\x12O\n\x08RerankV2\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v2/rerank:\x01*0\x01\x12X\n\x05Score\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"!\x82\xd3\xe4\x93\x02\x1b\"\t/v1/score:\x01*Z\x0b\"\x06/score:\x01*0\x01\x12H\n\x05\x45mbed\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x11\x82\xd3\xe4\x93\x02\x0b\"\x06/embed:\x01*0\x01\x12\x61\n\x08Tokenize\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\'\x82\xd3\xe4\x93\x02!\"\t/tokenize:\x01*Z\x11\"\x0c/v1/tokenize:\x01*0\x01\x12g\n\nDetokenize\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%\"\x0b/detokenize:\x01*Z\x13\"\x0e/v1/detokenize:\x01*0\x01\x12P\n\nListModels\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models0\x01\x12_\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/openai.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/models.proto2\x89\t\n\rOpenAIService\x12n\n\x0f\x43hatCompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"-\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\x19\"\x14/v1/chat/completions:\x01*0\x01\x12\x65\n\x0b\x43ompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"(\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/completions:\x01*0\x01\x12`\n\nEmbeddings\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"$\xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*0\x01\x12\x66\n\x06Rerank\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\".\xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02\x1d\"\n/v1/rerank:\x01*Z\x0c\"\x07/rerank:\x01*0\x01\x12Z\n\x08RerankV2\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\" \xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02\x0f\"\n/v2/rerank:\x01*0\x01\x12\x63\n\x05Score\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\",\xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02\x1b\"\t/v1/score:\x01*Z\x0b\"\x06/score:\x01*0\x01\x12S\n\x05\x45mbed\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1c\xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02\x0b\"\x06/embed:\x01*0\x01\x12r\n\x08Tokenize\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"8\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02!\"\t/tokenize:\x01*Z\x11\"\x0c/v1/tokenize:\x01*0\x01\x12x\n\nDetokenize\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"<\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02%\"\x0b/detokenize:\x01*Z\x13\"\x0e/v1/detokenize:\x01*0\x01\x12\x61\n\nListModels\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"#\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models0\x01\x12p\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x14.google.api.HttpBody\".\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +37,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.openai_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['ChatCompletions']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['ChatCompletions']._serialized_options = b'\202\323\344\223\002\031\"\024/v1/chat/completions:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['ChatCompletions']._serialized_options = b'\272\341\030\n\n\010generate\202\323\344\223\002\031\"\024/v1/chat/completions:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Completions']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Completions']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/completions:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Completions']._serialized_options = b'\272\341\030\n\n\010generate\202\323\344\223\002\024\"\017/v1/completions:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Embeddings']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Embeddings']._serialized_options = b'\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Embeddings']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Rerank']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002\035\"\n/v1/rerank:\001*Z\014\"\007/rerank:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Rerank']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002\035\"\n/v1/rerank:\001*Z\014\"\007/rerank:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['RerankV2']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['RerankV2']._serialized_options = b'\202\323\344\223\002\017\"\n/v2/rerank:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['RerankV2']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002\017\"\n/v2/rerank:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Score']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Score']._serialized_options = b'\202\323\344\223\002\033\"\t/v1/score:\001*Z\013\"\006/score:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Score']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002\033\"\t/v1/score:\001*Z\013\"\006/score:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Embed']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Embed']._serialized_options = b'\202\323\344\223\002\013\"\006/embed:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Embed']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002\013\"\006/embed:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Tokenize']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Tokenize']._serialized_options = b'\202\323\344\223\002!\"\t/tokenize:\001*Z\021\"\014/v1/tokenize:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Tokenize']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002!\"\t/tokenize:\001*Z\021\"\014/v1/tokenize:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Detokenize']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Detokenize']._serialized_options = b'\202\323\344\223\002%\"\013/detokenize:\001*Z\023\"\016/v1/detokenize:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Detokenize']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002%\"\013/detokenize:\001*Z\023\"\016/v1/detokenize:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
+  _globals['_OPENAISERVICE'].methods_by_name['ListModels']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002\014\022\n/v1/models'
   _globals['_OPENAISERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/models/{model=**}'
-  _globals['_OPENAISERVICE']._serialized_start=154
-  _globals['_OPENAISERVICE']._serialized_end=1164
+  _globals['_OPENAISERVICE'].methods_by_name['GetModel']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002\027\022\025/v1/models/{model=**}'
+  _globals['_OPENAISERVICE']._serialized_start=180
+  _globals['_OPENAISERVICE']._serialized_end=1341
 # @@protoc_insertion_point(module_scope)

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/probes.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto2\xce\x02\n\x0cProbeService\x12X\n\tGetHealth\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x07/healthZ\x0c\x12\n/v1/health\x12\x43\n\x04Ping\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\r\x82\xd3\xe4\x93\x02\x07\x12\x05/ping\x12L\n\nGetVersion\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/version\x12Q\n\nGetOpenApi\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/openapi.jsonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/probes.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18headrace/v1/access.proto2\xfe\x02\n\x0cProbeService\x12\x64\n\tGetHealth\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\")\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x17\x12\x07/healthZ\x0c\x12\n/v1/health\x12O\n\x04Ping\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x19\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x07\x12\x05/ping\x12X\n\nGetVersion\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x1c\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\n\x12\x08/version\x12]\n\nGetOpenApi\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"!\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x0f\x12\r/openapi.jsonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +36,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.probes_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROBESERVICE'].methods_by_name['GetHealth']._loaded_options = None
-  _globals['_PROBESERVICE'].methods_by_name['GetHealth']._serialized_options = b'\202\323\344\223\002\027\022\007/healthZ\014\022\n/v1/health'
+  _globals['_PROBESERVICE'].methods_by_name['GetHealth']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002\027\022\007/healthZ\014\022\n/v1/health'
   _globals['_PROBESERVICE'].methods_by_name['Ping']._loaded_options = None
-  _globals['_PROBESERVICE'].methods_by_name['Ping']._serialized_options = b'\202\323\344\223\002\007\022\005/ping'
+  _globals['_PROBESERVICE'].methods_by_name['Ping']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002\007\022\005/ping'
   _globals['_PROBESERVICE'].methods_by_name['GetVersion']._loaded_options = None
-  _globals['_PROBESERVICE'].methods_by_name['GetVersion']._serialized_options = b'\202\323\344\223\002\n\022\010/version'
+  _globals['_PROBESERVICE'].methods_by_name['GetVersion']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002\n\022\010/version'
   _globals['_PROBESERVICE'].methods_by_name['GetOpenApi']._loaded_options = None
-  _globals['_PROBESERVICE'].methods_by_name['GetOpenApi']._serialized_options = b'\202\323\344\223\002\017\022\r/openapi.json'
-  _globals['_PROBESERVICE']._serialized_start=128
-  _globals['_PROBESERVICE']._serialized_end=462
+  _globals['_PROBESERVICE'].methods_by_name['GetOpenApi']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002\017\022\r/openapi.json'
+  _globals['_PROBESERVICE']._serialized_start=154
+  _globals['_PROBESERVICE']._serialized_end=536
 # @@protoc_insertion_point(module_scope)

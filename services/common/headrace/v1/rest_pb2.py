@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/rest.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"E\n\x10RestModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"6\n\x11RestAttachRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t2\xb7\x05\n\x0bRestService\x12{\n\x0eStreamGenerate\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\"2\x82\xd3\xe4\x93\x02,\"$/v2/models/{model=**}:streamGenerate:\x04\x62ody0\x01\x12o\n\x08Generate\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\",\x82\xd3\xe4\x93\x02&\"\x1e/v2/models/{model=**}:generate:\x04\x62ody0\x01\x12q\n\rAttachRequest\x12\x1e.headrace.v1.RestAttachRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x12 /v2/requests/{request_id}:stream0\x01\x12i\n\x05\x45mbed\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#\"\x1b/v2/models/{model=**}:embed:\x04\x62ody0\x01\x12k\n\x06Rerank\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\"\x1c/v2/models/{model=**}:rerank:\x04\x62ody0\x01\x12o\n\x08Tokenize\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\",\x82\xd3\xe4\x93\x02&\"\x1e/v2/models/{model=**}:tokenize:\x04\x62ody0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/rest.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x18headrace/v1/access.proto\"E\n\x10RestModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"6\n\x11RestAttachRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t2\x8a\x06\n\x0bRestService\x12\x89\x01\n\x0eStreamGenerate\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\"@\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02,\"$/v2/models/{model=**}:streamGenerate:\x04\x62ody0\x01\x12}\n\x08Generate\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\":\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02&\"\x1e/v2/models/{model=**}:generate:\x04\x62ody0\x01\x12\x7f\n\rAttachRequest\x12\x1e.headrace.v1.RestAttachRequest\x1a\x14.google.api.HttpBody\"6\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\"\x12 /v2/requests/{request_id}:stream0\x01\x12t\n\x05\x45mbed\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\"4\xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02#\"\x1b/v2/models/{model=**}:embed:\x04\x62ody0\x01\x12v\n\x06Rerank\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\"5\xba\xe1\x18\x07\n\x05\x65mbed\x82\xd3\xe4\x93\x02$\"\x1c/v2/models/{model=**}:rerank:\x04\x62ody0\x01\x12\x80\x01\n\x08Tokenize\x12\x1d.headrace.v1.RestModelRequest\x1a\x14.google.api.HttpBody\"=\xba\xe1\x18\r\n\x0bmodels:read\x82\xd3\xe4\x93\x02&\"\x1e/v2/models/{model=**}:tokenize:\x04\x62ody0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +35,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.rest_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESTSERVICE'].methods_by_name['StreamGenerate']._loaded_options = None
-  _globals['_RESTSERVICE'].methods_by_name['StreamGenerate']._serialized_options = b'\202\323\344\223\002,\"$/v2/models/{model=**}:streamGenerate:\004body'
+  _globals['_RESTSERVICE'].methods_by_name['StreamGenerate']._serialized_options = b'\272\341\030\n\n\010generate\202\323\344\223\002,\"$/v2/models/{model=**}:streamGenerate:\004body'
   _globals['_RESTSERVICE'].methods_by_name['Generate']._loaded_options = None
-  _globals['_RESTSERVICE'].methods_by_name['Generate']._serialized_options = b'\202\323\344\223\002&\"\036/v2/models/{model=**}:generate:\004body'
+  _globals['_RESTSERVICE'].methods_by_name['Generate']._serialized_options = b'\272\341\030\n\n\010generate\202\323\344\223\002&\"\036/v2/models/{model=**}:generate:\004body'
   _globals['_RESTSERVICE'].methods_by_name['AttachRequest']._loaded_options = None
-  _globals['_RESTSERVICE'].methods_by_name['AttachRequest']._serialized_options = b'\202\323\344\223\002\"\022 /v2/requests/{request_id}:stream'
+  _globals['_RESTSERVICE'].methods_by_name['AttachRequest']._serialized_options = b'\272\341\030\n\n\010generate\202\323\344\223\002\"\022 /v2/requests/{request_id}:stream'
   _globals['_RESTSERVICE'].methods_by_name['Embed']._loaded_options = None
-  _globals['_RESTSERVICE'].methods_by_name['Embed']._serialized_options = b'\202\323\344\223\002#\"\033/v2/models/{model=**}:embed:\004body'
+  _globals['_RESTSERVICE'].methods_by_name['Embed']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002#\"\033/v2/models/{model=**}:embed:\004body'
   _globals['_RESTSERVICE'].methods_by_name['Rerank']._loaded_options = None
-  _globals['_RESTSERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002$\"\034/v2/models/{model=**}:rerank:\004body'
+  _globals['_RESTSERVICE'].methods_by_name['Rerank']._serialized_options = b'\272\341\030\007\n\005embed\202\323\344\223\002$\"\034/v2/models/{model=**}:rerank:\004body'
   _globals['_RESTSERVICE'].methods_by_name['Tokenize']._loaded_options = None
-  _globals['_RESTSERVICE'].methods_by_name['Tokenize']._serialized_options = b'\202\323\344\223\002&\"\036/v2/models/{model=**}:tokenize:\004body'
-  _globals['_RESTMODELREQUEST']._serialized_start=96
-  _globals['_RESTMODELREQUEST']._serialized_end=165
-  _globals['_RESTATTACHREQUEST']._serialized_start=167
-  _globals['_RESTATTACHREQUEST']._serialized_end=221
-  _globals['_RESTSERVICE']._serialized_start=224
-  _globals['_RESTSERVICE']._serialized_end=919
+  _globals['_RESTSERVICE'].methods_by_name['Tokenize']._serialized_options = b'\272\341\030\r\n\013models:read\202\323\344\223\002&\"\036/v2/models/{model=**}:tokenize:\004body'
+  _globals['_RESTMODELREQUEST']._serialized_start=122
+  _globals['_RESTMODELREQUEST']._serialized_end=191
+  _globals['_RESTATTACHREQUEST']._serialized_start=193
+  _globals['_RESTATTACHREQUEST']._serialized_end=247
+  _globals['_RESTSERVICE']._serialized_start=250
+  _globals['_RESTSERVICE']._serialized_end=1028
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,7 @@ from headrace.bus.jetstream.leases import KeyLeases
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
+from headrace.bus.jetstream.tables import StoredTables
 from headrace.bus.urls import is_valid_url, redact_url
 from headrace.telemetry.condition_log import ConditionLog
 
@@ -40,7 +41,13 @@ PING_S = 1.0
 
 
 class JetStreamBus(
-    CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, JetStreamProbe
+    CoreMessages,
+    StoredLanes,
+    StoredCards,
+    KeyLeases,
+    StoredResults,
+    StoredTables,
+    JetStreamProbe,
 ):
     """Implements `headrace.bus.Bus`. `connect` makes it; it reconnects for as long as it takes."""
 
@@ -140,6 +147,7 @@ class _ConnectionLog:
 
     async def _on_reconnect(self) -> None:
         log.warning("bus.reconnected", extra={"server": self._bus.server})
+        self._bus.count_reconnect()
 
     async def _on_error(self, error: Exception) -> None:
         self._errors.add(error)

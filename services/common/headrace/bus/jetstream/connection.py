@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
+from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable, NoReply, NoResponders, OnMessage, RequestHandler, subjects
@@ -55,6 +56,27 @@ class Connected:
         self._kv: dict[str, KeyValue] = {}
         self._answers: set[asyncio.Task[None]] = set()
         self._fault, self._fault_until_s = "", float("-inf")
+        self.reconnects = 0
+        """How often the connection was lost and made again."""
+        self._reconnected = asyncio.Event()
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        return self._js
+
+    @property
+    def closed(self) -> bool:
+        return self._client.is_closed
+
+    def count_reconnect(self) -> None:
+        self.reconnects += 1
+        self._reconnected.set()
+        self._reconnected = asyncio.Event()
+
+    async def reconnected_since(self, reconnects: int) -> None:
+        """Return once there were more reconnects than these."""
+        while self.reconnects == reconnects:
+            await self._reconnected.wait()
 
     @property
     def server(self) -> str:

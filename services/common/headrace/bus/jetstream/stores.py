@@ -11,6 +11,7 @@ from nats.js.api import (
 )
 
 from headrace.bus import RESULT_KEPT_AT_MOST_S, subjects
+from headrace.bus.jetstream.tables import table_bucket
 
 REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
 CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
@@ -69,4 +70,5 @@ def buckets(replicas: int) -> list[KeyValueConfig]:
         KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE, replicas=replicas),
         # Why no time to live: a model is configured until its card is removed.
         KeyValueConfig(bucket=CARD_BUCKET, history=1, replicas=replicas),
+        *(table_bucket(table, replicas) for table in subjects.TABLES),
     ]
