@@ -4,6 +4,7 @@
 # make check  everything that must hold before a push
 # make lock   constraints.txt made anew: the newest of every package, direct and indirect
 # make test-newest  the suite against the newest of every package, whatever constraints.txt says
+# make audit  known vulnerabilities of the pinned packages, and patterns of insecure code
 # make site   the documentation as a site, in build/site
 # make chaos  a mesh is killed in parts under load for ten minutes, and its answers judged
 #
@@ -20,7 +21,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test test-unit test-component test-e2e test-newest lock check chaos lint docs site proto proto-check breaking clean
+.PHONY: help setup run test test-unit test-component test-e2e test-newest lock check chaos lint audit docs site proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -110,6 +111,15 @@ lint: $(VENV)/.installed-dev proto-check breaking
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 
+# Not part of `make check`: what is known of a package changes without a commit here. pip-audit asks
+# PyPI, or with ARGS="-s osv" osv.dev, and does so first because its answer is the one to act on.
+AUDIT := .venv-audit
+audit:
+	@test -x $(AUDIT)/bin/bandit || { "$(PYTHON)" -m venv $(AUDIT) \
+		&& $(AUDIT)/bin/python $(PIP_INSTALL) -q 'pip-audit>=2.9,<3' 'bandit>=1.9,<2'; }
+	@status=0; $(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS) || status=$$?; \
+		$(AUDIT)/bin/bandit -q -c pyproject.toml -ll -r services tools || status=$$?; exit $$status
+
 # The tables of settings and metrics.
 docs: $(VENV)/.installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/helpers/reference_tables.py
@@ -151,5 +161,5 @@ breaking: $(VENV)/.installed-dev
 		&& $(BIN)/buf breaking --against "$$old"
 
 clean:
-	rm -rf $(VENV) $(NEWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NEWEST) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

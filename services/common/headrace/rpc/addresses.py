@@ -12,7 +12,7 @@ import socket
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-UNSPECIFIED = ("0.0.0.0", "::", "")
+UNSPECIFIED = ("0.0.0.0", "::", "")  # nosec B104: compared with, no default of anything
 """Hosts that mean every address of the machine, and so cannot be connected to."""
 
 
