@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eheadrace/admin/v1/people.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\"\x80\x02\n\x06Person\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x19\n\x0b\x64\x65\x61\x63tivated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\x11last_sign_in_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x0bmemberships\x18\x07 \x03(\x0b\x32\x19.headrace.admin.v1.MemberB\x04\xe2\x41\x01\x03\"\x89\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.headrace.admin.v1.Role\x12\x13\n\x05\x65mail\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\x87\x01\n\nInvitation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12%\n\x04role\x18\x03 \x01(\x0e\x32\x17.headrace.admin.v1.Role\x12\x35\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"@\n\x13\x43reatePersonRequest\x12)\n\x06person\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Person\" \n\x10GetPersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListPeopleRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListPeopleResponse\x12)\n\x06people\x18\x01 \x03(\x0b\x32\x19.headrace.admin.v1.Person\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65\x61\x63tivatePersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x15\x41\x63tivatePersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"`\n\x13\x43reateMemberRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06person\x18\x02 \x01(\t\x12)\n\x06member\x18\x03 \x01(\x0b\x32\x19.headrace.admin.v1.Member\"K\n\x12ListMembersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x13ListMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.headrace.admin.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13UpdateMemberRequest\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Member\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x17\x43reateInvitationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\ninvitation\x18\x02 \x01(\x0b\x32\x1d.headrace.admin.v1.Invitation\"\\\n\x18\x43reateInvitationResponse\x12\x31\n\ninvitation\x18\x01 \x01(\x0b\x32\x1d.headrace.admin.v1.Invitation\x12\r\n\x05token\x18\x02 \x01(\t\"O\n\x16ListInvitationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x17ListInvitationsResponse\x12\x32\n\x0binvitations\x18\x01 \x03(\x0b\x32\x1d.headrace.admin.v1.Invitation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteInvitationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"U\n\x18\x41\x63\x63\x65ptInvitationResponse\x12)\n\x06person\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Person\x12\x0e\n\x06tenant\x18\x02 \x01(\t*^\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_MEMBER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_OWNER\x10\x04\x32\xca\x05\n\rPersonService\x12\x82\x01\n\x0c\x43reatePerson\x12&.headrace.admin.v1.CreatePersonRequest\x1a\x19.headrace.admin.v1.Person\"/\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1a\"\x10/v2/admin/people:\x06person\x12}\n\tGetPerson\x12#.headrace.admin.v1.GetPersonRequest\x1a\x19.headrace.admin.v1.Person\"0\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x1b\x12\x19/v2/admin/{name=people/*}\x12\x82\x01\n\nListPeople\x12$.headrace.admin.v1.ListPeopleRequest\x1a%.headrace.admin.v1.ListPeopleResponse\"\'\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v2/admin/people\x12\x99\x01\n\x10\x44\x65\x61\x63tivatePerson\x12*.headrace.admin.v1.DeactivatePersonRequest\x1a\x19.headrace.admin.v1.Person\">\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02)\"$/v2/admin/{name=people/*}:deactivate:\x01*\x12\x93\x01\n\x0e\x41\x63tivatePerson\x12(.headrace.admin.v1.ActivatePersonRequest\x1a\x19.headrace.admin.v1.Person\"<\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\'\"\"/v2/admin/{name=people/*}:activate:\x01*2\x88\n\n\rMemberService\x12\x94\x01\n\x0c\x43reateMember\x12&.headrace.admin.v1.CreateMemberRequest\x1a\x19.headrace.admin.v1.Member\"A\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02.\"$/v2/admin/{parent=tenants/*}/members:\x06member\x12\x97\x01\n\x0bListMembers\x12%.headrace.admin.v1.ListMembersRequest\x1a&.headrace.admin.v1.ListMembersResponse\"9\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02&\x12$/v2/admin/{parent=tenants/*}/members\x12\x9b\x01\n\x0cUpdateMember\x12&.headrace.admin.v1.UpdateMemberRequest\x1a\x19.headrace.admin.v1.Member\"H\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x35\x32+/v2/admin/{member.name=tenants/*/members/*}:\x06member\x12\x89\x01\n\x0c\x44\x65leteMember\x12&.headrace.admin.v1.DeleteMemberRequest\x1a\x16.google.protobuf.Empty\"9\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02&*$/v2/admin/{name=tenants/*/members/*}\x12\xb6\x01\n\x10\x43reateInvitation\x12*.headrace.admin.v1.CreateInvitationRequest\x1a+.headrace.admin.v1.CreateInvitationResponse\"I\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x36\"(/v2/admin/{parent=tenants/*}/invitations:\ninvitation\x12\xa7\x01\n\x0fListInvitations\x12).headrace.admin.v1.ListInvitationsRequest\x1a*.headrace.admin.v1.ListInvitationsResponse\"=\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02*\x12(/v2/admin/{parent=tenants/*}/invitations\x12\x95\x01\n\x10\x44\x65leteInvitation\x12*.headrace.admin.v1.DeleteInvitationRequest\x1a\x16.google.protobuf.Empty\"=\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02**(/v2/admin/{name=tenants/*/invitations/*}\x12\xa0\x01\n\x10\x41\x63\x63\x65ptInvitation\x12*.headrace.admin.v1.AcceptInvitationRequest\x1a+.headrace.admin.v1.AcceptInvitationResponse\"3\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02!\"\x1c/v2/admin/invitations:accept:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eheadrace/admin/v1/people.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\"\x80\x02\n\x06Person\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x19\n\x0b\x64\x65\x61\x63tivated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\x11last_sign_in_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x0bmemberships\x18\x07 \x03(\x0b\x32\x19.headrace.admin.v1.MemberB\x04\xe2\x41\x01\x03\"\x89\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.headrace.admin.v1.Role\x12\x13\n\x05\x65mail\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\x87\x01\n\nInvitation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12%\n\x04role\x18\x03 \x01(\x0e\x32\x17.headrace.admin.v1.Role\x12\x35\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"@\n\x13\x43reatePersonRequest\x12)\n\x06person\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Person\" \n\x10GetPersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListPeopleRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListPeopleResponse\x12)\n\x06people\x18\x01 \x03(\x0b\x32\x19.headrace.admin.v1.Person\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65\x61\x63tivatePersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x15\x41\x63tivatePersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"`\n\x13\x43reateMemberRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06person\x18\x02 \x01(\t\x12)\n\x06member\x18\x03 \x01(\x0b\x32\x19.headrace.admin.v1.Member\"K\n\x12ListMembersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x13ListMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.headrace.admin.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13UpdateMemberRequest\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Member\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x17\x43reateInvitationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\ninvitation\x18\x02 \x01(\x0b\x32\x1d.headrace.admin.v1.Invitation\"\\\n\x18\x43reateInvitationResponse\x12\x31\n\ninvitation\x18\x01 \x01(\x0b\x32\x1d.headrace.admin.v1.Invitation\x12\r\n\x05token\x18\x02 \x01(\t\"O\n\x16ListInvitationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x17ListInvitationsResponse\x12\x32\n\x0binvitations\x18\x01 \x03(\x0b\x32\x1d.headrace.admin.v1.Invitation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteInvitationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"U\n\x18\x41\x63\x63\x65ptInvitationResponse\x12)\n\x06person\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Person\x12\x0e\n\x06tenant\x18\x02 \x01(\t*^\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_MEMBER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_OWNER\x10\x04\x32\xca\x05\n\rPersonService\x12\x82\x01\n\x0c\x43reatePerson\x12&.headrace.admin.v1.CreatePersonRequest\x1a\x19.headrace.admin.v1.Person\"/\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1a\"\x10/v2/admin/people:\x06person\x12}\n\tGetPerson\x12#.headrace.admin.v1.GetPersonRequest\x1a\x19.headrace.admin.v1.Person\"0\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x1b\x12\x19/v2/admin/{name=people/*}\x12\x82\x01\n\nListPeople\x12$.headrace.admin.v1.ListPeopleRequest\x1a%.headrace.admin.v1.ListPeopleResponse\"\'\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v2/admin/people\x12\x99\x01\n\x10\x44\x65\x61\x63tivatePerson\x12*.headrace.admin.v1.DeactivatePersonRequest\x1a\x19.headrace.admin.v1.Person\">\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02)\"$/v2/admin/{name=people/*}:deactivate:\x01*\x12\x93\x01\n\x0e\x41\x63tivatePerson\x12(.headrace.admin.v1.ActivatePersonRequest\x1a\x19.headrace.admin.v1.Person\"<\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\'\"\"/v2/admin/{name=people/*}:activate:\x01*2\xf3\t\n\rMemberService\x12\x94\x01\n\x0c\x43reateMember\x12&.headrace.admin.v1.CreateMemberRequest\x1a\x19.headrace.admin.v1.Member\"A\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02.\"$/v2/admin/{parent=tenants/*}/members:\x06member\x12\x97\x01\n\x0bListMembers\x12%.headrace.admin.v1.ListMembersRequest\x1a&.headrace.admin.v1.ListMembersResponse\"9\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02&\x12$/v2/admin/{parent=tenants/*}/members\x12\x9b\x01\n\x0cUpdateMember\x12&.headrace.admin.v1.UpdateMemberRequest\x1a\x19.headrace.admin.v1.Member\"H\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x35\x32+/v2/admin/{member.name=tenants/*/members/*}:\x06member\x12\x89\x01\n\x0c\x44\x65leteMember\x12&.headrace.admin.v1.DeleteMemberRequest\x1a\x16.google.protobuf.Empty\"9\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02&*$/v2/admin/{name=tenants/*/members/*}\x12\xb6\x01\n\x10\x43reateInvitation\x12*.headrace.admin.v1.CreateInvitationRequest\x1a+.headrace.admin.v1.CreateInvitationResponse\"I\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x36\"(/v2/admin/{parent=tenants/*}/invitations:\ninvitation\x12\xa7\x01\n\x0fListInvitations\x12).headrace.admin.v1.ListInvitationsRequest\x1a*.headrace.admin.v1.ListInvitationsResponse\"=\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02*\x12(/v2/admin/{parent=tenants/*}/invitations\x12\x95\x01\n\x10\x44\x65leteInvitation\x12*.headrace.admin.v1.DeleteInvitationRequest\x1a\x16.google.protobuf.Empty\"=\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02**(/v2/admin/{name=tenants/*/invitations/*}\x12\x8b\x01\n\x10\x41\x63\x63\x65ptInvitation\x12*.headrace.admin.v1.AcceptInvitationRequest\x1a\x14.google.api.HttpBody\"3\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02!\"\x1c/v2/admin/invitations:accept:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,52 +78,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBERSERVICE'].methods_by_name['DeleteInvitation']._serialized_options = b'\272\341\030\t\n\007admin:*\202\323\344\223\002**(/v2/admin/{name=tenants/*/invitations/*}'
   _globals['_MEMBERSERVICE'].methods_by_name['AcceptInvitation']._loaded_options = None
   _globals['_MEMBERSERVICE'].methods_by_name['AcceptInvitation']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002!\"\034/v2/admin/invitations:accept:\001*'
-  _globals['_ROLE']._serialized_start=2089
-  _globals['_ROLE']._serialized_end=2183
-  _globals['_PERSON']._serialized_start=239
-  _globals['_PERSON']._serialized_end=495
-  _globals['_MEMBER']._serialized_start=498
-  _globals['_MEMBER']._serialized_end=635
-  _globals['_INVITATION']._serialized_start=638
-  _globals['_INVITATION']._serialized_end=773
-  _globals['_CREATEPERSONREQUEST']._serialized_start=775
-  _globals['_CREATEPERSONREQUEST']._serialized_end=839
-  _globals['_GETPERSONREQUEST']._serialized_start=841
-  _globals['_GETPERSONREQUEST']._serialized_end=873
-  _globals['_LISTPEOPLEREQUEST']._serialized_start=875
-  _globals['_LISTPEOPLEREQUEST']._serialized_end=933
-  _globals['_LISTPEOPLERESPONSE']._serialized_start=935
-  _globals['_LISTPEOPLERESPONSE']._serialized_end=1023
-  _globals['_DEACTIVATEPERSONREQUEST']._serialized_start=1025
-  _globals['_DEACTIVATEPERSONREQUEST']._serialized_end=1064
-  _globals['_ACTIVATEPERSONREQUEST']._serialized_start=1066
-  _globals['_ACTIVATEPERSONREQUEST']._serialized_end=1103
-  _globals['_CREATEMEMBERREQUEST']._serialized_start=1105
-  _globals['_CREATEMEMBERREQUEST']._serialized_end=1201
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1203
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1278
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1280
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1370
-  _globals['_UPDATEMEMBERREQUEST']._serialized_start=1372
-  _globals['_UPDATEMEMBERREQUEST']._serialized_end=1485
-  _globals['_DELETEMEMBERREQUEST']._serialized_start=1487
-  _globals['_DELETEMEMBERREQUEST']._serialized_end=1522
-  _globals['_CREATEINVITATIONREQUEST']._serialized_start=1524
-  _globals['_CREATEINVITATIONREQUEST']._serialized_end=1616
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=1618
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=1710
-  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1712
-  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1791
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1793
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1895
-  _globals['_DELETEINVITATIONREQUEST']._serialized_start=1897
-  _globals['_DELETEINVITATIONREQUEST']._serialized_end=1936
-  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=1938
-  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=2000
-  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=2002
-  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=2087
-  _globals['_PERSONSERVICE']._serialized_start=2186
-  _globals['_PERSONSERVICE']._serialized_end=2900
-  _globals['_MEMBERSERVICE']._serialized_start=2903
-  _globals['_MEMBERSERVICE']._serialized_end=4191
+  _globals['_ROLE']._serialized_start=2116
+  _globals['_ROLE']._serialized_end=2210
+  _globals['_PERSON']._serialized_start=266
+  _globals['_PERSON']._serialized_end=522
+  _globals['_MEMBER']._serialized_start=525
+  _globals['_MEMBER']._serialized_end=662
+  _globals['_INVITATION']._serialized_start=665
+  _globals['_INVITATION']._serialized_end=800
+  _globals['_CREATEPERSONREQUEST']._serialized_start=802
+  _globals['_CREATEPERSONREQUEST']._serialized_end=866
+  _globals['_GETPERSONREQUEST']._serialized_start=868
+  _globals['_GETPERSONREQUEST']._serialized_end=900
+  _globals['_LISTPEOPLEREQUEST']._serialized_start=902
+  _globals['_LISTPEOPLEREQUEST']._serialized_end=960
+  _globals['_LISTPEOPLERESPONSE']._serialized_start=962
+  _globals['_LISTPEOPLERESPONSE']._serialized_end=1050
+  _globals['_DEACTIVATEPERSONREQUEST']._serialized_start=1052
+  _globals['_DEACTIVATEPERSONREQUEST']._serialized_end=1091
+  _globals['_ACTIVATEPERSONREQUEST']._serialized_start=1093
+  _globals['_ACTIVATEPERSONREQUEST']._serialized_end=1130
+  _globals['_CREATEMEMBERREQUEST']._serialized_start=1132
+  _globals['_CREATEMEMBERREQUEST']._serialized_end=1228
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1230
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1305
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1307
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1397
+  _globals['_UPDATEMEMBERREQUEST']._serialized_start=1399
+  _globals['_UPDATEMEMBERREQUEST']._serialized_end=1512
+  _globals['_DELETEMEMBERREQUEST']._serialized_start=1514
+  _globals['_DELETEMEMBERREQUEST']._serialized_end=1549
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=1551
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=1643
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=1645
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=1737
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1739
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1818
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1820
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1922
+  _globals['_DELETEINVITATIONREQUEST']._serialized_start=1924
+  _globals['_DELETEINVITATIONREQUEST']._serialized_end=1963
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=1965
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=2027
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=2029
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=2114
+  _globals['_PERSONSERVICE']._serialized_start=2213
+  _globals['_PERSONSERVICE']._serialized_end=2927
+  _globals['_MEMBERSERVICE']._serialized_start=2930
+  _globals['_MEMBERSERVICE']._serialized_end=4197
 # @@protoc_insertion_point(module_scope)

@@ -511,7 +511,9 @@ class AcceptInvitationRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """What CreateInvitation returned. It is the credential: whoever has it becomes this member."""
     display_name: _builtins.str
+    """Of a person who is new here; the name of a known one stays."""
     def __init__(
         self,
         *,

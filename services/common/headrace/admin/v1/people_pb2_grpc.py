@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from headrace.admin.v1 import people_pb2 as headrace_dot_admin_dot_v1_dot_people__pb2
 
@@ -320,10 +321,10 @@ class MemberServiceStub:
                 request_serializer=headrace_dot_admin_dot_v1_dot_people__pb2.DeleteInvitationRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
-        self.AcceptInvitation = channel.unary_unary(
+        self.AcceptInvitation = channel.unary_stream(
                 '/headrace.admin.v1.MemberService/AcceptInvitation',
                 request_serializer=headrace_dot_admin_dot_v1_dot_people__pb2.AcceptInvitationRequest.SerializeToString,
-                response_deserializer=headrace_dot_admin_dot_v1_dot_people__pb2.AcceptInvitationResponse.FromString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
 
 
@@ -377,7 +378,9 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AcceptInvitation(self, request, context):
-        """Makes the person with the invitation's e-mail address a member, and a session for them.
+        """Makes the person with the invitation's e-mail address a member, and signs this person in:
+        answers with the JSON of AcceptInvitationResponse and with the session's cookie. NOT_FOUND for a
+        token that is unknown, expired, or was accepted before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -421,10 +424,10 @@ def add_MemberServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_admin_dot_v1_dot_people__pb2.DeleteInvitationRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
-            'AcceptInvitation': grpc.unary_unary_rpc_method_handler(
+            'AcceptInvitation': grpc.unary_stream_rpc_method_handler(
                     servicer.AcceptInvitation,
                     request_deserializer=headrace_dot_admin_dot_v1_dot_people__pb2.AcceptInvitationRequest.FromString,
-                    response_serializer=headrace_dot_admin_dot_v1_dot_people__pb2.AcceptInvitationResponse.SerializeToString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -638,12 +641,12 @@ class MemberService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/headrace.admin.v1.MemberService/AcceptInvitation',
             headrace_dot_admin_dot_v1_dot_people__pb2.AcceptInvitationRequest.SerializeToString,
-            headrace_dot_admin_dot_v1_dot_people__pb2.AcceptInvitationResponse.FromString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from headrace.admin.v1 import people_pb2 as _people_pb2
@@ -114,8 +115,11 @@ class MemberServiceStub:
     """Returns a token, which is shown this once, and is accepted once within a week."""
     ListInvitations: _grpc.UnaryUnaryMultiCallable[_people_pb2.ListInvitationsRequest, _people_pb2.ListInvitationsResponse]
     DeleteInvitation: _grpc.UnaryUnaryMultiCallable[_people_pb2.DeleteInvitationRequest, _empty_pb2.Empty]
-    AcceptInvitation: _grpc.UnaryUnaryMultiCallable[_people_pb2.AcceptInvitationRequest, _people_pb2.AcceptInvitationResponse]
-    """Makes the person with the invitation's e-mail address a member, and a session for them."""
+    AcceptInvitation: _grpc.UnaryStreamMultiCallable[_people_pb2.AcceptInvitationRequest, _httpbody_pb2.HttpBody]
+    """Makes the person with the invitation's e-mail address a member, and signs this person in:
+    answers with the JSON of AcceptInvitationResponse and with the session's cookie. NOT_FOUND for a
+    token that is unknown, expired, or was accepted before.
+    """
 
 @_typing.type_check_only
 class MemberServiceAsyncStub(MemberServiceStub):
@@ -132,8 +136,11 @@ class MemberServiceAsyncStub(MemberServiceStub):
     """Returns a token, which is shown this once, and is accepted once within a week."""
     ListInvitations: _aio.UnaryUnaryMultiCallable[_people_pb2.ListInvitationsRequest, _people_pb2.ListInvitationsResponse]  # type: ignore[assignment]
     DeleteInvitation: _aio.UnaryUnaryMultiCallable[_people_pb2.DeleteInvitationRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    AcceptInvitation: _aio.UnaryUnaryMultiCallable[_people_pb2.AcceptInvitationRequest, _people_pb2.AcceptInvitationResponse]  # type: ignore[assignment]
-    """Makes the person with the invitation's e-mail address a member, and a session for them."""
+    AcceptInvitation: _aio.UnaryStreamMultiCallable[_people_pb2.AcceptInvitationRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Makes the person with the invitation's e-mail address a member, and signs this person in:
+    answers with the JSON of AcceptInvitationResponse and with the session's cookie. NOT_FOUND for a
+    token that is unknown, expired, or was accepted before.
+    """
 
 class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     """Members of tenants, and invitations to become one."""
@@ -195,7 +202,10 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _people_pb2.AcceptInvitationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_people_pb2.AcceptInvitationResponse, _abc.Awaitable[_people_pb2.AcceptInvitationResponse]]:
-        """Makes the person with the invitation's e-mail address a member, and a session for them."""
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Makes the person with the invitation's e-mail address a member, and signs this person in:
+        answers with the JSON of AcceptInvitationResponse and with the session's cookie. NOT_FOUND for a
+        token that is unknown, expired, or was accepted before.
+        """
 
 def add_MemberServiceServicer_to_server(servicer: MemberServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/admin/v1/sessions.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\"\xd9\x01\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x63lient\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\"#\n\x14\x43reateSessionRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x13ListSessionsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.headrace.admin.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x13SwitchTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\'\n\x12\x42\x65ginSignInRequest\x12\x11\n\treturn_to\x18\x01 \x01(\t\"\\\n\x13\x46inishSignInRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x19\n\x11\x65rror_description\x18\x04 \x01(\t2\xab\x07\n\x0eSessionService\x12{\n\rCreateSession\x12\'.headrace.admin.v1.CreateSessionRequest\x1a\x14.google.api.HttpBody\")\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x17\"\x12/v2/admin/sessions:\x01*0\x01\x12\x82\x01\n\nGetSession\x12$.headrace.admin.v1.GetSessionRequest\x1a\x1a.headrace.admin.v1.Session\"2\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v2/admin/{name=sessions/*}\x12\x8a\x01\n\x0cListSessions\x12&.headrace.admin.v1.ListSessionsRequest\x1a\'.headrace.admin.v1.ListSessionsResponse\")\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x14\x12\x12/v2/admin/sessions\x12\x84\x01\n\rDeleteSession\x12\'.headrace.admin.v1.DeleteSessionRequest\x1a\x14.google.api.HttpBody\"2\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x1d*\x1b/v2/admin/{name=sessions/*}0\x01\x12\x8d\x01\n\x0cSwitchTenant\x12&.headrace.admin.v1.SwitchTenantRequest\x1a\x1a.headrace.admin.v1.Session\"9\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02$\"\x1f/v2/admin/sessions:switchTenant:\x01*\x12v\n\x0b\x42\x65ginSignIn\x12%.headrace.admin.v1.BeginSignInRequest\x1a\x14.google.api.HttpBody\"(\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v2/admin/oidc/login0\x01\x12{\n\x0c\x46inishSignIn\x12&.headrace.admin.v1.FinishSignInRequest\x1a\x14.google.api.HttpBody\"+\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x19\x12\x17/v2/admin/oidc/callback0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/admin/v1/sessions.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\"\xec\x01\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x63lient\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x03key\x18\t \x01(\tB\x04\xe2\x41\x01\x03\"#\n\x14\x43reateSessionRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x13ListSessionsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.headrace.admin.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x13SwitchTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\'\n\x12\x42\x65ginSignInRequest\x12\x11\n\treturn_to\x18\x01 \x01(\t\"i\n\x13\x46inishSignInRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x19\n\x11\x65rror_description\x18\x04 \x01(\t\x12\x0b\n\x03iss\x18\x05 \x01(\t2\xab\x07\n\x0eSessionService\x12{\n\rCreateSession\x12\'.headrace.admin.v1.CreateSessionRequest\x1a\x14.google.api.HttpBody\")\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x17\"\x12/v2/admin/sessions:\x01*0\x01\x12\x82\x01\n\nGetSession\x12$.headrace.admin.v1.GetSessionRequest\x1a\x1a.headrace.admin.v1.Session\"2\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v2/admin/{name=sessions/*}\x12\x8a\x01\n\x0cListSessions\x12&.headrace.admin.v1.ListSessionsRequest\x1a\'.headrace.admin.v1.ListSessionsResponse\")\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x14\x12\x12/v2/admin/sessions\x12\x84\x01\n\rDeleteSession\x12\'.headrace.admin.v1.DeleteSessionRequest\x1a\x14.google.api.HttpBody\"2\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\x1d*\x1b/v2/admin/{name=sessions/*}0\x01\x12\x8d\x01\n\x0cSwitchTenant\x12&.headrace.admin.v1.SwitchTenantRequest\x1a\x1a.headrace.admin.v1.Session\"9\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02$\"\x1f/v2/admin/sessions:switchTenant:\x01*\x12v\n\x0b\x42\x65ginSignIn\x12%.headrace.admin.v1.BeginSignInRequest\x1a\x14.google.api.HttpBody\"(\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v2/admin/oidc/login0\x01\x12{\n\x0c\x46inishSignIn\x12&.headrace.admin.v1.FinishSignInRequest\x1a\x14.google.api.HttpBody\"+\xba\xe1\x18\x08\n\x06public\x82\xd3\xe4\x93\x02\x19\x12\x17/v2/admin/oidc/callback0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
   _globals['_SESSION'].fields_by_name['client']._loaded_options = None
   _globals['_SESSION'].fields_by_name['client']._serialized_options = b'\342A\001\003'
+  _globals['_SESSION'].fields_by_name['key']._loaded_options = None
+  _globals['_SESSION'].fields_by_name['key']._serialized_options = b'\342A\001\003'
   _globals['_SESSIONSERVICE'].methods_by_name['CreateSession']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['CreateSession']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002\027\"\022/v2/admin/sessions:\001*'
   _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._loaded_options = None
@@ -57,23 +59,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['FinishSignIn']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['FinishSignIn']._serialized_options = b'\272\341\030\010\n\006public\202\323\344\223\002\031\022\027/v2/admin/oidc/callback'
   _globals['_SESSION']._serialized_start=205
-  _globals['_SESSION']._serialized_end=422
-  _globals['_CREATESESSIONREQUEST']._serialized_start=424
-  _globals['_CREATESESSIONREQUEST']._serialized_end=459
-  _globals['_GETSESSIONREQUEST']._serialized_start=461
-  _globals['_GETSESSIONREQUEST']._serialized_end=494
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=496
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=569
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=571
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=664
-  _globals['_DELETESESSIONREQUEST']._serialized_start=666
-  _globals['_DELETESESSIONREQUEST']._serialized_end=702
-  _globals['_SWITCHTENANTREQUEST']._serialized_start=704
-  _globals['_SWITCHTENANTREQUEST']._serialized_end=741
-  _globals['_BEGINSIGNINREQUEST']._serialized_start=743
-  _globals['_BEGINSIGNINREQUEST']._serialized_end=782
-  _globals['_FINISHSIGNINREQUEST']._serialized_start=784
-  _globals['_FINISHSIGNINREQUEST']._serialized_end=876
-  _globals['_SESSIONSERVICE']._serialized_start=879
-  _globals['_SESSIONSERVICE']._serialized_end=1818
+  _globals['_SESSION']._serialized_end=441
+  _globals['_CREATESESSIONREQUEST']._serialized_start=443
+  _globals['_CREATESESSIONREQUEST']._serialized_end=478
+  _globals['_GETSESSIONREQUEST']._serialized_start=480
+  _globals['_GETSESSIONREQUEST']._serialized_end=513
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=515
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=588
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=590
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=683
+  _globals['_DELETESESSIONREQUEST']._serialized_start=685
+  _globals['_DELETESESSIONREQUEST']._serialized_end=721
+  _globals['_SWITCHTENANTREQUEST']._serialized_start=723
+  _globals['_SWITCHTENANTREQUEST']._serialized_end=760
+  _globals['_BEGINSIGNINREQUEST']._serialized_start=762
+  _globals['_BEGINSIGNINREQUEST']._serialized_end=801
+  _globals['_FINISHSIGNINREQUEST']._serialized_start=803
+  _globals['_FINISHSIGNINREQUEST']._serialized_end=908
+  _globals['_SESSIONSERVICE']._serialized_start=911
+  _globals['_SESSIONSERVICE']._serialized_end=1850
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class Session(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sessions/{session}"""
     tenant: _builtins.str
@@ -40,6 +41,9 @@ class Session(_message.Message):
     role: _builtins.str
     """owner, admin, member or viewer; empty for one that was opened with a key."""
     client: _builtins.str
+    """Address that it was opened from; of a caller with a key, the caller's."""
+    key: _builtins.str
+    """tenants/{tenant}/keys/{key}: the key that it was opened with, or that the caller has."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -57,10 +61,11 @@ class Session(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         client: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "name", b"name", "person", b"person", "role", b"role", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "key", b"key", "name", b"name", "person", b"person", "role", b"role", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,10 +224,13 @@ class FinishSignInRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ERROR_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ISS_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     state: _builtins.str
     error: _builtins.str
     error_description: _builtins.str
+    iss: _builtins.str
+    """The provider's issuer, which providers may add (RFC 9207); another one is refused."""
     def __init__(
         self,
         *,
@@ -230,10 +238,11 @@ class FinishSignInRequest(_message.Message):
         state: _builtins.str = ...,
         error: _builtins.str = ...,
         error_description: _builtins.str = ...,
+        iss: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "error", b"error", "error_description", b"error_description", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "error", b"error", "error_description", b"error_description", "iss", b"iss", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

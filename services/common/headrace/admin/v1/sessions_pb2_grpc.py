@@ -78,7 +78,8 @@ class SessionServiceServicer:
     """
 
     def CreateSession(self, request, context):
-        """Signs in with an API key: answers with the cookie. 401 for a key that is not valid.
+        """Signs in with an API key: answers with the JSON of the Session and with the cookie. 401 for a
+        key that is not valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,9 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryStreamMultiCallable[_sessions_pb2.CreateSessionRequest, _httpbody_pb2.HttpBody]
-    """Signs in with an API key: answers with the cookie. 401 for a key that is not valid."""
+    """Signs in with an API key: answers with the JSON of the Session and with the cookie. 401 for a
+    key that is not valid.
+    """
     GetSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.Session]
     """sessions/me: the caller's; also of a caller with a key, which says who that is."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]
@@ -55,7 +57,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryStreamMultiCallable[_sessions_pb2.CreateSessionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Signs in with an API key: answers with the cookie. 401 for a key that is not valid."""
+    """Signs in with an API key: answers with the JSON of the Session and with the cookie. 401 for a
+    key that is not valid.
+    """
     GetSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.Session]  # type: ignore[assignment]
     """sessions/me: the caller's; also of a caller with a key, which says who that is."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]  # type: ignore[assignment]
@@ -78,7 +82,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sessions_pb2.CreateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Signs in with an API key: answers with the cookie. 401 for a key that is not valid."""
+        """Signs in with an API key: answers with the JSON of the Session and with the cookie. 401 for a
+        key that is not valid.
+        """
 
     @_abc_1.abstractmethod
     def GetSession(
