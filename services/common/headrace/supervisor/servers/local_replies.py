@@ -30,6 +30,7 @@ MAX_HEADER_BYTES = 60 * 1024
 _BODY = "%LOCAL_REPLY_BODY%"
 _REQUEST = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
 _GRPC_TYPE = "application/grpc"
+ADMIN_PREFIX = "/v2/admin/"
 COHERE_PATH = "/v2/rerank"
 TEI_PATH = "/embed"
 """Of text-embeddings-inference."""
@@ -116,13 +117,24 @@ def _errors(unknown_path: str, timeouts: Timeouts) -> Iterator[_Error]:
 
 def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
     """Return all mappers, for an Envoy that serves these paths."""
-    native = [path for path in paths if path.path.startswith("/v2/")]
-    others = [path for path in paths if path not in native]
+    admin = [path for path in paths if path.path.startswith(ADMIN_PREFIX)]
+    native = [path for path in paths if path.path.startswith("/v2/") and path not in admin]
+    others = [path for path in paths if not path.path.startswith("/v2/")]
     formats = (
         (_NATIVE_GRPC, _grpc, f"there is no {_REQUEST}"),
         (_on_path(_exactly(COHERE_PATH)), _cohere, f"there is no {_REQUEST}; it is a POST"),
         (_on_path(_exactly(TEI_PATH)), _tei, f"there is no {_REQUEST}; it is a POST"),
-        (_on_path({"prefix": "/v2/"}), _status, f"there is no {_REQUEST}; {_list(native)}"),
+        (
+            _on_path({"prefix": ADMIN_PREFIX}),
+            _status,
+            f"there is no {_REQUEST}; {_list(admin)}",
+        ),
+        (
+            _on_path({"prefix": "/v2/"}),
+            _status,
+            f"there is no {_REQUEST}; {_list(native)}; and the administration API: "
+            f"GET {ADMIN_PREFIX}tenants",
+        ),
         (
             None,
             _openai,

@@ -10,7 +10,8 @@ from google.api import annotations_pb2
 from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-_VARIABLE_PATTERN = re.compile(r"\{(\w+)=[^}]*\}")
+_VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
+_IRREGULAR = {"people": "person"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,10 +19,14 @@ class RestPath:
     """One HTTP method of one path."""
 
     path: str
-    """With variables by name: `/v1/models/{model}`."""
+    """With variables by name: `/v1/models/{model}`, `/v2/admin/tenants/{tenant}/keys/{key}`."""
     method: str
     rpc: str
     """The gRPC method behind it, `headrace.v1.OpenAIService.GetModel`."""
+    fields: tuple[str, ...] = ()
+    """Fields of the request that the path gives, as `key.name`."""
+    body: str = ""
+    """Field of the request that the body is; `*`: the whole request; empty: there is no body."""
 
     @property
     def service(self) -> str:
@@ -45,8 +50,36 @@ def _paths(files: FileDescriptorSet) -> Iterator[RestPath]:
                 for binding in (rule, *rule.additional_bindings):
                     verb, path = _verb_and_path(binding)
                     if path:
-                        rpc = f"{file.package}.{service.name}.{method.name}"
-                        yield RestPath(_VARIABLE_PATTERN.sub(r"{\1}", path), verb, rpc)
+                        yield RestPath(
+                            path=_VARIABLE.sub(_readable, path),
+                            method=verb,
+                            rpc=f"{file.package}.{service.name}.{method.name}",
+                            fields=tuple(name for name, _ in _VARIABLE.findall(path)),
+                            body=binding.body,
+                        )
+
+
+def _readable(variable: re.Match[str]) -> str:
+    """Return a variable as its documentation has it.
+
+    {model=**}              {model}
+    {name=tenants/*}        tenants/{tenant}
+    {parent=deadLetters/*}  deadLetters/{dead_letter}
+    """
+    field, pattern = variable[1], variable[2] or "*"
+    if pattern in ("*", "**"):
+        return f"{{{field}}}"
+    segments = pattern.split("/")
+    for at, segment in enumerate(segments):
+        if segment == "*" and at > 0:
+            segments[at] = f"{{{_singular(segments[at - 1])}}}"
+    return "/".join(segments)
+
+
+def _singular(collection: str) -> str:
+    """Return the name of one member of a collection: `dead_letter` of `deadLetters`."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", collection).lower()
+    return _IRREGULAR.get(name, name.removesuffix("s"))
 
 
 def _verb_and_path(rule: HttpRule) -> tuple[str, str]:

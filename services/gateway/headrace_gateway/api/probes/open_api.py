@@ -21,6 +21,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from headrace.admin.v1 import (
+    audit_pb2,
+    keys_pb2,
+    operations_pb2,
+    people_pb2,
+    sessions_pb2,
+    tenants_pb2,
+)
 from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
 from headrace.supervisor.servers.rest_paths import RestPath, read_paths
 from headrace.v1 import (
@@ -42,7 +50,10 @@ from headrace_gateway.api.probes.proto_schemas import (
     schemas,
 )
 
-_FILES = (openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2)
+_FILES = (
+    *(openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2),
+    *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
+)
 _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 
 
@@ -68,6 +79,7 @@ def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
 
 
 OPENAI, REST = "headrace.v1.OpenAIService", "headrace.v1.RestService"
+ADMIN = "headrace.admin.v1."
 _BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
@@ -134,7 +146,7 @@ def _operation(path: RestPath) -> Json:
     }
     if parameters := list(_parameters(path)):
         operation["parameters"] = parameters
-    if path.method == "POST" and (body := _body(path)) is not None:
+    if path.method in ("POST", "PATCH") and (body := _body(path)) is not None:
         content = {"application/json": {"schema": body}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
@@ -144,19 +156,17 @@ def _method(path: RestPath) -> MethodDescriptor:
     return Default().FindMethodByName(path.rpc)
 
 
-def _variables(path: RestPath) -> list[str]:
-    return re.findall(r"\{(\w+)\}", path.path)
-
-
 def _parameters(path: RestPath) -> Iterator[Json]:
-    """Yield the variables of the path, and of a call without a body the fields of its query."""
-    variables = _variables(path)
-    for name in variables:
+    """Yield the variables of the path, and the fields that only a query can give."""
+    for name in re.findall(r"\{(\w+)\}", path.path):
         yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
-    if path.method == "GET":
-        for field in _method(path).input_type.fields:
-            if field.name not in variables and field.message_type is None:
-                yield {"name": field.name, "in": "query", "schema": field_schema(field)}
+    if path.body == "*":
+        return
+    given = {path.body, *(field.partition(".")[0] for field in path.fields)}
+    for field in _method(path).input_type.fields:
+        schema = field_schema(field)
+        if field.name not in given and "$ref" not in schema:
+            yield {"name": field.name, "in": "query", "schema": schema}
 
 
 def _body(path: RestPath) -> Json | None:
@@ -167,8 +177,11 @@ def _body(path: RestPath) -> Json | None:
     if (messages := _messages(path)) is not None:
         return reference(messages[0])
     kind = _method(path).input_type
-    # Why: what is left of a message when its path has been read may be nothing.
-    return None if {field.name for field in kind.fields} == set(_variables(path)) else _ANY
+    if not path.rpc.startswith(ADMIN):
+        # Why: what is left of a message when its path has been read may be nothing.
+        return None if {field.name for field in kind.fields} == set(path.fields) else _ANY
+    part = kind.fields_by_name.get(path.body)
+    return reference(kind) if part is None else field_schema(part)
 
 
 def _answer(path: RestPath) -> Json:
@@ -179,7 +192,7 @@ def _answer(path: RestPath) -> Json:
         schema = _ANY if kind.full_name == _BYTES else reference(kind)
     whole: Json = {"application/json": {"schema": schema}}
     events: Json = {"text/event-stream": {}}
-    if path.rpc.endswith((".StreamGenerate", ".AttachRequest")):
+    if path.rpc.endswith((".StreamGenerate", ".AttachRequest", ".WatchFleet")):
         return {"description": "Server-sent events", "content": events}
     if path.rpc.endswith((".ChatCompletions", ".Completions")):
         return {"description": "Events if `stream` is true", "content": whole | events}
@@ -200,6 +213,7 @@ def _schema(name: str) -> Json:
 def _components(served: tuple[RestPath, ...]) -> Json:
     used = [each for path in served for each in _messages(path) or ()]
     kinds = [_method(path).output_type for path in served]
+    kinds += [_method(path).input_type for path in served if path.rpc.startswith(ADMIN)]
     answers = [kind for kind in kinds if kind.full_name != _BYTES]
     _, made = models_json_schema(
         [(model, "validation") for path in served for model in _models(path)],

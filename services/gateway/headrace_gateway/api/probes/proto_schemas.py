@@ -26,6 +26,7 @@ _WELL_KNOWN: dict[str, Json] = {
     "google.protobuf.Any": {"type": "object"},
     "google.protobuf.Duration": {"type": "string", "examples": ["1.5s"]},
     "google.protobuf.Empty": {"type": "object"},
+    "google.protobuf.FieldMask": {"type": "string", "examples": ["display_name,models"]},
     "google.protobuf.Struct": {"type": "object"},
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Value": {},
