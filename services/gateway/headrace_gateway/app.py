@@ -16,6 +16,7 @@ from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
+from headrace.fleet.reports import ReportedFleet
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.addresses import (
     UNSPECIFIED,
@@ -56,7 +57,6 @@ from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.answering import rebuild_answer
 from headrace_gateway.queue.admission import GatewayAddress
-from headrace_gateway.queue.reports import ReportedFleet
 from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.shutdown import shut_down
 from headrace_gateway.submit.canary import Canary

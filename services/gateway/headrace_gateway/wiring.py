@@ -10,15 +10,16 @@ import grpc
 
 from headrace.bus import Bus, subjects
 from headrace.clock import Clock
+from headrace.fleet.reports import following
+from headrace.fleet.workers import FleetView
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_to_server
+from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
-from headrace_gateway.queue.fleet import FleetView
 from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import report_queued
-from headrace_gateway.queue.reports import following
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background import AnswerBuilder, BackgroundReaders
@@ -86,7 +87,13 @@ class Mesh:
         notices = Notices(self.requests, self.settlements, self.takeovers, self.bus)
         async with (
             asyncio.TaskGroup() as tasks,
-            following(self.bus, self.lanes, self.fleet, self.clock),
+            following(
+                self.bus,
+                self.lanes,
+                self.fleet,
+                self.clock,
+                on_unreadable=lambda report: metrics.unreadable_reports_total.labels(report).inc(),
+            ),
         ):
             served = await self.bus.serve(subjects.notice(self.address.gateway_id), notices.answer)
             # Last: from the first report on, leaders send notices.

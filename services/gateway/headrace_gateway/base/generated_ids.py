@@ -6,28 +6,21 @@ An id is drawn when a call comes, and gets its lane when its model is known:
     >>> drawn = draw_id("0123456789abcdef0123")
     >>> drawn, with_lane("valley", drawn)
     ('req_000000000123456789abcdef0123', 'req_00mj75hu0123456789abcdef0123')
-    >>> candidate_models("req_00mj75hu0123456789abcdef0123", ["delta", "valley"])
-    ['valley']
-    >>> candidate_models("an id of the caller's own", ["delta", "valley"])
-    ['delta', 'valley']
+
+`headrace.request_keys` reads the lane again.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
 from headrace.errors import InvalidRequest
 from headrace.model_names import lane_id
+from headrace.request_keys import CELL, lane_in
 from headrace_gateway.base.quoting import quoted
 
-CELL = "00"
-"""Of the mesh that runs the request; there is one."""
 RANDOM_CHARACTERS = 20
 _LANE_CHARACTERS = 6
 _NO_LANE = "0" * _LANE_CHARACTERS
 """No lane id has a zero."""
-_OWN = re.compile(rf"req_{CELL}([a-z2-7]{{6}}|0{{6}})[0-9a-f]{{20}}(-[0-9]+)?")
 
 
 def draw_id(random: str) -> str:
@@ -41,7 +34,7 @@ def with_lane(model: str, request_id: str) -> str:
     Raises:
         InvalidRequest: the client chose one that names another model's lane.
     """
-    lane = _lane_in(request_id)
+    lane = lane_in(request_id)
     here = lane_id(model)[:_LANE_CHARACTERS]
     if lane == _NO_LANE:
         return request_id.replace(CELL + _NO_LANE, CELL + here, 1)
@@ -52,15 +45,3 @@ def with_lane(model: str, request_id: str) -> str:
             field="request_id",
         )
     return request_id
-
-
-def candidate_models(request_id: str, models: Iterable[str]) -> list[str]:
-    """Return the models whose leaders may have a request of this id."""
-    lane, known = _lane_in(request_id), list(models)
-    matching = [model for model in known if lane_id(model).startswith(lane)] if lane else []
-    return matching or known
-
-
-def _lane_in(request_id: str) -> str | None:
-    own = _OWN.fullmatch(request_id)
-    return own[1] if own else None

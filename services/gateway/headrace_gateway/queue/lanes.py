@@ -1,31 +1,23 @@
-"""Pure: the newest report of each lane, and the requests that it refuses."""
+"""Pure: what the newest report of each lane refuses, and where requests are in it."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.errors import CapacityError, LaneFull, PatienceExhausted
+from headrace.fleet.lanes import ReportedLanes
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
-from headrace.model_names import lane_id
 from headrace.priorities import priority_name
-from headrace.v1 import common_pb2, fleet_pb2
+from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import Queued
 
 DEFAULT_RETRY_S = 1.0
 """Where no estimate is known."""
-
-
-@dataclass(slots=True)
-class _Leader:
-    scheduler_id: str
-    epoch: int
-    received_s: float
-    lanes: dict[int, LaneState] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -41,30 +33,20 @@ class _Own:
         return self.publishing + self.published
 
 
-class LaneView:
+class LaneView(ReportedLanes):
     """The newest report of each model. A report older than `fresh_s` refuses nothing."""
 
     def __init__(self, *, fresh_s: float) -> None:
-        self._fresh_s = fresh_s
-        self._leaders: dict[str, _Leader] = {}
+        super().__init__(fresh_s=fresh_s)
         self._own: dict[tuple[str, int], _Own] = {}
 
-    def take(self, report: LaneReport, now_s: float) -> None:
-        """Store a leader's report; ignore one of an older epoch, which is a deposed leader's."""
-        seen = self._leaders.get(report.model)
-        if seen is not None and report.epoch < seen.epoch:
-            return
-        self._leaders[report.model] = _Leader(
-            report.scheduler_id, report.epoch, now_s, {s.priority: s for s in report.lanes}
-        )
+    def take(self, report: LaneReport, now_s: float) -> bool:
+        """As `ReportedLanes.take`; what this gateway has published since is counted in it."""
+        is_new = super().take(report, now_s)
         for (model, _), own in self._own.items():
-            if model == report.model:
+            if is_new and model == report.model:
                 own.published = 0
-
-    def age_s(self, now_s: float) -> float | None:
-        """Return the age of the newest report of any leader; None if there was none."""
-        received_s = [leader.received_s for leader in list(self._leaders.values())]
-        return now_s - max(received_s) if received_s else None
+        return is_new
 
     def refusal(
         self,
@@ -76,7 +58,7 @@ class LaneView:
         now_s: float,
     ) -> CapacityError | None:
         """Return why one more request would be refused; None if it would not, or if unknown."""
-        if (lane := self._fresh_lane(model, priority, now_s)) is None:
+        if (lane := self.fresh_lane(model, priority, now_s)) is None:
             return None
         waiting = lane.waiting + self._owned(model, priority).uncounted
         if waiting >= lane.max_waiting:
@@ -105,7 +87,7 @@ class LaneView:
         now_s: float,
     ) -> Queued:
         """Return the place in the queue of the request with this stream sequence, if it waits."""
-        if (lane := self._fresh_lane(model, priority, now_s)) is None:
+        if (lane := self.fresh_lane(model, priority, now_s)) is None:
             return Queued()
         own = _state_of(lane, tenant)
         if (found := standing(own, sequence)) is None:
@@ -126,22 +108,6 @@ class LaneView:
             own.published += 1
         finally:
             own.publishing -= 1
-
-    def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
-        """Return the lanes of every leader that still reports, by model and priority."""
-        for model, leader in sorted(self._leaders.items()):
-            if now_s - leader.received_s > self._fresh_s:
-                continue
-            for _, state in sorted(leader.lanes.items()):
-                yield _as_lane(model, leader.scheduler_id, state)
-
-    def _fresh_lane(
-        self, model: str, priority: common_pb2.Priority.ValueType, now_s: float
-    ) -> LaneState | None:
-        leader = self._leaders.get(model)
-        if leader is None or now_s - leader.received_s > self._fresh_s:
-            return None
-        return leader.lanes.get(priority)
 
     def _owned(self, model: str, priority: common_pb2.Priority.ValueType) -> _Own:
         return self._own.setdefault((model, int(priority)), _Own())
@@ -186,20 +152,3 @@ def _seconds(duration: Duration) -> float:
 
 def lane_name(model: str, priority: common_pb2.Priority.ValueType) -> str:
     return f"{model}/{priority_name(priority)}"
-
-
-def _as_lane(model: str, scheduler_id: str, state: LaneState) -> fleet_pb2.Lane:
-    lane = fleet_pb2.Lane(
-        model=model,
-        priority=state.priority,
-        waiting=state.waiting,
-        running=state.running,
-        max_waiting=state.max_waiting,
-        scheduler=scheduler_id,
-        lane_id=lane_id(model),
-    )
-    if state.HasField("oldest_wait"):
-        lane.oldest_wait.CopyFrom(state.oldest_wait)
-    if state.HasField("estimated_wait"):
-        lane.estimated_wait.CopyFrom(state.estimated_wait)
-    return lane

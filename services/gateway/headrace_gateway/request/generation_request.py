@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.request_keys import request_key
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.callers import Caller
-from headrace_gateway.base.request_keys import request_key
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

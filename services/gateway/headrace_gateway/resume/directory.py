@@ -29,8 +29,7 @@ from headrace.errors import (
     RequestNotFound,
 )
 from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
-from headrace_gateway.base.generated_ids import candidate_models
-from headrace_gateway.base.request_keys import public_id
+from headrace.request_keys import candidate_models, public_id
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.admission import GatewayAddress
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S

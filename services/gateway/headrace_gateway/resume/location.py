@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from headrace.bus import RESULT_KEPT_S
 from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.request_keys import public_id
 from headrace.v1 import requests_pb2
-from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.stream.open_request import OpenRequest
 
 

@@ -12,10 +12,10 @@ from headrace.errors import (
     RequestExists,
     RequestNotFound,
 )
+from headrace.request_keys import public_id, request_key
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.base.request_keys import public_id, request_key
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.answering import Answer, rebuild_answer
 from headrace_gateway.output.position import read_event_id, read_position

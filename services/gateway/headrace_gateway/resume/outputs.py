@@ -13,10 +13,10 @@ from headrace.internal.v1.attach_pb2 import AttachedTokens, AttachRequest, Attac
 from headrace.internal.v1.attach_pb2_grpc import AttachServiceStub
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.request_keys import public_id
 from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import Choice, RequestOutcome
-from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens

@@ -9,7 +9,8 @@ import pytest
 import headrace_gateway.base.generated_ids
 from headrace.errors import InvalidRequest
 from headrace.model_names import lane_id
-from headrace_gateway.base.generated_ids import candidate_models, draw_id, with_lane
+from headrace.request_keys import candidate_models
+from headrace_gateway.base.generated_ids import draw_id, with_lane
 
 DRAWN = draw_id(20 * "a")
 MODELS = ["valley", "Qwen/Qwen3-0.6B", "模型"]
@@ -26,6 +27,8 @@ def test_a_generated_id_names_one_leader(model: str) -> None:
     assert len(own) == 32
     assert candidate_models(own, MODELS) == [model]
     assert candidate_models(f"{own}-1", MODELS) == [model]
+    assert candidate_models(f"{own}-resent-17", MODELS) == [model]
+    assert candidate_models(f"{own}-1-resent-17", MODELS) == [model]
 
 
 @pytest.mark.parametrize(

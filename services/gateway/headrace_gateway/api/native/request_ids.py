@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from headrace.request_keys import request_key
 from headrace_gateway.base.calls import Call
-from headrace_gateway.base.request_keys import request_key
 from headrace_gateway.checks.validation import check_request_id
 
 

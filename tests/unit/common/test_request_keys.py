@@ -8,16 +8,16 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-import headrace_gateway.base.request_keys
+import headrace.request_keys
 from headrace.bus import subjects
-from headrace_gateway.base.request_keys import public_id, request_key
+from headrace.request_keys import public_id, request_key
 
 TENANTS = st.from_regex(re.compile(r"[A-Za-z0-9._-]{1,64}"), fullmatch=True)
 IDS = st.from_regex(re.compile(r"[A-Za-z0-9_-]{1,64}"), fullmatch=True)
 
 
 def test_the_examples_hold() -> None:
-    assert doctest.testmod(headrace_gateway.base.request_keys).failed == 0
+    assert doctest.testmod(headrace.request_keys).failed == 0
 
 
 @given(TENANTS, IDS, TENANTS, IDS)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from headrace.fleet.workers import FleetView
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ServedModel, WorkerReport
-from headrace_gateway.queue.fleet import FleetView
 
 
 def report(worker_id: str, number: int = 1, *, free: int = 4, **more: bool) -> WorkerReport:
@@ -54,3 +54,11 @@ def test_a_draining_worker_is_listed_and_does_not_count_as_serving() -> None:
     fleet.take(report("a", draining=True), 0.0)
     assert fleet.workers(0.1)[0].draining
     assert fleet.serving("toy", 0.1) == 0
+
+
+def test_rates_are_of_the_workers_that_are_alive_over_all_their_models() -> None:
+    fleet = FleetView()
+    models = [ServedModel(output_tokens_per_s=rate) for rate in (30.0, 12.5)]
+    fleet.take(WorkerReport(worker_id="w", number=1, models=models), 0.0)
+    assert fleet.output_tokens_per_s(3.0) == {"w": 42.5}
+    assert fleet.output_tokens_per_s(3.1) == {}

@@ -55,6 +55,13 @@ class FleetView:
             for report in sorted(self._alive(now_s), key=lambda r: (r.name, r.worker_id))
         ]
 
+    def output_tokens_per_s(self, now_s: float) -> dict[str, float]:
+        """Return what each worker that is alive generates, by its id: over its last seconds."""
+        return {
+            report.worker_id: sum(served.output_tokens_per_s for served in report.models)
+            for report in self._alive(now_s)
+        }
+
     def _alive(self, now_s: float) -> list[WorkerReport]:
         return [h.report for h in self._workers.values() if now_s - h.received_s <= ALIVE_S]
 
