@@ -21,7 +21,8 @@ HeadraceError
 │   ├── NoWorker                UNAVAILABLE         NO_WORKER
 │   ├── BrokerUnavailable       UNAVAILABLE         BROKER_UNAVAILABLE
 │   ├── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
-│   └── GatewayUnreachable      UNAVAILABLE         GATEWAY_UNREACHABLE
+│   ├── GatewayUnreachable      UNAVAILABLE         GATEWAY_UNREACHABLE
+│   └── ControlUnavailable      UNAVAILABLE         CONTROL_UNAVAILABLE
 ├── DeadlineExceeded            DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
 ├── RequestCancelled            CANCELLED           CANCELLED
 │   └── SlowReader                                  SLOW_READER
@@ -168,6 +169,10 @@ class GatewayDraining(CapacityError, reason="GATEWAY_DRAINING"):
 
 class GatewayUnreachable(CapacityError, reason="GATEWAY_UNREACHABLE"):
     """The gateway that has the request cannot be reached, or is not known yet."""
+
+
+class ControlUnavailable(CapacityError, reason="CONTROL_UNAVAILABLE"):
+    """Nothing can be administered now: control, its broker or its database cannot be reached."""
 
 
 class DeadlineExceeded(HeadraceError, code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED"):

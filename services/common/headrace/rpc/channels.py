@@ -38,14 +38,21 @@ CLIENT_PINGS: Options = (
 """For clients: proxies cut silent connections, and a stream may be silent for a long step."""
 
 
-def aio_channel(target: str, *, pings: Options = ()) -> grpc.aio.Channel:
+def aio_channel(
+    target: str,
+    *,
+    pings: Options = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+) -> grpc.aio.Channel:
     """Return a channel for the event loop.
 
     Args:
         target: `host:port`, as `headrace.rpc.addresses.join_host_port` returns it.
         pings: `MESH_PINGS`, `CLIENT_PINGS`, or none.
+        interceptors: of its calls.
     """
-    return grpc.aio.insecure_channel(target, options=(*_OPTIONS, *pings))
+    options = (*_OPTIONS, *pings)
+    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
 
 
 def blocking_channel(target: str, *, pings: Options = ()) -> grpc.Channel:

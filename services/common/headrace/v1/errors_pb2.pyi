@@ -89,6 +89,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: another resource has this id."""
     ERROR_REASON_FAILED_PRECONDITION: _ErrorReason.ValueType  # 28
     """FAILED_PRECONDITION: something else has to be done first; the message says what."""
+    ERROR_REASON_CONTROL_UNAVAILABLE: _ErrorReason.ValueType  # 29
+    """UNAVAILABLE with RetryInfo: no control process that administers can be reached now, or not its
+    database; keys and sessions go on meanwhile.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was rejected or failed. Each has one gRPC code."""
@@ -158,4 +162,8 @@ ERROR_REASON_RESOURCE_EXISTS: ErrorReason.ValueType  # 27
 """ALREADY_EXISTS: another resource has this id."""
 ERROR_REASON_FAILED_PRECONDITION: ErrorReason.ValueType  # 28
 """FAILED_PRECONDITION: something else has to be done first; the message says what."""
+ERROR_REASON_CONTROL_UNAVAILABLE: ErrorReason.ValueType  # 29
+"""UNAVAILABLE with RetryInfo: no control process that administers can be reached now, or not its
+database; keys and sessions go on meanwhile.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -68,6 +68,28 @@ class MeshTarget:
 
     chosen_url: str | None
     state_dir: StateDir
+    api_key: str | None = field(default=None, repr=False)
+    """HEADRACE_API_KEY."""
+
+    def admin_key(self) -> str | None:
+        """Return the key that administers: HEADRACE_API_KEY, or else admin.key, if there is one.
+
+        Raises:
+            ClickException: the file cannot be read.
+        """
+        return self.api_key or self._key_in("admin.key")
+
+    def _key_in(self, file_name: str) -> str | None:
+        # Why: a key of the mesh here is no other mesh's business.
+        if not self.is_local:
+            return None
+        file = self.state_dir.folder / file_name
+        try:
+            return file.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"the key in {file} cannot be read: {error}") from error
 
     @property
     def url(self) -> str:
@@ -100,9 +122,13 @@ def mesh_options(command: Callable[..., T]) -> Callable[..., T]:
         "--url", envvar="HEADRACE_URL", help="URL of the mesh. Default: the mesh in --state-dir."
     )
     @state_dir_option
+    # Why hidden: other users of the machine see the options of processes, but not the environment.
+    @click.option("--api-key", envvar="HEADRACE_API_KEY", hidden=True)
     @wraps(command)
-    def with_mesh(*, url: str | None, state_dir: StateDir, **options: Any) -> T:
-        return command(mesh=MeshTarget(url, state_dir), **options)
+    def with_mesh(
+        *, url: str | None, state_dir: StateDir, api_key: str | None, **options: Any
+    ) -> T:
+        return command(mesh=MeshTarget(url, state_dir, api_key), **options)
 
     return with_mesh
 

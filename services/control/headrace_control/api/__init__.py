@@ -1,0 +1,1 @@
+"""headrace.admin.v1: a module for each service."""

@@ -1,0 +1,1 @@
+"""What all of control stands on: settings, metrics, records."""

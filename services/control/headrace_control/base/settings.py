@@ -1,0 +1,50 @@
+"""Settings of control, HEADRACE_CONTROL_*, each with its trade-off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from headrace.settings import ServiceSettings
+
+
+class ControlSettings(ServiceSettings):
+    """Flags, then HEADRACE_CONTROL_*, then the file named by HEADRACE_CONTROL_CONFIG."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        env_parse_none_str="none",
+        env_prefix="HEADRACE_CONTROL_",
+    )
+
+    database_url: SecretStr = SecretStr("sqlite:///headrace.db")
+    """Where tenants, keys and people are stored: sqlite:///relative/path, sqlite:////absolute/path,
+    or postgresql://user:password@host:port/name. SQLite is one file for one control process; with
+    PostgreSQL others may stand by on other machines. The password is never logged."""
+    grpc_port: int = 0
+    """Port of the administration API; 0 picks a free one."""
+    bootstrap_keys_dir: Path | None = None
+    """Directory for the first keys, `admin.key` and `cli.key`, which are made where keys are
+    required and the database has none. Unset: none are made, and `headrace key create` needs a key
+    that exists."""
+
+    lease_ttl_s: int = Field(default=3, ge=1)
+    """Life of the lease of the active process, in whole seconds. Too small: a pause of the broker
+    costs a take-over. Too large: after a death nothing is administered for this long; calls with
+    keys go on meanwhile."""
+    lease_renew_s: float = Field(default=0.5, gt=0)
+    """Time between renewals; several must fit into the life of the lease."""
+    lease_acquire_s: float = Field(default=0.5, gt=0)
+    """How often a standby tries to become the active process. Too large: this much is added to a
+    take-over."""
+    stamp_s: float = Field(default=10.0, gt=0)
+    """How often the published tables are stamped as complete. Gateways warn about tables whose
+    stamp is a day old. Too small: messages for nothing."""
+    publish_wait_s: float = Field(default=2.0, ge=0)
+    """Longest that the answer to a change waits until gateways have it. The change is stored by
+    then, and is published later where the broker is away. Too small: a change that was answered is
+    not in force yet. Too large: administrators wait for a broker that is away."""
