@@ -1,0 +1,37 @@
+"""Settings of every service that answers callers: whether they need keys, and the secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from headrace.credentials.secret_files import check_secret_file
+from headrace.settings import ServiceSettings
+
+
+class AccessSettings(ServiceSettings):
+    """What the settings of gateways and of control derive from."""
+
+    auth: Literal["none", "keys"] = "none"
+    """none: whoever reaches the port may do everything, which is for loopback. keys: every call
+    needs an API key or the cookie of a session."""
+    peppers_file: Path | None = Field(default=None, validate_default=True)
+    """File of the peppers that digests of keys are made with, a line `<id> <base64 of 32 bytes>`
+    each, the current one first; `auth` keys needs it. The same for all processes of a mesh, and
+    kept apart from the database, whose digests are of no use without it. Only its owner may
+    read it; a changed file is read again."""
+    edge_secret_file: Path | None = None
+    """File of the secret by which Envoy proves that a call came through it. Without the file, or
+    without its content in a call, the client's address is that of the connection, and cookies are
+    refused. Only its owner may read it; a changed file is read again."""
+
+    @field_validator("peppers_file", "edge_secret_file")
+    @classmethod
+    def _secret(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None:
+            check_secret_file(path)
+        elif info.field_name == "peppers_file" and info.data.get("auth") == "keys":
+            raise ValueError("auth is keys, which needs this file")
+        return path

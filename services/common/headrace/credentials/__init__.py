@@ -1,0 +1,1 @@
+"""Secrets of services: files that only their owner may read."""
