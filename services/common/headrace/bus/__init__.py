@@ -70,6 +70,15 @@ class Messages(Protocol):
         supervisor."""
         ...
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        ...
+
+    async def reconnected_since(self, reconnects: int) -> None:
+        """Return once there were more reconnects than these."""
+        ...
+
     async def publish(self, subject: str, payload: bytes) -> None:
         """Send a message, which is dropped while the broker is away: reports are repeated."""
         ...

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from headrace.bus import BusUnavailable
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.testing.nats_server import NatsServer, nats_server
 from helpers.eventually import eventually
@@ -110,3 +112,25 @@ async def test_a_broker_that_lost_its_store_is_read_anew(
     await eventually(lambda: seen.rows == {"new": b"2"})
     await other.close()
     await watch.close()
+
+
+async def test_a_broker_that_lost_its_store_gets_streams_and_buckets_from_who_is_connected(
+    server: NatsServer, bus: JetStreamBus
+) -> None:
+    await bus.put_row(TABLE, "old", b"1")
+    await server.stop()
+    shutil.rmtree(server.directory / "store")
+    await server.start()
+    async with asyncio.timeout(10):
+        while await rows_or_none(bus) != {}:
+            await asyncio.sleep(0.05)
+    await bus.put_row(TABLE, "new", b"2")
+    assert await bus.rows(TABLE) == {"new": b"2"}
+    assert await bus.acquire("anything", "holder", ttl_s=5) > 0
+
+
+async def rows_or_none(bus: JetStreamBus) -> dict[str, bytes] | None:
+    try:
+        return await bus.rows(TABLE)
+    except BusUnavailable:
+        return None

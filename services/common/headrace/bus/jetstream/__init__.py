@@ -29,6 +29,7 @@ from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
 from headrace.bus.jetstream.tables import StoredTables
 from headrace.bus.urls import is_valid_url, redact_url
+from headrace.cancellation import recheck_cancelled
 from headrace.telemetry.condition_log import ConditionLog
 
 __all__ = ["JetStreamBus", "JetStreamLane", "connect"]
@@ -51,11 +52,28 @@ class JetStreamBus(
 ):
     """Implements `headrace.bus.Bus`. `connect` makes it; it reconnects for as long as it takes."""
 
+    _keeping: asyncio.Task[None] | None = None
+
     async def close(self) -> None:
         self.closing = True
         for task in self._answers:
             task.cancel()
+        if self._keeping is not None:
+            self._keeping.cancel()
         await self._client.close()
+
+    def keep_stores(self, replicas: int, errors: ConnectErrors) -> None:
+        """Create what is missing after every reconnect: the broker may have lost its store."""
+
+        async def keep() -> None:
+            known = self.reconnects
+            while True:
+                await self.reconnected_since(known)
+                known = self.reconnects
+                await _ensure_stores(self, replicas, errors)
+                recheck_cancelled()
+
+        self._keeping = asyncio.create_task(keep())
 
     async def ensure_stores(self, replicas: int) -> None:
         """Create the streams and buckets that are missing. Many processes may call it at once."""
@@ -82,6 +100,8 @@ async def connect(
 ) -> JetStreamBus:
     """Connect, and create missing streams and buckets, each on `replicas` servers.
 
+    They are created again after a reconnect to a broker that has lost them.
+
     Args:
         url: of one server, or comma-separated of several servers of a cluster.
         replicas: None creates nothing; leases then cannot be used.
@@ -100,6 +120,7 @@ async def connect(
         await bus.watch_broker()
         if replicas is not None:
             await _ensure_stores(bus, replicas, errors)
+            bus.keep_stores(replicas, errors)
 
     try:
         if await _ends_within(wait_s, begin()):
