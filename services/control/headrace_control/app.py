@@ -79,7 +79,7 @@ class _Control:
             await self._server.start()
             ports = {"grpc": self._grpc_port, "metrics": metrics.port}
             write_ports(settings, ports)
-            await serve_drain(self._bus, settings.name, stop.set)
+            await serve_drain(self._bus, settings.name, lambda _: stop.set())
             await set_serving(self._health, self._names, serving=True)
             log.info("control.started", extra=ports)
             await stop.wait()

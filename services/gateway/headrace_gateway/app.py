@@ -171,7 +171,7 @@ class _Gateway:
                 # What is loaded by now stays: collections that walk it would stall every stream.
                 gc.freeze()
                 write_ports(settings, self._ports | {"metrics": side.port})
-                await serve_drain(self._bus, settings.name, stopped.set)
+                await serve_drain(self._bus, settings.name, lambda _: stopped.set())
                 log.info("gateway.ready", extra=self._ports | {"metrics": side.port})
                 await stopped.wait()
                 canary.cancel()

@@ -50,7 +50,7 @@ async def run(settings: SchedulerSettings) -> int:
         settings.host, settings.metrics_port, why_not_ready=lambda: service.why_not_ready
     ) as metrics_server:
         write_ports(settings, {"metrics": metrics_server.port})
-        await serve_drain(bus, settings.name, stop.set)
+        await serve_drain(bus, settings.name, lambda _: stop.set())
         log.info("scheduler.started", extra={"scheduler_id": scheduler_id})
         try:
             await _serve(service, stop, metrics_server)

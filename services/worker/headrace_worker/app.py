@@ -74,7 +74,7 @@ class WorkerApp:
                 log.critical("worker.not_announced", extra={"why": str(error)})
                 return 1
             self._is_ready = True
-            await serve_drain(self._bus, self._settings.name, self.stop)
+            await serve_drain(self._bus, self._settings.name, self.drain)
             await self._stop.wait()
             self._is_ready = False
             reloads.cancel()
@@ -107,9 +107,21 @@ class WorkerApp:
     def stop(self) -> None:
         """Let `run` drain and return; called again, it parks at once what still runs."""
         if self._stop.is_set():
-            for serving in self.reloader.servers:
-                serving.stop_waiting()
+            self._stop_waiting()
         self._stop.set()
+
+    def drain(self, grace_s: float | None) -> None:
+        """As `stop`; what still runs is parked after `grace_s`, which a repetition only shortens.
+
+        None: after `drain_s` of the settings, which is the most.
+        """
+        self._stop.set()
+        if grace_s is not None:
+            asyncio.get_running_loop().call_later(grace_s, self._stop_waiting)
+
+    def _stop_waiting(self) -> None:
+        for serving in self.reloader.servers:
+            serving.stop_waiting()
 
     def _die(self, error: BaseException) -> None:
         self._death = error

@@ -119,6 +119,8 @@ class StoredDeadLetter:
     """The lane id of its model; in letters from versions without lane ids, the model's name."""
     letter: bytes
     """A DeadLetter."""
+    sequence: int = 0
+    """Its number in the stream of dead letters, by which it is found again."""
 
 
 class LaneReader(Protocol):
@@ -179,6 +181,14 @@ class Lanes(Protocol):
 
     async def dead_letters(self, *, limit: int) -> list[StoredDeadLetter]:
         """Return the latest dead letters, newest first.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
+
+    async def dead_letter(self, sequence: int) -> StoredDeadLetter | None:
+        """Return the dead letter of this number; None if there is none any more.
 
         Raises:
             BusUnavailable: the broker is away.

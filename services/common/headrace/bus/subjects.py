@@ -95,12 +95,27 @@ def locate(model: str) -> str:
     return f"headrace.scheduler.{lane_id(model)}.locate"
 
 
+def live_requests(model: str) -> str:
+    """ListLiveRequestsRequest -> ListLiveRequestsResponse, served by the model's leader."""
+    return f"headrace.scheduler.{lane_id(model)}.list"
+
+
 def drain(name: str) -> str:
-    """An empty message, answered with the name by each process that has it."""
-    # In hexadecimal, for a name may hold what has a meaning in subjects.
-    return f"headrace.control.{name.encode().hex()}.drain"
+    """DrainRequest, answered with the name by each process that has it."""
+    return f"headrace.control.{_hexadecimal(name)}.drain"
+
+
+def drained_mark(name: str) -> str:
+    """SetDrainedRequest -> SetDrainedResponse, served by the supervisor of the worker of this
+    name."""
+    return f"headrace.supervisor.{_hexadecimal(name)}.drained"
 
 
 def notice(gateway_id: str) -> str:
     """NoticeRequest -> NoticeResponse."""
     return f"headrace.gateway.{gateway_id}.notice"
+
+
+def _hexadecimal(name: str) -> str:
+    # A name may hold what has a meaning in subjects.
+    return name.encode().hex()

@@ -12,9 +12,10 @@ from ipaddress import ip_address
 
 import httpx
 
-from headrace.bus import BusError, connect
+from headrace.bus import Bus, BusError, connect
 from headrace.extras import require
 from headrace.rpc.addresses import UNSPECIFIED, connect_host, join_host_port
+from headrace.supervisor.drain_service import serve_drained_marks
 from headrace.supervisor.health import health_url, not_ready_reason, wait_for_canary
 from headrace.supervisor.liveness import LivenessMonitor
 from headrace.supervisor.model_removal import remove_unlisted
@@ -95,7 +96,11 @@ class Mesh:
         for url in external_urls(self._options.host, self._public_port or 0):
             self._report("mesh", f"other machines reach it at {url}, without authentication")
         await self._on_ready(self._url or "", models)
-        await asyncio.Event().wait()
+        workers = [p.program.name for p in self._processes if p.program.role is Role.WORKER]
+        await serve_drained_marks(self._open_bus, self._state_dir, workers)
+
+    async def _open_bus(self) -> Bus:
+        return await connect(self._broker.url, name="headrace up", replicas=None)
 
     async def _start_all(self, group: asyncio.TaskGroup) -> list[str]:
         """Return the models that are served."""
@@ -124,7 +129,7 @@ class Mesh:
     async def _remove_unlisted(self) -> None:
         """Remove the models that an earlier mesh of this directory had and this one has not."""
         listed = [model.name for model in self._options.models]
-        bus = await connect(self._broker.url, name="headrace up", replicas=None)
+        bus = await self._open_bus()
         try:
             for model in await remove_unlisted(bus, self._state_dir.mesh_id, listed):
                 self._report("mesh", f"{model} is removed: it is no longer listed")

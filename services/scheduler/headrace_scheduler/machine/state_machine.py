@@ -290,6 +290,10 @@ class Machine:
     def find(self, request_id: str) -> Request | None:
         return self._live.get(request_id)
 
+    def requests(self) -> list[Request]:
+        """Return the live requests as they are now, in no order."""
+        return list(self._live)
+
     def worker_name(self, request: Request) -> str:
         """Return the name of the worker that runs a request; empty unless it runs."""
         state = request.state

@@ -1,4 +1,4 @@
-"""The requests that a leader serves: settle, lost, park, find, cancel, take over."""
+"""The requests that a leader serves: settle, lost, park, list, find, cancel, take over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from headrace.bus import BusError, LaneReader, RequestHandler, subjects
 from headrace.cancellation import recheck_cancelled
+from headrace.internal.v1.operations_pb2 import ListLiveRequestsRequest
 from headrace.internal.v1.reports_pb2 import (
     LocateRequest,
     LocateResponse,
@@ -19,6 +20,7 @@ from headrace.internal.v1.reports_pb2 import (
     SettleResponse,
 )
 from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.request.live_list import first_of, page
 from headrace_scheduler.request.live_request import Held, Lost, Orphaned, Request, without_prompt
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.state.events import (
@@ -34,6 +36,7 @@ SETTLE_TIMEOUT_S = 2.0
 CATCH_UP_TIMEOUT_S = 0.5
 """How long a request that is not known may take to be read: less than its caller waits."""
 CATCH_UP_POLL_S = 0.01
+LISTED_AT_ONCE = 5_000
 T = TypeVar("T")
 
 
@@ -91,6 +94,7 @@ class RequestHandlers:
             subjects.lost(model): self._lost,
             subjects.park(model): self._park,
             subjects.locate(model): self._locate,
+            subjects.live_requests(model): self._list,
         }
 
     def _submit(self, event: Event) -> None:
@@ -129,6 +133,16 @@ class RequestHandlers:
             case other:
                 raise ValueError(f"verb {other} is unknown")
         return self._location(message).SerializeToString()
+
+    async def _list(self, payload: bytes) -> bytes:
+        query = ListLiveRequestsRequest.FromString(payload)
+        found: list[Request] = []
+        # Why in parts: to look through 100,000 requests at once would delay dispatches.
+        live = self._machine.requests()
+        for first in range(0, len(live), LISTED_AT_ONCE):
+            found = first_of([*found, *live[first : first + LISTED_AT_ONCE]], query)
+            await asyncio.sleep(0)
+        return page(found, query, self._machine.worker_name).SerializeToString()
 
     async def _has_read(self, request_id: str) -> bool:
         """Wait until a request is known, or all is read that was stored before this call; return

@@ -231,7 +231,10 @@ async def test_lane_lease_and_dead_letters_work_for_a_model_of_any_name(
     await lane.acknowledge(pulled.acknowledgement)
     assert await lane.pull(max_messages=1, timeout_s=0.1) == []
     await bus.store_dead_letter(model, b"letter")
-    assert [each.lane for each in await bus.dead_letters(limit=9)] == [lane_id(model)]
+    (listed,) = await bus.dead_letters(limit=9)
+    assert (listed.lane, listed.sequence) == (lane_id(model), 1)
+    assert await bus.dead_letter(1) == listed
+    assert await bus.dead_letter(2) is None
 
 
 async def test_what_an_earlier_version_left_in_a_lane_is_given_out_first(

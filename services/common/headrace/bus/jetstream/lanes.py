@@ -107,12 +107,23 @@ class StoredLanes(Connected):
             kept = (await self._js.stream_info(DEAD_STREAM)).state
             number = kept.last_seq
             while number >= max(1, kept.first_seq) and len(found) < limit:
-                with contextlib.suppress(nats.js.errors.NotFoundError):  # one that was removed
-                    message = await self._js.get_msg(DEAD_STREAM, number)
-                    lane = (message.subject or "").rpartition(".")[2]
-                    found.append(StoredDeadLetter(lane, message.data or b""))
+                if (letter := await self._dead_letter(number)) is not None:
+                    found.append(letter)
                 number -= 1
         return found
+
+    @rechecking_cancelled
+    async def dead_letter(self, sequence: int) -> StoredDeadLetter | None:
+        with unavailable("dead letters"):
+            return await self._dead_letter(sequence)
+
+    async def _dead_letter(self, sequence: int) -> StoredDeadLetter | None:
+        try:
+            message = await self._js.get_msg(DEAD_STREAM, sequence)
+        except nats.js.errors.NotFoundError:
+            return None
+        lane = (message.subject or "").rpartition(".")[2]
+        return StoredDeadLetter(lane, message.data or b"", sequence)
 
 
 class JetStreamLane:
