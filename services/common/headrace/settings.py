@@ -20,10 +20,11 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -32,6 +33,9 @@ from pydantic_settings import (
     SettingsError,
     TomlConfigSettingsSource,
 )
+
+from headrace.credentials.secret_files import check_secret_file
+from headrace.credentials.tls_files import TlsFiles, TlsPaths
 
 S = TypeVar("S", bound="ServiceSettings")
 
@@ -70,8 +74,21 @@ class ServiceSettings(BaseSettings):
     """Servers of a NATS cluster that store each request, result, lease and model card; the same for
     all processes of a mesh. 1: without that server the mesh waits, and its disk is the only copy.
     3: any one server may fail; each request costs the broker about three times as much."""
+    nats_credentials_file: Path | None = None
+    """File with one line user:password, for the broker; goes before a user in the URL. It must be
+    readable by this process alone (mode 0600), and is read again at each reconnect."""
+    tls_ca_file: Path | None = None
+    """Certificates of the authority that signs all processes of the mesh, in PEM. With it come
+    `tls_cert_file` and `tls_key_file`. Then every line inside the mesh, gRPC and NATS, is TLS 1.3,
+    and both its ends prove who they are. The three files are read again when they change."""
+    tls_cert_file: Path | None = None
+    """Certificate of this process, in PEM. Its name spiffe://headrace/ROLE/NAME says what the
+    process may call; it must also have the address that others reach the process at."""
+    tls_key_file: Path | None = None
+    """Key of that certificate, in PEM; readable by this process alone (mode 0600)."""
     host: str = "127.0.0.1"
-    """Address that this process listens on. The default is reachable from this machine only."""
+    """Address that this process listens on. The default is reachable from this machine only.
+    /metrics, /healthz and /readyz listen there too, without encryption."""
     metrics_port: int = 0
     """Port of /metrics, /healthz and /readyz; 0 picks a free one."""
     ports_file: Path | None = None
@@ -89,6 +106,27 @@ class ServiceSettings(BaseSettings):
                 " dots between"
             )
         return name
+
+    @field_validator("tls_key_file", "nats_credentials_file")
+    @classmethod
+    def _is_secret(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            check_secret_file(file)
+        return file
+
+    @model_validator(mode="after")
+    def _has_all_tls_files(self) -> Self:
+        files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+        if any(files) and not all(files):
+            raise ValueError("tls_ca_file, tls_cert_file and tls_key_file go together")
+        self.tls_files()
+        return self
+
+    def tls_files(self) -> TlsFiles | None:
+        """Return what this process proves itself with; None: the lines of the mesh are plain."""
+        if not self.tls_ca_file or not self.tls_cert_file or not self.tls_key_file:
+            return None
+        return TlsFiles(TlsPaths(self.tls_ca_file, self.tls_cert_file, self.tls_key_file))
 
     @classmethod
     def settings_customise_sources(
@@ -162,13 +200,16 @@ def read(settings_class: type[S], arguments: list[str]) -> S:
     try:
         return settings_class(_cli_settings_source=flags)  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        ]
-        raise InvalidSettings(lines) from error
+        raise InvalidSettings([_fault(each) for each in error.errors()]) from error
     except SettingsError as error:
         raise InvalidSettings([str(error)]) from error
+
+
+def _fault(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        # Why without what was given: that is all settings, and with them passwords.
+        return error["msg"]
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']} (got {error['input']!r})"
 
 
 def redacted_json(settings: ServiceSettings) -> str:

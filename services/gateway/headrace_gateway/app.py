@@ -114,7 +114,13 @@ async def run(settings: GatewaySettings) -> int:
     logs.configure(service="gateway", name=settings.name, level=settings.log_level)
     gateway_id = f"{settings.name}-{uuid4().hex[:12]}"
     try:
-        bus = await connect(settings.nats_url, name=gateway_id, replicas=settings.nats_replicas)
+        bus = await connect(
+            settings.nats_url,
+            name=gateway_id,
+            replicas=settings.nats_replicas,
+            tls=settings.tls_files(),
+            credentials_file=settings.nats_credentials_file,
+        )
         await _Gateway(settings, bus, gateway_id).run()
     except (BusUnavailable, OSError) as error:
         log.error("gateway.cannot_start", extra={"error": str(error)})

@@ -35,8 +35,13 @@ async def run(settings: SchedulerSettings) -> int:
     logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
-        name = f"scheduler {settings.name}"
-        bus = await connect(settings.nats_url, name=name, replicas=settings.nats_replicas)
+        bus = await connect(
+            settings.nats_url,
+            name=f"scheduler {settings.name}",
+            replicas=settings.nats_replicas,
+            tls=settings.tls_files(),
+            credentials_file=settings.nats_credentials_file,
+        )
     except BusUnavailable as error:
         log.error("scheduler.no_bus", extra={"why": str(error)})
         return 1

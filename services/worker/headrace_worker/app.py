@@ -149,6 +149,8 @@ class WorkerProcess:
                 self._settings.nats_url,
                 name=f"worker {self._settings.name}",
                 replicas=self._settings.nats_replicas,
+                tls=self._settings.tls_files(),
+                credentials_file=self._settings.nats_credentials_file,
             )
         except BusUnavailable as error:
             log.critical("worker.not_started", extra={"why": str(error)})

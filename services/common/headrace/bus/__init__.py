@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from headrace.credentials.tls_files import TlsFiles
 from headrace.extras import require
 
 RESULT_KEPT_S = 600.0
@@ -314,7 +316,15 @@ class Bus(Messages, Lanes, Cards, Leases, Results, Tables, StoreProbe, Protocol)
     async def close(self) -> None: ...
 
 
-async def connect(url: str, *, name: str, wait_s: float = 30.0, replicas: int | None = 1) -> Bus:
+async def connect(
+    url: str,
+    *,
+    name: str,
+    wait_s: float = 30.0,
+    replicas: int | None = 1,
+    tls: TlsFiles | None = None,
+    credentials_file: Path | None = None,
+) -> Bus:
     """Connect to NATS; see `headrace.bus.jetstream.connect`.
 
     Raises:
@@ -325,4 +335,11 @@ async def connect(url: str, *, name: str, wait_s: float = 30.0, replicas: int | 
     # Why here: whoever imports the types of the bus does not need its client.
     from headrace.bus import jetstream
 
-    return await jetstream.connect(url, name=name, wait_s=wait_s, replicas=replicas)
+    return await jetstream.connect(
+        url,
+        name=name,
+        wait_s=wait_s,
+        replicas=replicas,
+        tls=tls,
+        credentials_file=credentials_file,
+    )

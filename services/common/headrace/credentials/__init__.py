@@ -1,1 +1,1 @@
-"""Secrets of services: files that only their owner may read."""
+"""Secrets, certificates and keys of services, in files that are read again when they change."""

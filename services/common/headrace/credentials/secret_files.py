@@ -1,4 +1,10 @@
-"""Secrets in files: only their owner may read them, and a changed file is read again."""
+"""Secrets in files: only their owner may read them, and a changed file is read again.
+
+owner        mode    may be used
+this user    0600    yes
+this user    0640    no: its group can read it
+root         0640    yes, by a process of another user: Kubernetes mounts secrets so
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _State = tuple[int, int, int, int]
 
 
@@ -103,9 +108,12 @@ def _checked_state(path: Path) -> _State:
         found = os.stat(path)
     except OSError as error:
         raise InsecureSecretFile(f"{path} cannot be read: {error.strerror}") from error
-    if found.st_mode & _READABLE_BY_OTHERS:
-        mode = stat.S_IMODE(found.st_mode)
+    # Why: what root owns, a process of another user can only read as one of the file's group.
+    by_group = found.st_uid == 0 and os.geteuid() != 0
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & ~(stat.S_IRWXU | (stat.S_IRGRP if by_group else 0)):
         raise InsecureSecretFile(
-            f"{path} has mode {mode:04o}, so others than its owner may use it; run chmod 600 {path}"
+            f"{path} has mode {mode:04o}, so others than its owner may use it; run "
+            f"chmod {'640' if by_group else '600'} {path}"
         )
     return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode

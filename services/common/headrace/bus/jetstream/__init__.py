@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -20,6 +21,7 @@ from nats.js.api import KeyValueConfig, ObjectStoreConfig
 from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable
+from headrace.bus.jetstream.access import BrokerAccess
 from headrace.bus.jetstream.connect_errors import ConnectErrors
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
@@ -30,6 +32,7 @@ from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
 from headrace.bus.jetstream.tables import StoredTables
 from headrace.bus.urls import is_valid_url, redact_url
 from headrace.cancellation import recheck_cancelled
+from headrace.credentials.tls_files import TlsFiles
 from headrace.telemetry.condition_log import ConditionLog
 
 __all__ = ["JetStreamBus", "JetStreamLane", "connect"]
@@ -96,7 +99,13 @@ class JetStreamBus(
 
 
 async def connect(
-    url: str, *, name: str, wait_s: float = 30.0, replicas: int | None = 1
+    url: str,
+    *,
+    name: str,
+    wait_s: float = 30.0,
+    replicas: int | None = 1,
+    tls: TlsFiles | None = None,
+    credentials_file: Path | None = None,
 ) -> JetStreamBus:
     """Connect, and create missing streams and buckets, each on `replicas` servers.
 
@@ -105,6 +114,8 @@ async def connect(
     Args:
         url: of one server, or comma-separated of several servers of a cluster.
         replicas: None creates nothing; leases then cannot be used.
+        tls: what this process proves itself with; the broker must be signed by its authority.
+        credentials_file: one line `user:password`. Both are read again at every reconnect.
 
     Raises:
         BusUnavailable: there is no connection within `wait_s`.
@@ -114,9 +125,10 @@ async def connect(
     client = Client()
     bus, errors = JetStreamBus(client), ConnectErrors()
     connection = _ConnectionLog(client, bus, url, errors)
+    access = BrokerAccess(url, tls=tls, credentials_file=credentials_file)
 
     async def begin() -> None:
-        await connection.open(name)
+        await connection.open(name, access)
         await bus.watch_broker()
         if replicas is not None:
             await _ensure_stores(bus, replicas, errors)
@@ -141,7 +153,7 @@ class _ConnectionLog:
         self._was_connected = False
         self._unreachable = ConditionLog(log, active="bus.unreached", cleared="bus.reached")
 
-    async def open(self, name: str) -> None:
+    async def open(self, name: str, access: BrokerAccess) -> None:
         """Return once there is a connection, however long that takes."""
         # Why not by the client: it would shuffle at each reconnect, and might return to the server
         # that has just stopped answering.
@@ -157,6 +169,7 @@ class _ConnectionLog:
             "dont_randomize": True,
             "ping_interval": PING_S,
             "max_outstanding_pings": 2,
+            **access.options(),
         }
         await self._client.connect(servers, **options)
         self._was_connected = True

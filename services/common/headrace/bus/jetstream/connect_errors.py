@@ -13,6 +13,18 @@ _NO_JETSTREAM = (
     "JetStream is not enabled there, or not ready; start nats-server with -js or a jetstream block"
 )
 
+_WHOM_TO_TRUST = "tls_ca_file (or SSL_CERT_FILE, without client certificates) names the CA to trust"
+_REFUSED_BY_BROKER = {
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the authority of this process's certificate "
+    "(tls_cert_file)",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "this process's certificate (tls_cert_file) has expired",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of this process: set tls_ca_file, "
+    "tls_cert_file and tls_key_file",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses this process's certificate (tls_cert_file): another "
+    "authority has signed it, or it has expired",
+}
+"""By the alert that it ends the connection with."""
+
 
 class ConnectErrors:
     """The errors of one attempt to connect; `str` is the most specific, the last of equals."""
@@ -40,9 +52,10 @@ def _explain(error: Exception) -> tuple[str, int]:
         return text.removeprefix("nats: "), 3
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message or text
-        return f"its certificate is not trusted: {why}; SSL_CERT_FILE names the CA to trust", 3
+        return f"its certificate is not trusted: {why}; {_WHOM_TO_TRUST}", 3
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or text}", 3
+        reason = error.reason or text
+        return _REFUSED_BY_BROKER.get(reason, f"TLS failed: {reason}"), 3
     if isinstance(error, nats.js.errors.APIError) and error.err_code not in _NOT_ENABLED:
         return f"JetStream: {error.description or text}", 3
     if isinstance(error, nats.js.errors.Error | nats.errors.NoRespondersError):
