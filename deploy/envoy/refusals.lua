@@ -4,8 +4,10 @@
 
 local STATUSES = {
   ["1"] = {499, "cancelled"}, ["3"] = {400, "invalid_request"}, ["4"] = {504, "deadline_exceeded"},
-  ["5"] = {404, "not_found"}, ["8"] = {429, "resource_exhausted"}, ["12"] = {501, "unsupported"},
-  ["14"] = {503, "gateway_unavailable"},
+  ["5"] = {404, "not_found"}, ["6"] = {409, "already_exists"}, ["7"] = {403, "permission_denied"},
+  ["8"] = {429, "resource_exhausted"}, ["9"] = {400, "failed_precondition"},
+  ["12"] = {501, "unsupported"}, ["14"] = {503, "gateway_unavailable"},
+  ["16"] = {401, "invalid_api_key"},
 }
 local INTERNAL = {500, "internal"}
 

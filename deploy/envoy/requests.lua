@@ -53,6 +53,29 @@ local function shape_of(headers, grpc)
   return "openai"
 end
 
+-- Whether a page of this very origin sent it. Browsers set both headers; pages cannot.
+local function is_same_origin(headers)
+  local site = headers:get("sec-fetch-site")
+  if site ~= nil then return site == "same-origin" end
+  local origin = headers:get("origin")
+  if origin == nil then return false end
+  local scheme = headers:get("x-forwarded-proto") or headers:get(":scheme") or ""
+  return string.lower(origin) == string.lower(scheme .. "://" .. (headers:get(":authority") or ""))
+end
+
+-- Whether a page of another origin would have had to request permission to send it: forms cannot
+-- send it, and scripts only after a preflight.
+local function needs_preflight(headers)
+  local method = headers:get(":method")
+  if method == "GET" or method == "HEAD" then return true end
+  local kind = string.lower(headers:get("content-type") or "")
+  if kind == "" then
+    return (headers:get("content-length") or "0") == "0" and headers:get("transfer-encoding") == nil
+  end
+  return string.match(kind, "^application/json%f[;%s%z]") ~= nil or
+    string.sub(kind, 1, 16) == "application/grpc"
+end
+
 function envoy_on_request(h)
   local headers = h:headers()
   local grpc = is_grpc(headers)
@@ -62,6 +85,11 @@ function envoy_on_request(h)
   end
   local status, message = refusal(headers)
   for _, name in ipairs(drop) do headers:remove(name) end
+  -- A session's cookie counts only with it. The route adds the client's address and the proof that
+  -- these headers are Envoy's.
+  if is_same_origin(headers) and needs_preflight(headers) then
+    headers:add("x-hr-same-origin", "1")
+  end
   local ours = h:streamInfo():dynamicMetadata()
   ours:set("headrace", "request_id", headers:get("x-request-id") or "")
   ours:set("headrace", "shape", shape_of(headers, grpc))

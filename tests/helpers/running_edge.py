@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from headrace.supervisor.child import Child
-from headrace.supervisor.servers.envoy import Edge
+from headrace.supervisor.servers.envoy import Edge, EdgeOptions
 from headrace.supervisor.servers.local_replies import Timeouts
 
 START_S = 20.0
@@ -41,9 +42,15 @@ async def until(url: str, *, status: int = 200) -> None:
 
 @asynccontextmanager
 async def running_edge(
-    folder: Path, *, port: int = 0, timeouts: Timeouts | None = None
+    folder: Path,
+    *,
+    port: int = 0,
+    timeouts: Timeouts | None = None,
+    proof: str = "",
+    **options: Any,
 ) -> AsyncIterator[RunningEdge]:
-    edge = Edge(folder / "edge", folder / "logs", host="127.0.0.1", port=port, timeouts=timeouts)
+    chosen = EdgeOptions(port=port, timeouts=timeouts or Timeouts(), **options)
+    edge = Edge(folder / "edge", folder / "logs", chosen, proof=proof)
     edge.prepare()
     log = folder / "logs" / "envoy.log"
     child = await Child.start(edge.argv(), log=log, folder=folder)

@@ -66,6 +66,8 @@ class OpenAI(openai_pb2_grpc.OpenAIServiceServicer):
                 )
                 error = {"error": {"message": "no", "type": "t", "param": None, "code": "c"}}
                 yield HttpBody(content_type="application/json", data=json.dumps(error).encode())
+            case "abort":
+                await context.abort(grpc.StatusCode[body["code"]], "no")
             case "stream":
                 yield sse({"n": 0})
                 await self.seen.may_go_on.wait()

@@ -23,7 +23,7 @@ from headrace.supervisor.plan.mesh_options import LOOPBACK, MeshOptions, Role, s
 from headrace.supervisor.plan.program import Program, Service
 from headrace.supervisor.plan.stop_timeouts import STOP_ORDER, mesh_stop_timeout_s, stop_timeout_s
 from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
-from headrace.supervisor.servers.envoy import Edge
+from headrace.supervisor.servers.envoy import Edge, EdgeOptions
 from headrace.supervisor.servers.nats import Broker
 from headrace.supervisor.state.failures import PortTaken, ProcessFailed
 from headrace.supervisor.state.state_dir import MeshRecord, StateDir
@@ -56,7 +56,8 @@ class Mesh:
         self._state_dir = state_dir
         self._report, self._on_ready = report, on_ready
         self._broker = Broker(state_dir.broker, sync_interval=options.sync_interval)
-        self._edge = Edge(state_dir.edge, state_dir.logs, host=options.host, port=options.port)
+        listener = EdgeOptions(host=options.host, port=options.port)
+        self._edge = Edge(state_dir.edge, state_dir.logs, listener)
         self._processes: list[SupervisedProcess] = []
         self._ready = False
         self._is_written, self._has_reported_disk = True, False

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from headrace.supervisor.plan.mesh_options import Role
+from headrace.rpc.addresses import is_loopback
+from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
 from headrace.supervisor.servers import assets, local_replies
-from headrace.supervisor.servers.local_replies import Timeouts
+from headrace.supervisor.servers.local_replies import CONTROL, GATEWAY, Json, Timeouts
 from headrace.supervisor.servers.rest_paths import read_paths
-from headrace.supervisor.state.files import render, write_atomically
+from headrace.supervisor.state.files import SECRET_MODE, render, write_atomically
 
 _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
@@ -23,29 +24,59 @@ _CONSTANTS = (
 )
 
 
+_LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
+_Addresses = Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    """How the public listener treats its clients."""
+
+    host: str = LOOPBACK
+    port: int = 0
+    """0 picks a free one."""
+    trusted_proxies: int = 0
+    """Proxies in front of Envoy whose X-Forwarded-For is believed."""
+    allowed_origins: tuple[str, ...] = ()
+    """Of pages in browsers, as `https://app.example.com`. On a listener that only this machine
+    reaches, its own pages are allowed as well."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def origin_matchers(self) -> list[Json]:
+        """Return Envoy's matchers of the allowed origins."""
+        allowed: list[Json] = [{"exact": origin} for origin in self.allowed_origins]
+        if is_loopback(self.host):
+            allowed.append({"safe_regex": {"regex": _LOCAL_ORIGINS}})
+        return allowed
+
+
 class Edge:
-    """Envoy, with its files in `folder` and its access log in `logs`."""
+    """Envoy, with its files in `folder` and its access log in `logs`.
+
+    Args:
+        proof: a secret that proves to services that a request came through this Envoy; empty: they
+            cannot know, and believe nothing that it says of the client.
+    """
 
     role = Role.ENVOY
     name = "envoy"
 
-    def __init__(
-        self, folder: Path, logs: Path, *, host: str, port: int, timeouts: Timeouts | None = None
-    ) -> None:
+    def __init__(self, folder: Path, logs: Path, options: EdgeOptions, *, proof: str = "") -> None:
         self.config = folder / "envoy.yaml"
         self._folder = folder
         self._admin_address = folder / "admin_address"
-        self._gateways: Sequence[tuple[str, int]] = []
-        self._endpoints = folder / "endpoints.json"
+        self._endpoints: dict[str, _Addresses] = {GATEWAY: (), CONTROL: ()}
         self._access_log = logs / "access.log"
-        self._host = host
-        self._port = port
-        self._timeouts = timeouts or Timeouts()
+        self._options = options
+        self._port = options.port
+        self._proof = proof
 
     def prepare(self) -> None:
         self._access_log.parent.mkdir(parents=True, exist_ok=True)
         self._admin_address.unlink(missing_ok=True)
-        self._write_endpoints(self._gateways)
+        for cluster, addresses in self._endpoints.items():
+            self._write_endpoints(cluster, addresses)
         self._write_config()
 
     def argv(self) -> tuple[str, ...]:
@@ -59,11 +90,18 @@ class Edge:
             *("--file-flush-interval-msec", "1000"),
         )
 
-    def set_gateways(self, addresses: Sequence[tuple[str, int]]) -> None:
+    def set_gateways(self, addresses: _Addresses) -> None:
         """Send traffic to these gateways; Envoy takes about a second to follow a change."""
-        if addresses != self._gateways:
-            self._write_endpoints(addresses)
-            self._gateways = addresses
+        self._set_endpoints(GATEWAY, addresses)
+
+    def set_controls(self, addresses: _Addresses) -> None:
+        """Send calls of the administration to these processes of control."""
+        self._set_endpoints(CONTROL, addresses)
+
+    def _set_endpoints(self, cluster: str, addresses: _Addresses) -> None:
+        if addresses != self._endpoints[cluster]:
+            self._write_endpoints(cluster, addresses)
+            self._endpoints[cluster] = addresses
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
         """Return `http` and `admin`; None while Envoy does not listen.
@@ -83,38 +121,66 @@ class Edge:
         self._port = port
         return {"http": port, "admin": int(admin.rpartition(":")[2])}
 
-    def _write_endpoints(self, addresses: Sequence[tuple[str, int]]) -> None:
+    def _endpoints_file(self, cluster: str) -> Path:
+        return self._folder / f"{cluster}_endpoints.json"
+
+    def _write_endpoints(self, cluster: str, addresses: _Addresses) -> None:
         endpoints = [
             {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
             for host, port in addresses
         ]
         assignment = {
             "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            "cluster_name": "gateway",
+            "cluster_name": cluster,
             "endpoints": [{"lb_endpoints": endpoints}] if endpoints else [],
         }
-        write_atomically(self._endpoints, json.dumps({"resources": [assignment]}))
+        write_atomically(self._endpoints_file(cluster), json.dumps({"resources": [assignment]}))
 
     def _write_config(self) -> None:
+        text = render(assets.deploy_text("envoy/envoy.yaml"), self._values())
+        # It has the proof.
+        write_atomically(self.config, text, mode=SECRET_MODE)
+
+    def _values(self) -> dict[str, object]:
+        """Return what the template's names stand for."""
         descriptors = assets.descriptor_set()
         paths = read_paths(descriptors.read_bytes())
-        timeouts = asdict(self._timeouts).items()
-        values = {
+        timeouts = self._options.timeouts
+        return {
             "admin_port": 0,
-            "host": self._host,
+            "host": self._options.host,
             "port": self._port,
+            "trusted_proxies": self._options.trusted_proxies,
+            "allowed_origins": self._options.origin_matchers,
+            "proven_headers": self._proven_headers(),
             "access_log": str(self._access_log),
             "descriptor_set": str(descriptors),
-            "endpoints_file": str(self._endpoints),
+            "gateways_file": str(self._endpoints_file(GATEWAY)),
+            "controls_file": str(self._endpoints_file(CONTROL)),
             "endpoints_dir": str(self._folder),
             "requests_lua": _CONSTANTS + assets.deploy_text("envoy/requests.lua"),
             "refusals_lua": assets.deploy_text("envoy/refusals.lua"),
             "max_body_bytes": local_replies.MAX_BODY_BYTES,
             "services": list(dict.fromkeys(path.service for path in paths)),
-            "local_replies": local_replies.mappers(paths, self._timeouts),
-            **{f"{name.removesuffix('_s')}_timeout": f"{s:g}s" for name, s in timeouts},
+            "local_replies": local_replies.mappers(paths, timeouts),
+            **{
+                f"{name.removesuffix('_s')}_timeout": f"{s:g}s"
+                for name, s in asdict(timeouts).items()
+            },
         }
-        write_atomically(self.config, render(assets.deploy_text("envoy/envoy.yaml"), values))
+
+    def _proven_headers(self) -> list[Json]:
+        """Return what every request gets, whatever its client has sent under these names."""
+        values = {"x-hr-client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
+        if self._proof:
+            values["x-hr-edge"] = self._proof
+        return [
+            {
+                "header": {"key": name, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for name, value in values.items()
+        ]
 
 
 def _listener_port(listeners: dict[str, Any]) -> int | None:

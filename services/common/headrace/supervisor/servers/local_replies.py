@@ -30,13 +30,17 @@ MAX_HEADER_BYTES = 60 * 1024
 _BODY = "%LOCAL_REPLY_BODY%"
 _REQUEST = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
 _GRPC_TYPE = "application/grpc"
+GATEWAY, CONTROL = "gateway", "control"
+"""Clusters of Envoy."""
+ADMIN_PACKAGE = "/headrace.admin.v1."
 ADMIN_PREFIX = "/v2/admin/"
 COHERE_PATH = "/v2/rerank"
 TEI_PATH = "/embed"
 """Of text-embeddings-inference."""
 _CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND = 3, 4, 5
-_RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 8, 12, 14
+_PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 7, 8, 12, 14
+_UNAUTHENTICATED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,9 @@ _INVALID_HTTP = {
 """By Envoy's name of the error."""
 
 
-def _errors(unknown_path: str, timeouts: Timeouts) -> Iterator[_Error]:
+def _errors(unknown_path: str, server: str, timeouts: Timeouts) -> Iterator[_Error]:
+    yield _Error(401, _BODY, "invalid_api_key", _UNAUTHENTICATED)
+    yield _Error(403, _BODY, "permission_denied", _PERMISSION_DENIED)
     yield _Error(404, unknown_path, "unknown_path", _NOT_FOUND)
     too_slow = (
         "the request did not arrive: its headers have to come within "
@@ -110,8 +116,9 @@ def _errors(unknown_path: str, timeouts: Timeouts) -> Iterator[_Error]:
     yield _Error(501, not_chunked, "invalid_http", _UNIMPLEMENTED)
     timed_out = f"the request's time ran out: {_BODY}"
     yield _Error(504, timed_out, "deadline_exceeded", _DEADLINE_EXCEEDED)
-    unreachable = f"no gateway could be reached: {_BODY}"
-    yield _Error(500, unreachable, "gateway_unavailable", _UNAVAILABLE, and_above=True, retry=True)
+    unreachable = f"no {server} could be reached: {_BODY}"
+    code = f"{server}_unavailable"
+    yield _Error(500, unreachable, code, _UNAVAILABLE, and_above=True, retry=True)
     yield _Error(400, _BODY, "invalid_request", _INVALID_ARGUMENT, and_above=True)
 
 
@@ -120,31 +127,22 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
     admin = [path for path in paths if path.path.startswith(ADMIN_PREFIX)]
     native = [path for path in paths if path.path.startswith("/v2/") and path not in admin]
     others = [path for path in paths if not path.path.startswith("/v2/")]
+    no_path = f"there is no {_REQUEST}"
+    native_list = f"{_list(native)}; and the administration API: GET {ADMIN_PREFIX}tenants"
+    openai_list = f"{_list(others)}; and the native API: GET /v2/models"
     formats = (
-        (_NATIVE_GRPC, _grpc, f"there is no {_REQUEST}"),
-        (_on_path(_exactly(COHERE_PATH)), _cohere, f"there is no {_REQUEST}; it is a POST"),
-        (_on_path(_exactly(TEI_PATH)), _tei, f"there is no {_REQUEST}; it is a POST"),
-        (
-            _on_path({"prefix": ADMIN_PREFIX}),
-            _status,
-            f"there is no {_REQUEST}; {_list(admin)}",
-        ),
-        (
-            _on_path({"prefix": "/v2/"}),
-            _status,
-            f"there is no {_REQUEST}; {_list(native)}; and the administration API: "
-            f"GET {ADMIN_PREFIX}tenants",
-        ),
-        (
-            None,
-            _openai,
-            f"there is no {_REQUEST}; {_list(others)}; and the native API: GET /v2/models",
-        ),
+        (_all_of(_NATIVE_GRPC, _on_path({"prefix": ADMIN_PACKAGE})), _grpc, CONTROL, no_path),
+        (_NATIVE_GRPC, _grpc, GATEWAY, no_path),
+        (_on_path(_exactly(COHERE_PATH)), _cohere, GATEWAY, f"{no_path}; it is a POST"),
+        (_on_path(_exactly(TEI_PATH)), _tei, GATEWAY, f"{no_path}; it is a POST"),
+        (_on_path({"prefix": ADMIN_PREFIX}), _status, CONTROL, f"{no_path}; {_list(admin)}"),
+        (_on_path({"prefix": "/v2/"}), _status, GATEWAY, f"{no_path}; {native_list}"),
+        (None, _openai, GATEWAY, f"{no_path}; {openai_list}"),
     )
     return [
         _mapper(condition, error) | formatted(error)
-        for condition, formatted, unknown_path in formats
-        for error in _errors(unknown_path, timeouts)
+        for condition, formatted, server, unknown_path in formats
+        for error in _errors(unknown_path, server, timeouts)
     ]
 
 
@@ -188,15 +186,15 @@ def _exactly(path: str) -> Json:
     return {"safe_regex": {"regex": rf"{path}(\?.*)?"}}
 
 
-_NATIVE_GRPC: Json = {
-    "and_filter": {
-        "filters": [
-            _has_header("content-type", {"string_match": {"prefix": _GRPC_TYPE}}),
-            # Transcoded calls look like native ones by then, but have their original path.
-            _has_header("x-envoy-original-path", {"present_match": False}),
-        ]
-    }
-}
+def _all_of(*conditions: Json) -> Json:
+    return {"and_filter": {"filters": list(conditions)}}
+
+
+_NATIVE_GRPC = _all_of(
+    _has_header("content-type", {"string_match": {"prefix": _GRPC_TYPE}}),
+    # Transcoded calls look like native ones by then, but have their original path.
+    _has_header("x-envoy-original-path", {"present_match": False}),
+)
 
 
 def _grpc(error: _Error) -> Json:

@@ -10,16 +10,26 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+SECRET_MODE = 0o600
+"""Of files that hold a secret: only their owner may read them."""
 
-def write_atomically(path: Path, text: str) -> None:
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
     """Replace a file so that a reader sees the old or the new text, never a part.
 
     Envoy watches for the rename.
+
+    Args:
+        mode: of the new file, less what the umask takes away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        # Why removed first: a draft that a crash has left would keep its mode.
+        draft.unlink(missing_ok=True)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
         draft.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
