@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from headrace.settings import ServiceSettings
+from headrace_control.base.sign_in_settings import SignInSettings
 
 
-class ControlSettings(ServiceSettings):
+class ControlSettings(SignInSettings):
     """Flags, then HEADRACE_CONTROL_*, then the file named by HEADRACE_CONTROL_CONFIG."""
 
     model_config = SettingsConfigDict(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from headrace.secret_files import check_secret_file
+from headrace.credentials.secret_files import check_secret_file
 from headrace.settings import ServiceSettings
 
 SignInRole = Literal["viewer", "member"]
@@ -38,9 +38,10 @@ class SignInSettings(ServiceSettings):
     """Certificates, as PEM, of the authority that the provider's certificate is of. Unset: the
     public ones."""
     oidc_trust_email: bool = False
-    """Take e-mail addresses for verified if the provider does not say, as Microsoft Entra. Safe only
-    where every account of the provider is of your organisation: elsewhere somebody may give another
-    person's address as their own. Addresses that are said to be unverified are never taken."""
+    """Take e-mail addresses for verified if the provider does not say, as Microsoft Entra. Safe
+    only where every account of the provider is of your organisation: elsewhere people may give
+    another person's address as their own. Addresses that are said to be unverified are never
+    taken."""
     oidc_allowed_domains: tuple[str, ...] = ()
     """Domains of e-mail addresses, as JSON, ["example.com"], whose people get an account at their
     first sign-in, as members of `oidc_default_tenant`. Empty: only people who were invited, or whom

@@ -45,7 +45,8 @@ class PendingSignIn:
 
 def begin_sign_in(return_to: str) -> PendingSignIn:
     """Return a sign-in with 256 random bits in each of its secrets."""
-    return PendingSignIn(*(secrets.token_urlsafe(32) for _ in range(3)), return_to)
+    state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+    return PendingSignIn(state, nonce, verifier, return_to)
 
 
 class SignInSeal:

@@ -1,7 +1,7 @@
-"""What an id token proves: whether it is to be believed, and about whom. Pure but for PyJWT's clock.
+"""What an id token proves: whether it is to be believed, and about whom.
 
 OpenID Connect Core 1.0, section 3.1.3.7. Every check that fails says for the log which one; the
-browser is told only that the provider's answer was not accepted.
+browser is told only that the provider's answer was not accepted. PyJWT reads the clock itself.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def signing_keys(jwks: Any) -> tuple[jwt.PyJWK, ...]:
     return tuple(key for key in found if key.algorithm_name in ALGORITHMS)
 
 
-def verified_claims(
-    token: str, keys: Sequence[jwt.PyJWK], expected: Expected
-) -> Mapping[str, Any]:
+def verified_claims(token: str, keys: Sequence[jwt.PyJWK], expected: Expected) -> Mapping[str, Any]:
     """Return the claims of an id token that was issued for this sign-in.
 
     Raises:

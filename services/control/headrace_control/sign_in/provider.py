@@ -18,7 +18,7 @@ import httpx
 import jwt
 
 from headrace.clock import Clock
-from headrace.secret_files import read_secret
+from headrace.credentials.secret_files import read_secret
 from headrace_control.base.sign_in_settings import SignInSettings, is_safe_url
 from headrace_control.sign_in.cookies import PendingSignIn
 from headrace_control.sign_in.identity import (
@@ -202,7 +202,7 @@ class OpenIdProvider:
             ):
                 content = await _limited(response)
         except (httpx.HTTPError, TimeoutError) as error:
-            raise ProviderFailed(f"{url}: {error or type(error).__name__}") from error
+            raise ProviderFailed(f"{url}: {str(error) or type(error).__name__}") from error
         if response.status_code != 200:
             code = _error_code(content)
             # Any other code is a fault of the settings, as invalid_client.
@@ -240,12 +240,13 @@ def _configuration_of(document: dict[str, Any], issuer: str) -> ProviderConfigur
             f"its configuration is of the issuer {str(document.get('issuer'))[:200]!r}; the setting"
             f" oidc_issuer is {issuer!r}, and both must be equal to the letter"
         )
-    names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-    for name in names:
+    for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
         if not isinstance(document.get(name), str) or not is_safe_url(document[name]):
             raise ProviderFailed(f"{name} of its configuration is no https URL")
     methods = document.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
     return ProviderConfiguration(
-        *(document[name] for name in names),
+        document["authorization_endpoint"],
+        document["token_endpoint"],
+        document["jwks_uri"],
         secret_in_body="client_secret_basic" not in methods and "client_secret_post" in methods,
     )
