@@ -1,0 +1,8 @@
+"""What control keeps, in SQLite or PostgreSQL: rows, an audit of each change, and an outbox of what
+is to be published."""
+
+from headrace_control.store.database.pages import FIRST_PAGE, PageOptions
+from headrace_control.store.database.schema import SchemaMismatch
+from headrace_control.store.store import Store
+
+__all__ = ["FIRST_PAGE", "PageOptions", "SchemaMismatch", "Store"]

@@ -1,0 +1,1 @@
+"""The database under the store: its tables, its schema, and transactions that change it."""

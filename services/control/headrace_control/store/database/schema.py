@@ -1,0 +1,118 @@
+"""The version of the schema: which one a database has, and how it comes to the newest."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headrace.errors import FailedPrecondition
+from headrace_control.store.database import tables
+from headrace_control.store.database.engine import WRITES
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+_LOCK = 7265
+"""Of PostgreSQL's advisory locks: processes that start together upgrade one after another."""
+
+
+class SchemaMismatch(FailedPrecondition):
+    """The database has an older or a newer schema than this version of Headrace."""
+
+
+def newest_revision() -> str:
+    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    assert head is not None
+    return head
+
+
+async def revision_of(connection: AsyncConnection) -> str:
+    """Return the revision of the database's schema; empty for an empty database."""
+    return await connection.run_sync(
+        lambda sync: MigrationContext.configure(sync).get_current_revision() or ""
+    )
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Refuse a database that this version cannot use.
+
+    Raises:
+        SchemaMismatch: it says what to do.
+    """
+    async with engine.connect() as connection:
+        found = await revision_of(connection)
+        if found == newest_revision():
+            return
+        if not found or found in _known_revisions():
+            raise SchemaMismatch(
+                f"the database has schema {found or 'none'}, this version of Headrace needs"
+                f" {newest_revision()}: run headrace db upgrade"
+            )
+        writer = await connection.scalar(
+            sa.select(tables.facts.c.value).where(tables.facts.c.name == "written_by")
+        )
+        raise SchemaMismatch(
+            f"the database has schema {found}, which version {writer} of Headrace wrote; this is"
+            f" version {version('headrace')}, which knows schemas up to {newest_revision()}:"
+            " install that version or a later one, or restore a backup of before"
+        )
+
+
+async def upgrade_schema(engine: AsyncEngine) -> str:
+    """Bring the schema to the newest revision, and return that which it had.
+
+    On SQLite all migrations are one transaction, on PostgreSQL each is one. Idempotent, and safe
+    while other processes do the same.
+
+    Raises:
+        SchemaMismatch: it is newer than this version.
+    """
+    async with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            # Remade tables would take along the rows that refer to them.
+            await connection.exec_driver_sql("PRAGMA foreign_keys=off")
+            await connection.rollback()
+        connection = await connection.execution_options(**{WRITES: True})
+        try:
+            before = await _upgrade_locked(connection)
+        finally:
+            await connection.invalidate()
+    await check_schema(engine)
+    return before
+
+
+async def _upgrade_locked(connection: AsyncConnection) -> str:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
+        await connection.commit()
+    before = await revision_of(connection)
+    if connection.dialect.name == "postgresql":
+        await connection.rollback()
+    if before and before not in _known_revisions():
+        return before
+    await connection.run_sync(_run_migrations)
+    await _write_version(connection)
+    await connection.commit()
+    return before
+
+
+def _run_migrations(connection: sa.Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    command.upgrade(config, "head")
+
+
+async def _write_version(connection: AsyncConnection) -> None:
+    fact: dict[str, Any] = {"name": "written_by", "value": version("headrace")}
+    await connection.execute(sa.delete(tables.facts).where(tables.facts.c.name == fact["name"]))
+    await connection.execute(sa.insert(tables.facts).values(fact))
+
+
+def _known_revisions() -> frozenset[str]:
+    return frozenset(each.revision for each in ScriptDirectory(str(MIGRATIONS)).walk_revisions())

@@ -1,0 +1,146 @@
+"""Transactions: each change writes its rows, its audit event and its outbox rows, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headrace.clock import Clock
+from headrace_control.base.audit_hash import hash_of
+from headrace_control.base.published_rows import EPOCH, milliseconds, time_of
+from headrace_control.base.records import Actor, AuditEvent, OutboxRow
+from headrace_control.store.database import published
+from headrace_control.store.database.engine import WRITES
+from headrace_control.store.database.tables import audit_events, audit_head, outbox
+
+
+class Database:
+    """Opens transactions. Those that change follow one another, so that the audit has one end."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+        self.engine, self._clock = engine, clock
+        self._writing = asyncio.Lock()
+        self.outbox_written = asyncio.Event()
+        """Set after each commit that has written to the outbox; whoever waits clears it."""
+
+    def now(self) -> datetime:
+        """Return the time to the millisecond, which is what the database keeps."""
+        time = time_of(int(self._clock.unix_s() * 1000))
+        return time or EPOCH
+
+    @asynccontextmanager
+    async def reading(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One transaction that only reads.
+
+        Args:
+            snapshot: all its statements see the database as it was at the first.
+        """
+        async with self.engine.connect() as connection:
+            if snapshot and self.engine.dialect.name == "postgresql":
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction that writes what is no change of what control keeps."""
+        async with self._writing, self.engine.connect() as plain:
+            connection = await plain.execution_options(**{WRITES: True})
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def changing(self, by: Actor) -> AsyncIterator[Change]:
+        """One transaction that changes; committed unless the body raises."""
+        async with self.writing() as connection:
+            # PostgreSQL's writers of other processes wait here, SQLite's have done so.
+            head = (await connection.execute(sa.select(audit_head).with_for_update())).one()
+            change = Change(connection, by, self.now(), _Head(head.sequence, head.hash))
+            yield change
+        if change.has_published:
+            self.outbox_written.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    sequence: int
+    hash: str
+
+
+class Change:
+    """A transaction under way."""
+
+    def __init__(self, connection: AsyncConnection, by: Actor, now: datetime, head: _Head) -> None:
+        self.connection, self.by, self.now = connection, by, now
+        self._head = head
+        self.has_published = False
+
+    @property
+    def now_ms(self) -> int:
+        return milliseconds(self.now)
+
+    async def execute(self, statement: sa.Executable) -> sa.CursorResult[Any]:
+        result = await self.connection.execute(statement)
+        assert isinstance(result, sa.CursorResult)
+        return result
+
+    async def record(
+        self, action: str, resource: str, *, tenant: str = "", details: Mapping[str, Any] = {}
+    ) -> AuditEvent:
+        """Append an audit event to the chain."""
+        event = AuditEvent(
+            sequence=self._head.sequence + 1,
+            time=self.now,
+            action=stored(action),
+            resource=stored(resource),
+            tenant=stored(tenant),
+            actor=stored(self.by.name),
+            client=stored(self.by.client),
+            details=json.dumps(details, sort_keys=True),
+            previous_hash=self._head.hash,
+            hash="",
+        )
+        event = replace(event, hash=hash_of(event))
+        self._head = _Head(event.sequence, event.hash)
+        await self.execute(sa.insert(audit_events).values(event_values(event)))
+        await self.execute(sa.update(audit_head).values(sequence=event.sequence, hash=event.hash))
+        return event
+
+    async def publish(self, table: str, keys: Iterable[str]) -> None:
+        """Write to the outbox what these rows of a table on the bus are after this change."""
+        for some in published.in_parts(tuple(keys)):
+            rows = await published.rows_of(self.connection, table, some)
+            await self.write_outbox(OutboxRow(0, table, key, rows.get(key)) for key in some)
+
+    async def write_outbox(self, rows: Iterable[OutboxRow]) -> None:
+        values = [{"table_name": r.table, "row_key": r.key, "row": r.row} for r in rows]
+        if values:
+            self.has_published = True
+            await self.connection.execute(sa.insert(outbox), values)
+
+
+def stored(text: str) -> str:
+    """Return text as every database returns it; what is hashed must be what is read."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def event_values(event: AuditEvent) -> dict[str, Any]:
+    return {
+        "sequence": event.sequence,
+        "time_ms": milliseconds(event.time),
+        "action": event.action,
+        "resource": event.resource,
+        "tenant": event.tenant,
+        "actor": event.actor,
+        "client": event.client,
+        "details": event.details,
+        "previous_hash": event.previous_hash,
+        "hash": event.hash,
+    }

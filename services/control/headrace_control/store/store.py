@@ -1,0 +1,65 @@
+"""The store: all that control keeps, in one database."""
+
+from __future__ import annotations
+
+from headrace.clock import Clock, SystemClock
+from headrace_control.store.audit import Audit
+from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.schema import check_schema, upgrade_schema
+from headrace_control.store.database.transactions import Database
+from headrace_control.store.keys import Keys
+from headrace_control.store.members import Invitations, Members
+from headrace_control.store.outbox import Outbox
+from headrace_control.store.people import People
+from headrace_control.store.sessions import Sessions
+from headrace_control.store.tenants import Plans, Tenants
+from headrace_control.store.uses import Uses
+
+
+class Store:
+    """What control keeps, by kind. Every change is one transaction: it writes its rows, an audit
+    event, and to the outbox what follows for the tables on the bus.
+
+    Errors of callers are those of `headrace.errors`; a database that cannot be reached raises
+    sqlalchemy's errors, or OSError.
+
+        store = await Store.open("sqlite:///var/lib/headrace/headrace.db", upgrade=True)
+        tenant = await store.tenants.create(Tenant("acme"), by=Actor("people/8f3c"))
+        await store.close()
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.tenants = Tenants(database)
+        self.plans = Plans(database)
+        self.keys = Keys(database)
+        self.people = People(database)
+        self.members = Members(database)
+        self.invitations = Invitations(database)
+        self.sessions = Sessions(database)
+        self.uses = Uses(database)
+        self.audit = Audit(database)
+        self.outbox = Outbox(database)
+
+    @classmethod
+    async def open(cls, url: str, *, upgrade: bool = False, clock: Clock | None = None) -> Store:
+        """Open a database: sqlite:///PATH, made if there is none, or postgresql://...
+
+        Args:
+            upgrade: bring its schema to that of this version first, as `headrace db upgrade` does.
+
+        Raises:
+            InvalidRequest: the URL is of neither kind.
+            SchemaMismatch: its schema is older, and `upgrade` is not set, or newer.
+            MissingExtra: PostgreSQL's driver is not installed.
+        """
+        engine = open_engine(url)
+        try:
+            await (upgrade_schema(engine) if upgrade else check_schema(engine))
+        except BaseException:
+            await engine.dispose()
+            raise
+        return cls(Database(engine, clock or SystemClock()))
+
+    async def close(self) -> None:
+        await self._database.engine.dispose()
