@@ -19,6 +19,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -119,11 +120,13 @@ class ServiceSettings(BaseSettings):
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
         if any(files) and not all(files):
             raise ValueError("tls_ca_file, tls_cert_file and tls_key_file go together")
-        self.tls_files()
+        # Read now: an error of theirs is one of the settings.
+        _ = self.tls
         return self
 
-    def tls_files(self) -> TlsFiles | None:
-        """Return what this process proves itself with; None: the lines of the mesh are plain."""
+    @cached_property
+    def tls(self) -> TlsFiles | None:
+        """What this process proves itself with; None: the lines of the mesh are plain."""
         if not self.tls_ca_file or not self.tls_cert_file or not self.tls_key_file:
             return None
         return TlsFiles(TlsPaths(self.tls_ca_file, self.tls_cert_file, self.tls_key_file))

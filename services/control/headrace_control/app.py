@@ -17,9 +17,11 @@ from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.rpc.malformed import RejectMalformed
+from headrace.rpc.roles import EDGE_ROLES
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.settings import write_ports
 from headrace.telemetry import logs
+from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_control.api.calls import CallInterceptor
 from headrace_control.api.parts import Parts
@@ -42,9 +44,16 @@ async def run(settings: ControlSettings) -> int:
         The exit status.
     """
     logs.configure(service="control", name=settings.name, level=settings.log_level)
+    export_expiry(settings.tls)
     control_id = f"{settings.name}-{uuid4().hex[:12]}"
     try:
-        bus = await connect(settings.nats_url, name=control_id, replicas=settings.nats_replicas)
+        bus = await connect(
+            settings.nats_url,
+            name=control_id,
+            replicas=settings.nats_replicas,
+            tls=settings.tls,
+            credentials_file=settings.nats_credentials_file,
+        )
     except BusUnavailable as error:
         log.error("control.no_bus", extra={"why": str(error)})
         return 1
@@ -61,8 +70,10 @@ async def run(settings: ControlSettings) -> int:
 class _Control:
     def __init__(self, settings: ControlSettings, bus: Bus) -> None:
         self._settings, self._bus = settings, bus
-        self._server = make_server([RejectMalformed(), CallInterceptor(lambda: True)])
-        self._grpc_port = bind(self._server, settings.host, settings.grpc_port)
+        self._server = make_server(
+            [RejectMalformed(), CallInterceptor(lambda: True)], tls=settings.tls, roles=EDGE_ROLES
+        )
+        self._grpc_port = bind(self._server, settings.host, settings.grpc_port, settings.tls)
         parts = Parts(settings, bus, SystemClock())
         for add, make, _ in SERVICES:
             add(make(parts), self._server)

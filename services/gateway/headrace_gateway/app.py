@@ -26,9 +26,11 @@ from headrace.rpc.addresses import (
     without_zone,
 )
 from headrace.rpc.malformed import RejectMalformed
+from headrace.rpc.roles import DELIVERY_ROLES, EDGE_ROLES
 from headrace.rpc.server import add_health_and_reflection, bind, make_server
 from headrace.settings import write_ports
 from headrace.telemetry import logs
+from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace.v1 import (
     embeddings_pb2_grpc,
@@ -112,13 +114,14 @@ def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
 async def run(settings: GatewaySettings) -> int:
     """The gateway's life, until SIGTERM or SIGINT and the drain after it."""
     logs.configure(service="gateway", name=settings.name, level=settings.log_level)
+    export_expiry(settings.tls)
     gateway_id = f"{settings.name}-{uuid4().hex[:12]}"
     try:
         bus = await connect(
             settings.nats_url,
             name=gateway_id,
             replicas=settings.nats_replicas,
-            tls=settings.tls_files(),
+            tls=settings.tls,
             credentials_file=settings.nats_credentials_file,
         )
         await _Gateway(settings, bus, gateway_id).run()
@@ -132,16 +135,19 @@ class _Gateway:
     def __init__(self, settings: GatewaySettings, bus: Bus, gateway_id: str) -> None:
         self._settings = settings
         self._bus = bus
-        self._delivery = make_server()
+        tls = settings.tls
+        self._delivery = make_server(tls=tls, roles=DELIVERY_ROLES)
         self._public = make_server(
             [
                 RejectMalformed(),
                 CallerInterceptor(settings),
                 SlowReaderInterceptor(settings.reader_stall_s),
-            ]
+            ],
+            tls=tls,
+            roles=EDGE_ROLES,
         )
-        delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
-        public_port = bind(self._public, settings.host, settings.grpc_port)
+        delivery_port = bind(self._delivery, settings.host, settings.delivery_port, tls)
+        public_port = bind(self._public, settings.host, settings.grpc_port, tls)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
         self._catalog = Catalog(bus, settings, self._reported_cards)
         address = join_host_port(_advertised_host(settings), delivery_port)

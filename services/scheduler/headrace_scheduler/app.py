@@ -14,6 +14,7 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.settings import write_ports
 from headrace.telemetry import logs
+from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.service import Service
@@ -33,13 +34,14 @@ async def run(settings: SchedulerSettings) -> int:
         The exit status.
     """
     logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
+    export_expiry(settings.tls)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
         bus = await connect(
             settings.nats_url,
             name=f"scheduler {settings.name}",
             replicas=settings.nats_replicas,
-            tls=settings.tls_files(),
+            tls=settings.tls,
             credentials_file=settings.nats_credentials_file,
         )
     except BusUnavailable as error:

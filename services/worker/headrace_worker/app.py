@@ -15,6 +15,7 @@ from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.settings import read, write_ports
 from headrace.telemetry import logs
+from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, ModelUnreachable
@@ -149,7 +150,7 @@ class WorkerProcess:
                 self._settings.nats_url,
                 name=f"worker {self._settings.name}",
                 replicas=self._settings.nats_replicas,
-                tls=self._settings.tls_files(),
+                tls=self._settings.tls,
                 credentials_file=self._settings.nats_credentials_file,
             )
         except BusUnavailable as error:
@@ -187,6 +188,7 @@ class WorkerProcess:
 async def run(settings: WorkerSettings) -> int:
     """Run a worker process; return its exit status."""
     logs.configure(service="worker", name=settings.name, level=settings.log_level)
+    export_expiry(settings.tls)
     if (status := await _follow(settings)) is not None:
         return status
     # Why: until there is something to reload, SIGHUP must not end the process.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class TlsMaterial:
 
 
 class TlsFiles:
-    """The files, read again when they have changed. Not thread-safe.
+    """The files, read again when they have changed.
 
     Raises:
         InvalidTls: they cannot be used.
@@ -59,6 +60,7 @@ class TlsFiles:
         self.paths = paths
         self._seen = self._signatures()
         self._material = _read(paths)
+        self._lock = threading.Lock()
 
     @property
     def current(self) -> TlsMaterial:
@@ -66,6 +68,10 @@ class TlsFiles:
 
         It is the same object for as long as the files do not change.
         """
+        with self._lock:
+            return self._reread()
+
+    def _reread(self) -> TlsMaterial:
         seen = self._signatures()
         if seen != self._seen:
             try:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import grpc
 
+from headrace.rpc.tls import ChannelSecurity
+
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
 
@@ -43,6 +45,7 @@ def aio_channel(
     *,
     pings: Options = (),
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    security: ChannelSecurity | None = None,
 ) -> grpc.aio.Channel:
     """Return a channel for the event loop.
 
@@ -50,11 +53,23 @@ def aio_channel(
         target: `host:port`, as `headrace.rpc.addresses.join_host_port` returns it.
         pings: `MESH_PINGS`, `CLIENT_PINGS`, or none.
         interceptors: of its calls.
+        security: of `headrace.rpc.tls`; None: plain text.
     """
     options = (*_OPTIONS, *pings)
-    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    if security is None:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    secured = (*options, *security.options)
+    return grpc.aio.secure_channel(
+        target, security.credentials, options=secured, interceptors=interceptors
+    )
 
 
-def blocking_channel(target: str, *, pings: Options = ()) -> grpc.Channel:
+def blocking_channel(
+    target: str, *, pings: Options = (), security: ChannelSecurity | None = None
+) -> grpc.Channel:
     """Return a channel for threads; the arguments are those of `aio_channel`."""
-    return grpc.insecure_channel(target, options=(*_OPTIONS, *pings))
+    options = (*_OPTIONS, *pings)
+    if security is None:
+        return grpc.insecure_channel(target, options=options)
+    secured = (*options, *security.options)
+    return grpc.secure_channel(target, security.credentials, options=secured)

@@ -8,8 +8,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from headrace.credentials.tls_files import TlsFiles
 from headrace.rpc.addresses import join_host_port
 from headrace.rpc.channels import MAX_MESSAGE_BYTES
+from headrace.rpc.roles import RequireRole, Roles
+from headrace.rpc.tls import server_credentials
 
 MAX_METADATA_BYTES = 256 * 1024
 """Above Envoy's limit of headers, so that the limit is Envoy's, which answers 431. Envoy's 60 KiB
@@ -30,8 +33,15 @@ _OPTIONS = (
 )
 
 
-def make_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
-    return grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
+def make_server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    *,
+    tls: TlsFiles | None = None,
+    roles: Roles | None = None,
+) -> grpc.aio.Server:
+    """Return a server; with `tls`, `roles` says which processes of the mesh may call it."""
+    required = [] if tls is None else [RequireRole(roles or {})]
+    return grpc.aio.server(options=_OPTIONS, interceptors=[*required, *interceptors])
 
 
 def add_health_and_reflection(
@@ -56,15 +66,18 @@ async def set_serving(
         await servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Listen; return the port.
+def bind(server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None = None) -> int:
+    """Listen; return the port. With `tls`, only for clients with a certificate of the mesh.
 
     Raises:
         OSError: the address is in use or not this machine's.
     """
     address = join_host_port(host, port)
     try:
-        bound = server.add_insecure_port(address)
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
     if bound == 0:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import grpc
 
+from headrace.credentials.tls_files import TlsFiles
 from headrace.errors import GatewayUnreachable, RequestNotFound
 from headrace.internal.v1.attach_pb2 import AttachedTokens, AttachRequest, AttachResponse
 from headrace.internal.v1.attach_pb2_grpc import AttachServiceStub
@@ -16,6 +17,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.request_keys import public_id
 from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.status import from_status
+from headrace.rpc.tls import mesh_security
 from headrace.v1.common_pb2 import Choice, RequestOutcome
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
@@ -71,14 +73,18 @@ class RemoteOutput(Generation):
         self._call, self._channel = call, channel
 
     @classmethod
-    async def reach(cls, address: str, request_id: str) -> RemoteOutput:
+    async def reach(
+        cls, address: str, request_id: str, tls: TlsFiles | None = None
+    ) -> RemoteOutput:
         """
         Raises:
             GatewayUnreachable: no gateway answers at this address, or the request is not open
                 there: it has just ended, or another gateway has been started at the address.
         """
         async with AsyncExitStack() as stack:
-            channel = await stack.enter_async_context(aio_channel(address, pings=MESH_PINGS))
+            security = mesh_security(tls, "gateway")
+            opened = aio_channel(address, pings=MESH_PINGS, security=security)
+            channel = await stack.enter_async_context(opened)
             call = AttachServiceStub(channel).Attach(AttachRequest(request_id=request_id))
             try:
                 async with asyncio.timeout(REACH_S):

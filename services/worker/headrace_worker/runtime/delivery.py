@@ -29,10 +29,12 @@ from typing import Protocol
 
 import grpc
 
+from headrace.credentials.tls_files import TlsFiles
 from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
 from headrace.rpc.channels import MESH_PINGS, aio_channel
+from headrace.rpc.tls import mesh_security
 from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows, entries
 
@@ -75,11 +77,18 @@ class GatewayLink:
     """The stream to one gateway; `run` keeps it up."""
 
     def __init__(
-        self, gateway_id: str, address: str, worker_id: str, owner: SequenceOwner, *, grace_s: float
+        self,
+        gateway_id: str,
+        address: str,
+        worker_id: str,
+        owner: SequenceOwner,
+        *,
+        grace_s: float,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.gateway_id = gateway_id
         self._address, self._worker_id, self._owner = address, worker_id, owner
-        self._grace_s = grace_s
+        self._grace_s, self._tls = grace_s, tls
         self._bound: dict[int, HeldSequence | None] = {}
         """Sequence by bound number of this stream; None if it was dropped and the gateway's answer
         is awaited."""
@@ -246,7 +255,8 @@ class GatewayLink:
         """Run a stream until it breaks; return whether the gateway was reached."""
         loop = asyncio.get_running_loop()
         try:
-            async with aio_channel(self._address, pings=MESH_PINGS) as channel:
+            security = mesh_security(self._tls, "gateway")
+            async with aio_channel(self._address, pings=MESH_PINGS, security=security) as channel:
                 async with asyncio.timeout(CONNECT_S):
                     await channel.channel_ready()
                 began_s = loop.time()

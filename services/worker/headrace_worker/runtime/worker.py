@@ -15,6 +15,7 @@ from math import isfinite
 from google.rpc import status_pb2
 
 from headrace.clock import Clock
+from headrace.credentials.tls_files import TlsFiles
 from headrace.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -59,6 +60,7 @@ class Worker:
         metrics: WorkerMetrics,
         group: asyncio.TaskGroup,
         orphan_grace_s: float,
+        tls: TlsFiles | None,
         on_release: Callable[[], None],
         on_park: Callable[[ResumePoint], None],
         on_death: Callable[[BaseException], None],
@@ -67,7 +69,7 @@ class Worker:
         self.facts: EngineFacts = engine.facts
         self.assignments = Assignments(engine.facts)
         self.metrics, self._clock, self._group = metrics, clock, group
-        self._orphan_grace_s = orphan_grace_s
+        self._orphan_grace_s, self._tls = orphan_grace_s, tls
         self._on_release, self._on_park = on_release, on_park
         self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
@@ -284,9 +286,8 @@ class Worker:
 
     def _link(self, gateway_id: str, address: str) -> GatewayLink:
         if gateway_id not in self._links:
-            link = GatewayLink(
-                gateway_id, address, self.worker_id, self, grace_s=self._orphan_grace_s
-            )
+            grace_s, tls = self._orphan_grace_s, self._tls
+            link = GatewayLink(gateway_id, address, self.worker_id, self, grace_s=grace_s, tls=tls)
             task = self._group.create_task(link.run(), name=f"link {gateway_id}")
             self._links[gateway_id] = (link, task)
         return self._links[gateway_id][0]

@@ -23,7 +23,7 @@ def test_a_key_that_others_can_read_is_refused_by_name(tmp_path: Path) -> None:
     paths = MeshAuthority(tmp_path).issue("scheduler")
     files = [f"--tls-{n}-file={getattr(paths, n)}" for n in ("ca", "cert", "key")]
     settings = read(SchedulerSettings, files)
-    assert settings.tls_files() is not None
+    assert settings.tls is not None
     paths.key.chmod(0o644)
     with pytest.raises(InvalidSettings) as refused:
         read(SchedulerSettings, files)

@@ -1,0 +1,84 @@
+"""Which processes of a mesh may call which service inside it, by the certificates they prove."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from headrace.rpc.identity import peer_role
+
+Roles = Mapping[str, frozenset[str]]
+
+DELIVERY_ROLES: Roles = {
+    "headrace.internal.v1.DeliveryService": frozenset({"worker"}),
+    "headrace.internal.v1.AttachService": frozenset({"gateway"}),
+}
+"""Of the port that a gateway has for the mesh."""
+EDGE_ROLES: Roles = {"": frozenset({"envoy"})}
+"""Of the ports behind Envoy, at which clients' calls come in."""
+
+
+class RequireRole(grpc.aio.ServerInterceptor):
+    """Refuses calls of peers whose certificate has no role that may call the service.
+
+    Args:
+        roles: by the full name of the service; that of "" holds for all others.
+    """
+
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        found = await continuation(handler_call_details)
+        if found is None:
+            return None
+        service = str(handler_call_details.method).strip("/").partition("/")[0]
+        allowed = self._roles.get(service, self._roles.get("", frozenset()))
+        kind = _KINDS[found.request_streaming, found.response_streaming]
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        serve = _checked(getattr(found, kind), service, allowed)
+        return make(serve, found.request_deserializer, found.response_serializer)
+
+
+_KINDS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
+
+def _checked(serve: Callable[[Any, Any], Any], service: str, allowed: frozenset[str]) -> Any:
+    async def check(context: Any) -> None:
+        role = peer_role(context)
+        if role not in allowed:
+            fact = f"a {role} may not call {service}" if role else "the peer has no role here"
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"{fact}; {_or(allowed)} may call it"
+            )
+
+    if inspect.isasyncgenfunction(serve):
+
+        async def generated(request: Any, context: Any) -> Any:
+            await check(context)
+            async for message in serve(request, context):
+                yield message
+
+        return generated
+
+    async def served(request: Any, context: Any) -> Any:
+        await check(context)
+        return await serve(request, context)
+
+    return served
+
+
+def _or(allowed: frozenset[str]) -> str:
+    return " or ".join(sorted(allowed)) or "nothing"
