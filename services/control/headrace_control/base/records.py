@@ -126,6 +126,18 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """A person, as an OpenID provider has proved who this is."""
+
+    issuer: str
+    subject: str
+    """Never changes and is never given to another person, unlike the address."""
+    email: str = ""
+    """Only an address that the provider has verified; empty: none."""
+    display_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     tenant: str
     person: str

@@ -14,6 +14,8 @@ from typing import Any
 
 import jwt
 
+from headrace_control.base.records import Identity
+
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 """Signatures only: `none` proves nothing, and a MAC's key would be the client's secret."""
 LEEWAY_S = 60
@@ -37,18 +39,6 @@ class Expected:
     issuer: str
     client_id: str
     nonce: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProvenIdentity:
-    """A person, as the provider knows this person."""
-
-    issuer: str
-    subject: str
-    """Never changes and is never given to another person, unlike the address."""
-    email: str = ""
-    """Only an address that the provider has verified; empty: none."""
-    name: str = ""
 
 
 def signing_keys(jwks: Any) -> tuple[jwt.PyJWK, ...]:
@@ -92,7 +82,7 @@ def verified_claims(token: str, keys: Sequence[jwt.PyJWK], expected: Expected) -
     return claims
 
 
-def identity_of(claims: Mapping[str, Any], *, trust_email: bool) -> ProvenIdentity:
+def identity_of(claims: Mapping[str, Any], *, trust_email: bool) -> Identity:
     """Return whom verified claims are about.
 
     Args:
@@ -104,7 +94,7 @@ def identity_of(claims: Mapping[str, Any], *, trust_email: bool) -> ProvenIdenti
     if not (is_verified and isinstance(email, str) and is_email(email)):
         email = ""
     name = claims.get("name")
-    return ProvenIdentity(
+    return Identity(
         claims["iss"], claims["sub"], email, name[:_LONGEST] if isinstance(name, str) else ""
     )
 

@@ -19,11 +19,11 @@ import jwt
 
 from headrace.clock import Clock
 from headrace.credentials.secret_files import read_secret
+from headrace_control.base.records import Identity
 from headrace_control.base.sign_in_settings import SignInSettings, is_safe_url
 from headrace_control.sign_in.cookies import PendingSignIn
 from headrace_control.sign_in.identity import (
     Expected,
-    ProvenIdentity,
     UnknownKey,
     identity_of,
     signing_keys,
@@ -129,7 +129,7 @@ class OpenIdProvider:
         }
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
-    async def identity(self, code: str, pending: PendingSignIn) -> ProvenIdentity:
+    async def identity(self, code: str, pending: PendingSignIn) -> Identity:
         """Return who has signed in, for the code that the browser came back with.
 
         Raises:

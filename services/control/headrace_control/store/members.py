@@ -57,7 +57,7 @@ class Members:
             ResourceExists: the person is a member already.
         """
         async with self._database.changing(by) as change:
-            return await _create(change, Member(tenant, person, _role(role)))
+            return await create_member(change, Member(tenant, person, _role(role)))
 
     async def get(self, tenant: str, person: str) -> Member:
         """Return the membership.
@@ -192,9 +192,7 @@ class Invitations:
                     "there is no such invitation, or it has been used or expired"
                 )
             person = await _acceptor(change, invitation, display_name, signed_in_as)
-            await change.execute(sa.delete(invitations).where(which))
-            await _record(change, "invitations.accept", invitation)
-            return person, await _joined(change, invitation, person)
+            return person, await accept_invitation(change, invitation, person)
 
 
 def _role(role: str) -> str:
@@ -211,7 +209,8 @@ def _name(member: Member) -> str:
     return f"tenants/{member.tenant}/members/{member.person}"
 
 
-async def _create(change: Change, member: Member) -> Member:
+async def create_member(change: Change, member: Member) -> Member:
+    """Make a person a member as a part of a change."""
     if not await tenant_exists(change.connection, member.tenant):
         raise ResourceNotFound(f"there is no tenant {member.tenant}")
     await get_person(change.connection, member.person)
@@ -284,11 +283,15 @@ async def _acceptor(
     return person
 
 
-async def _joined(change: Change, invitation: Invitation, person: Person) -> Member:
+async def accept_invitation(change: Change, invitation: Invitation, person: Person) -> Member:
+    """Make the person a member as the invitation says, as a part of a change."""
     tenant, person_id = invitation.tenant, person.person_id
+    is_invitation = invitations.c.invitation_id == invitation.invitation_id
+    await change.execute(sa.delete(invitations).where(is_invitation))
+    await _record(change, "invitations.accept", invitation)
     role = await member_role(change.connection, tenant, person_id)
     if not role:
-        return await _create(change, Member(tenant, person_id, invitation.role))
+        return await create_member(change, Member(tenant, person_id, invitation.role))
     if ROLES.index(invitation.role) > ROLES.index(role):
         of_member = _of(members, tenant, person_id)
         await change.execute(sa.update(members).where(of_member).values(role=invitation.role))

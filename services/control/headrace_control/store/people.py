@@ -77,16 +77,7 @@ class People:
             person = await get_person(change.connection, person_id)
             if (person.issuer, person.subject) == (issuer, subject):
                 return person
-            if person.subject:
-                raise FailedPrecondition(
-                    f"person {person_id} is known to provider {person.issuer} by another subject"
-                )
-            if await try_person(change.connection, _of_subject(issuer, subject)):
-                raise ResourceExists(f"another person has this subject of {issuer}")
-            await _set(change, person_id, {"issuer": issuer, "subject": subject})
-            details = {"issuer": issuer, "subject": subject}
-            await change.record("people.link", f"people/{person_id}", details=details)
-            return await get_person(change.connection, person_id)
+            return await link_person(change, person, issuer, subject)
 
     async def deactivate(self, person_id: str, *, by: Actor) -> Person:
         """End the person's sessions, and revoke the person's keys, for good. Idempotent.
@@ -143,6 +134,21 @@ async def create_person(change: Change, person: Person) -> Person:
     await change.execute(sa.insert(people).values(values))
     details = changed(Person(person.person_id), person)
     await change.record("people.create", f"people/{person_id}", details=details)
+    return await get_person(change.connection, person_id)
+
+
+async def link_person(change: Change, person: Person, issuer: str, subject: str) -> Person:
+    """Remember a provider's subject as a part of a change."""
+    person_id = person.person_id
+    if person.subject:
+        raise FailedPrecondition(
+            f"person {person_id} is known to provider {person.issuer} by another subject"
+        )
+    if await try_person(change.connection, _of_subject(issuer, subject)):
+        raise ResourceExists(f"another person has this subject of {issuer}")
+    await _set(change, person_id, {"issuer": issuer, "subject": subject})
+    details = {"issuer": issuer, "subject": subject}
+    await change.record("people.link", f"people/{person_id}", details=details)
     return await get_person(change.connection, person_id)
 
 

@@ -12,6 +12,7 @@ from headrace_control.store.members import Invitations, Members
 from headrace_control.store.outbox import Outbox
 from headrace_control.store.people import People
 from headrace_control.store.sessions import Sessions
+from headrace_control.store.sign_ins import SignIns
 from headrace_control.store.tenants import Plans, Tenants
 from headrace_control.store.uses import Uses
 
@@ -37,6 +38,7 @@ class Store:
         self.members = Members(database)
         self.invitations = Invitations(database)
         self.sessions = Sessions(database)
+        self.sign_ins = SignIns(database)
         self.uses = Uses(database)
         self.audit = Audit(database)
         self.outbox = Outbox(database)

@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from headrace_control.base.records import Identity
 from headrace_control.base.settings import ControlSettings
 from headrace_control.sign_in.cookies import PendingSignIn, begin_sign_in
-from headrace_control.sign_in.identity import ProvenIdentity, UntrustedToken
+from headrace_control.sign_in.identity import UntrustedToken
 from headrace_control.sign_in.provider import CodeRefused, OpenIdProvider, ProviderFailed
 from helpers import openid_provider as fake
 from helpers.http_server import answer, http_server
@@ -64,7 +65,7 @@ class Flow:
             back = (await http.get(url)).headers["location"]
         return {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
 
-    async def sign_in(self) -> ProvenIdentity:
+    async def sign_in(self) -> Identity:
         pending = begin_sign_in("/ui/")
         back = await self.consent(pending)
         assert back["state"] == pending.state
@@ -77,7 +78,7 @@ def flow(login: fake.OpenIdProvider, tmp_path: Path) -> Flow:
 
 
 async def test_a_consent_proves_who_the_person_is(login: fake.OpenIdProvider, flow: Flow) -> None:
-    expected = ProvenIdentity(login.issuer, "subject-1", "ann@example.com", "Ann")
+    expected = Identity(login.issuer, "subject-1", "ann@example.com", "Ann")
     assert await flow.sign_in() == expected
 
 

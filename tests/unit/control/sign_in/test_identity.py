@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 
+from headrace_control.base.records import Identity
 from headrace_control.sign_in.identity import (
     Expected,
-    ProvenIdentity,
     UnknownKey,
     UntrustedToken,
     identity_of,
@@ -156,7 +156,7 @@ PERSON = {"iss": ISSUER, "sub": "s", "email": "ann@example.com", "name": "Ann"}
 def test_only_a_verified_address_is_the_persons(verified: Any, trusted: bool, email: str) -> None:
     stated = {} if verified is None else {"email_verified": verified}
     identity = identity_of(PERSON | stated, trust_email=trusted)
-    assert identity == ProvenIdentity(ISSUER, "s", email, "Ann")
+    assert identity == Identity(ISSUER, "s", email, "Ann")
 
 
 @pytest.mark.parametrize(
