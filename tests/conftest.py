@@ -7,7 +7,7 @@ import os
 # Read when Triton is first imported, by whichever library that is: no test needs a GPU.
 os.environ["TRITON_INTERPRET"] = "1"
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +16,7 @@ import pytest
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.testing.nats_server import NatsServer, nats_server
 from helpers.environment import required_kinds
+from helpers.postgres import PostgresServer, postgres_server
 
 _LEARNED = pytest.StashKey[list[str]]()
 
@@ -77,3 +78,16 @@ async def bus(nats_url: str) -> AsyncIterator[JetStreamBus]:
     connection = await connect(nats_url, name="test")
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, one for all tests of the process."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def postgres_url(postgres: PostgresServer) -> str:
+    """An empty database of `postgres`."""
+    return await postgres.new_database()

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_control.base import page_tokens
 from headrace_control.base.records import Page
+from headrace_control.store.database.tables import String
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Listing:
         record_of: Callable[[sa.Row[Any]], T],
     ) -> Page[T]:
         size = page_tokens.page_size(options.size)
-        types = [column.type.python_type for column in self.order]
+        types = [str if isinstance(c.type, String) else int for c in self.order]
         after = page_tokens.start_after(options.token, self.name, types)
         if after is not None:
             key = sa.tuple_(*self.order)

