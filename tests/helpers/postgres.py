@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from headrace.extras import MissingExtra, require
 from helpers.environment import lacks
 
@@ -26,6 +24,7 @@ class PostgresServer:
     async def new_database(self) -> str:
         """Make an empty database, and return its URL."""
         name = next(self._names)
+        asyncpg: Any = require("postgres", "asyncpg")
         connection = await asyncpg.connect(self._server.get_uri("postgres"))
         try:
             await connection.execute(f"CREATE DATABASE {name}")

@@ -60,19 +60,19 @@ async def test_a_key_makes_its_tenant_only_where_that_is_wanted(store: Store) ->
     assert [each.tenant_id for each in (await store.tenants.list()).items] == ["acme"]
 
 
-async def test_a_key_of_another_tenant_is_not_found(store: Store) -> None:
+async def test_a_key_of_another_tenant_is_not_found(store: Store, clock: TestClock) -> None:
     await make_key(store, Key("k1", "acme"))
     await make_key(store, Key("k2", "other"))
-    for call in (
-        lambda: store.keys.get("acme", "k2"),
-        lambda: store.keys.update("acme", "k2", lambda key: key, by=ROOT),
-        lambda: store.keys.revoke("acme", "k2", by=ROOT),
-        lambda: store.keys.rotate(
-            "acme", "k2", digest("new"), redacted="", old_ends=TestClock().now, by=ROOT
-        ),
-    ):
-        with pytest.raises(ResourceNotFound, match="no key k2"):
-            await call()
+    with pytest.raises(ResourceNotFound, match="no key k2"):
+        await store.keys.get("acme", "k2")
+    with pytest.raises(ResourceNotFound, match="no key k2"):
+        await store.keys.update("acme", "k2", lambda key: key, by=ROOT)
+    with pytest.raises(ResourceNotFound, match="no key k2"):
+        await store.keys.revoke("acme", "k2", by=ROOT)
+    with pytest.raises(ResourceNotFound, match="no key k2"):
+        await store.keys.rotate(
+            "acme", "k2", digest("new"), redacted="", old_ends=clock.now, by=ROOT
+        )
     assert (await store.keys.get("other", "k2")).revoke_time is None
 
 
