@@ -116,6 +116,11 @@ def notice(gateway_id: str) -> str:
     return f"headrace.gateway.{gateway_id}.notice"
 
 
+def inbox_prefix(user: str) -> str:
+    """Return what the replies to a user of the broker come to; no other user may receive them."""
+    return f"_INBOX_{user}"
+
+
 def _hexadecimal(name: str) -> str:
     # A name may hold what has a meaning in subjects.
     return name.encode().hex()

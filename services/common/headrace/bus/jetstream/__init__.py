@@ -28,8 +28,9 @@ from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.store_probe import JetStreamProbe
-from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
+from headrace.bus.jetstream.stores import buckets, streams
 from headrace.bus.jetstream.tables import StoredTables
+from headrace.bus.stores import TOKENIZER_BUCKET
 from headrace.bus.urls import is_valid_url, redact_url
 from headrace.cancellation import recheck_cancelled
 from headrace.credentials.tls_files import TlsFiles

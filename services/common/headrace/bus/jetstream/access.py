@@ -9,13 +9,9 @@ from urllib.parse import unquote, urlsplit
 import nats.errors
 
 from headrace.bus import BusUnavailable
+from headrace.bus.subjects import inbox_prefix
 from headrace.credentials.secret_files import InsecureSecretFile, SecretFile
 from headrace.credentials.tls_files import CurrentContext, TlsFiles
-
-
-def inbox_prefix(user: str) -> str:
-    """Return what a user's replies come to; its permissions allow no other user's."""
-    return f"_INBOX_{user}"
 
 
 class BrokerAccess:

@@ -20,7 +20,8 @@ from headrace.bus import (
     subjects,
 )
 from headrace.bus.jetstream.connection import Connected, unavailable
-from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
+from headrace.bus.jetstream.stores import ACK_WAIT_S, LANE_BOUND
+from headrace.bus.stores import DEAD_STREAM, REQUEST_STREAM
 from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 

@@ -10,7 +10,8 @@ from nats.js.api import RawStreamMsg
 
 from headrace.bus import LeaseTaken
 from headrace.bus.jetstream.connection import Connected, unavailable
-from headrace.bus.jetstream.stores import LEASE_BUCKET, WRONG_LAST_SEQUENCE
+from headrace.bus.jetstream.stores import WRONG_LAST_SEQUENCE
+from headrace.bus.stores import LEASE_BUCKET
 from headrace.cancellation import rechecking_cancelled
 
 

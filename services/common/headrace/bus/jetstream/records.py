@@ -12,12 +12,8 @@ from nats.js.object_store import ObjectStore
 
 from headrace.bus import RESULT_KEPT_S, subjects
 from headrace.bus.jetstream.connection import Connected, OpenSubscription, unavailable
-from headrace.bus.jetstream.stores import (
-    CARD_BUCKET,
-    RESULT_STREAM,
-    TOKENIZER_BUCKET,
-    WRONG_LAST_SEQUENCE,
-)
+from headrace.bus.jetstream.stores import WRONG_LAST_SEQUENCE
+from headrace.bus.stores import CARD_BUCKET, RESULT_STREAM, TOKENIZER_BUCKET
 from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 

@@ -8,9 +8,8 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected
+from headrace.bus.stores import PROBE_STREAM
 from headrace.cancellation import rechecking_cancelled
-
-PROBE_STREAM = "STORE_PROBES"
 
 
 class JetStreamProbe(Connected):

@@ -12,12 +12,12 @@ from nats.js.api import (
 
 from headrace.bus import RESULT_KEPT_AT_MOST_S, subjects
 from headrace.bus.jetstream.tables import table_bucket
-
-REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
-CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
-    "headrace_cards",
-    "headrace_leases",
-    "headrace_tokenizers",
+from headrace.bus.stores import (
+    CARD_BUCKET,
+    DEAD_STREAM,
+    LEASE_BUCKET,
+    REQUEST_STREAM,
+    RESULT_STREAM,
 )
 
 WRONG_LAST_SEQUENCE = 10071

@@ -19,6 +19,7 @@ from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable
 from headrace.bus.jetstream.connection import Connected, unavailable
+from headrace.bus.stores import bucket_of
 from headrace.cancellation import rechecking_cancelled
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,6 @@ OnRow = Callable[[str, bytes | None], None]
 _RETRY_S = 0.2
 _FIRST_READ_S = 5.0
 """How long the rows that a table has may take to come before they are requested again."""
-
-
-def bucket_of(table: str) -> str:
-    return f"headrace_{table}"
 
 
 def table_bucket(table: str, replicas: int) -> KeyValueConfig:

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.extras import require_binary
 from headrace.rpc.addresses import split_host_port
 from headrace.supervisor.plan.mesh_options import DEFAULT_SYNC_INTERVAL, Role
 from headrace.supervisor.servers import assets
-from headrace.supervisor.state.files import read_json_object, render, write_atomically
+from headrace.supervisor.servers.nats_permissions import BrokerUser, authorization
+from headrace.supervisor.state.files import (
+    SECRET_MODE,
+    read_json_object,
+    render,
+    write_atomically,
+)
 
 
 class Broker:
-    """nats-server with its store in `folder`, on a free port of the loopback."""
+    """nats-server with its store in `folder`, on a free port of the loopback.
+
+    Args:
+        passwords: of the users; none: whoever reaches the port may do everything.
+    """
 
     role = Role.NATS
     name = "nats"
 
-    def __init__(self, folder: Path, *, sync_interval: str = DEFAULT_SYNC_INTERVAL) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sync_interval: str = DEFAULT_SYNC_INTERVAL,
+        passwords: Mapping[BrokerUser, str] | None = None,
+    ) -> None:
         self.config = folder / "nats.conf"
         self._folder = folder
         self._ports_dir = folder / "ports"
         self._sync_interval = sync_interval
+        self._passwords = passwords or {}
         self._port = -1
 
     @property
@@ -39,8 +57,11 @@ class Broker:
             "ports_dir": str(self._ports_dir),
             "store_dir": str(self._folder),
             "sync_interval": self._sync_interval,
+            "authorization": authorization(self._passwords) if self._passwords else {},
         }
-        write_atomically(self.config, render(assets.deploy_text("nats/nats.conf"), values))
+        text = render(assets.deploy_text("nats/nats.conf"), values)
+        # It has the passwords.
+        write_atomically(self.config, text, mode=SECRET_MODE)
 
     def argv(self) -> tuple[str, ...]:
         return (require_binary("mesh", "nats-server"), "-c", str(self.config))

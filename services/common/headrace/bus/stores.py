@@ -1,0 +1,21 @@
+"""Names of what the broker stores. Pure.
+
+Buckets are streams too: the stream of `headrace_cards` is `KV_headrace_cards`, and the subject of a
+key is `$KV.headrace_cards.<key>`.
+"""
+
+from __future__ import annotations
+
+REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
+PROBE_STREAM = "STORE_PROBES"
+CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
+    "headrace_cards",
+    "headrace_leases",
+    "headrace_tokenizers",
+)
+"""The last of these is an object store."""
+
+
+def bucket_of(table: str) -> str:
+    """Return the bucket of one of `subjects.TABLES`."""
+    return f"headrace_{table}"

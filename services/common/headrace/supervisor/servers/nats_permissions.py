@@ -1,0 +1,201 @@
+"""What each user of the broker may publish and subscribe to. Pure.
+
+Each role of a process is a user, so whoever has taken over one kind of process cannot act as
+another. What a worker may do, as nats-server's configuration has it:
+
+    publish      headrace.reports.worker, headrace.scheduler.*.park, $KV.headrace_cards.>, …
+    subscribe    headrace.worker.*.dispatch, _INBOX_worker.>, …
+    and not      headrace.requests.>: it submits none; $KV.headrace_keys.>: only control writes keys
+
+A process answers a request by the reply subject that comes with it, which the broker allows once
+for each message (`allow_responses`), so that no role needs access to the inboxes of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from headrace.bus import stores, subjects
+
+_API = "$JS.API"
+_EVERYTHING = (">",)
+
+
+class BrokerUser(StrEnum):
+    """Users of the broker: a role of processes each."""
+
+    GATEWAY = "gateway"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+    CONTROL = "control"
+    OPERATOR = "operator"
+    """The supervisor, and the command line of whoever runs the mesh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def permissions(user: BrokerUser) -> Permissions:
+    """Return what the processes of a role do with the broker, and no more."""
+    match user:
+        case BrokerUser.GATEWAY:
+            return _permissions(user, _GATEWAY_PUBLISHES, _GATEWAY_READS)
+        case BrokerUser.SCHEDULER:
+            return _permissions(user, _SCHEDULER_PUBLISHES, _SCHEDULER_READS)
+        case BrokerUser.WORKER:
+            return _permissions(user, _WORKER_PUBLISHES, _WORKER_READS)
+        case BrokerUser.CONTROL:
+            return _permissions(user, _CONTROL_PUBLISHES, _CONTROL_READS)
+        case BrokerUser.OPERATOR:
+            return Permissions(_EVERYTHING, _EVERYTHING)
+
+
+def authorization(passwords: Mapping[BrokerUser, str]) -> dict[str, Any]:
+    """Return the block `authorization` of nats-server's configuration."""
+    return {"users": [_user(user, password) for user, password in passwords.items()]}
+
+
+def _user(user: BrokerUser, password: str) -> dict[str, Any]:
+    allowed = permissions(user)
+    return {
+        "user": user.value,
+        "password": password,
+        "permissions": {
+            "publish": {"allow": list(allowed.publish)},
+            "subscribe": {"allow": list(allowed.subscribe)},
+            "allow_responses": {"max": 1, "expires": "1m"},
+        },
+    }
+
+
+def _permissions(
+    user: BrokerUser, publishes: Iterable[str], subscribes: Iterable[str]
+) -> Permissions:
+    return Permissions(
+        publish=(*_CREATES, *publishes),
+        subscribe=(f"{subjects.inbox_prefix(user)}.>", subjects.BROKER_REPORTS, *subscribes),
+    )
+
+
+def _kv(bucket: str) -> str:
+    return f"KV_{bucket}"
+
+
+def _consumers(stream: str) -> tuple[str, ...]:
+    """Return the calls by which a stream is read with a consumer."""
+    calls = ("CREATE", "DURABLE.CREATE", "DELETE", "INFO", "MSG.NEXT")
+    return (
+        f"{_API}.CONSUMER.CREATE.{stream}",
+        *(f"{_API}.CONSUMER.{call}.{stream}.>" for call in calls),
+        f"$JS.ACK.{stream}.>",
+        f"$JS.FC.{stream}.>",
+    )
+
+
+def _messages(stream: str) -> tuple[str, ...]:
+    """Return the calls by which single messages are read."""
+    return (
+        f"{_API}.STREAM.INFO.{stream}",
+        f"{_API}.STREAM.MSG.GET.{stream}",
+        f"{_API}.DIRECT.GET.{stream}",
+        f"{_API}.DIRECT.GET.{stream}.>",
+    )
+
+
+def _reading(stream: str) -> tuple[str, ...]:
+    return (*_messages(stream), *_consumers(stream))
+
+
+def _row_writing(table: str) -> str:
+    return f"$KV.{stores.bucket_of(table)}.>"
+
+
+_TOKENIZER_STREAM = f"OBJ_{stores.TOKENIZER_BUCKET}"
+_TABLE_STREAMS = tuple(_kv(stores.bucket_of(table)) for table in subjects.TABLES)
+_CREATES = (
+    # Every process creates what is missing when it connects. A stream that is there stays as it
+    # is: another configuration is refused.
+    *(
+        f"{_API}.STREAM.CREATE.{stream}"
+        for stream in (
+            *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
+            *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET), _TOKENIZER_STREAM),
+            *_TABLE_STREAMS,
+        )
+    ),
+    f"{_API}.STREAM.NAMES",
+)
+_UPDATES = tuple(
+    # Of an earlier version of Headrace; the others wait until it has been done.
+    f"{_API}.STREAM.UPDATE.{stream}"
+    for stream in (stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM)
+)
+_MODELS_READ = (*_reading(_kv(stores.CARD_BUCKET)), *_reading(_TOKENIZER_STREAM))
+_CARDS_WRITE = f"$KV.{stores.CARD_BUCKET}.>"
+_LANES_WRITE = f"{subjects.REQUESTS}.*.*"
+_RESULTS_WRITE = f"{subjects.RESULTS}.*"
+_LEASES_READ = _messages(_kv(stores.LEASE_BUCKET))
+_DRAIN = "headrace.control.*.drain"
+
+_GATEWAY_PUBLISHES = (
+    *(subjects.GATEWAY_REPORTS, subjects.ACCESS_REPORTS),
+    *(_LANES_WRITE, _RESULTS_WRITE),
+    *(f"headrace.scheduler.*.{call}" for call in ("settle", "lost", "locate")),
+    *_messages(stores.RESULT_STREAM),
+    *_MODELS_READ,
+    *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
+)
+_GATEWAY_READS = (
+    *(subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
+    *("headrace.gateway.*.notice", _DRAIN),
+)
+_SCHEDULER_PUBLISHES = (
+    *_UPDATES,
+    subjects.LANE_REPORTS,
+    "headrace.worker.*.*",
+    "headrace.gateway.*.notice",
+    *(_RESULTS_WRITE, f"{subjects.DEAD_LETTERS}.*"),
+    *_consumers(stores.REQUEST_STREAM),
+    *_messages(stores.RESULT_STREAM),
+    *_LEASES_READ,
+    f"$KV.{stores.LEASE_BUCKET}.leader.*",
+    *_MODELS_READ,
+    _CARDS_WRITE,
+    *_reading(_kv(stores.bucket_of(subjects.TENANTS_TABLE))),
+)
+_SCHEDULER_READS = (
+    *(subjects.WORKER_REPORTS, subjects.GATEWAY_REPORTS, subjects.PREFIX_REPORTS),
+    *("headrace.scheduler.*.*", _DRAIN),
+)
+_WORKER_PUBLISHES = (
+    *(subjects.WORKER_REPORTS, subjects.PREFIX_REPORTS),
+    "headrace.scheduler.*.park",
+    *_MODELS_READ,
+    _CARDS_WRITE,
+    f"$O.{stores.TOKENIZER_BUCKET}.>",
+    # Of a bundle that could not be stored whole.
+    f"{_API}.STREAM.PURGE.{_TOKENIZER_STREAM}",
+)
+_WORKER_READS = ("headrace.worker.*.*", _DRAIN)
+_CONTROL_PUBLISHES = (
+    *_UPDATES,
+    *(_row_writing(table) for table in subjects.TABLES),
+    *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
+    *("headrace.scheduler.*.*", "headrace.gateway.*.notice"),
+    *(_DRAIN, "headrace.supervisor.*.drained"),
+    *_messages(stores.DEAD_STREAM),
+    *(_LANES_WRITE, *_messages(stores.RESULT_STREAM)),
+    *_LEASES_READ,
+    f"$KV.{stores.LEASE_BUCKET}.control",
+    *_MODELS_READ,
+)
+_CONTROL_READS = (
+    *(subjects.ACCESS_REPORTS, subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
+    _DRAIN,
+)

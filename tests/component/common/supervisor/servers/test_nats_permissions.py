@@ -1,0 +1,236 @@
+"""What each user of a real broker can do: all that its processes do, and nothing of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from headrace.bus import BusUnavailable, NoReply, NoResponders, subjects
+from headrace.bus.control import request_drain, serve_drain
+from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.bus.stores import DEAD_STREAM, REQUEST_STREAM, RESULT_STREAM
+from headrace.supervisor.child import Child
+from headrace.supervisor.servers.nats import Broker
+from headrace.supervisor.servers.nats_permissions import BrokerUser
+
+PASSWORDS = {user: f"{user}-password" for user in BrokerUser}
+MODEL = "pebble"
+NOT_ALLOWED_S = 0.5
+"""The broker does not answer what it does not allow."""
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    broker = Broker(tmp_path / "nats", passwords=PASSWORDS)
+    broker.prepare()
+    child = await Child.start(broker.argv(), log=tmp_path / "nats.log", folder=tmp_path)
+    try:
+        async with asyncio.timeout(10):
+            while await broker.read_ports(child.pid) is None:
+                assert child.running, (tmp_path / "nats.log").read_text()
+                await asyncio.sleep(0.02)
+        yield broker
+    finally:
+        await child.stop(deadline_s=5)
+
+
+Connect = Callable[[BrokerUser], Awaitable[JetStreamBus]]
+
+
+@pytest.fixture
+async def connected(broker: Broker, tmp_path: Path) -> AsyncIterator[Connect]:
+    buses: list[JetStreamBus] = []
+
+    async def as_user(user: BrokerUser) -> JetStreamBus:
+        file = tmp_path / f"{user}.credentials"
+        file.touch(mode=0o600)
+        file.write_text(f"{user}:{PASSWORDS[user]}")
+        bus = await connect(broker.url, name=user, wait_s=10, credentials_file=file)
+        buses.append(bus)
+        return bus
+
+    yield as_user
+    for bus in buses:
+        await bus.close()
+
+
+async def refused(call: Awaitable[object]) -> bool:
+    """Return whether the broker leaves a call without an answer."""
+    try:
+        async with asyncio.timeout(NOT_ALLOWED_S):
+            await call
+    except NoResponders:
+        return False
+    except (TimeoutError, BusUnavailable, NoReply):
+        return True
+    return False
+
+
+async def echo(payload: bytes) -> bytes:
+    return payload
+
+
+async def served(bus: JetStreamBus, subject: str) -> None:
+    """Answer what comes to a subject, from now on."""
+    await bus.serve(subject, echo)
+    await synced(bus)
+
+
+def _set(event: asyncio.Event, _: bytes) -> None:
+    event.set()
+
+
+async def synced(bus: JetStreamBus) -> None:
+    """Return once the broker has everything that was sent on this connection."""
+    await bus.jetstream.find_stream_name_by_subject(subjects.lane(MODEL, "bulk"))
+
+
+async def test_without_a_password_there_is_no_connection(broker: Broker) -> None:
+    with pytest.raises(BusUnavailable, match="refuses this user, password or token"):
+        await connect(broker.url, name="nobody", wait_s=1)
+    assert broker.config.stat().st_mode & 0o077 == 0
+
+
+async def test_gateways_scheduler_and_workers_carry_a_request(connected: Connect) -> None:
+    gateway = await connected(BrokerUser.GATEWAY)
+    scheduler = await connected(BrokerUser.SCHEDULER)
+    worker = await connected(BrokerUser.WORKER)
+
+    await worker.put_tokenizer("digest", b"x" * 300_000)
+    await worker.put_card(MODEL, b"card")
+    assert await gateway.all_cards() == [b"card"]
+    assert await gateway.get_tokenizer("digest") == b"x" * 300_000
+    cards: list[bytes] = []
+    await scheduler.watch_cards(lambda _, card: cards.append(card))
+
+    await scheduler.acquire("leader.pebble", "s", ttl_s=3)
+    await scheduler.renew("leader.pebble", "s", ttl_s=3)
+    await gateway.submit(MODEL, "standard", b"request", message_id="1")
+    lane = await scheduler.take_over(MODEL, "standard")
+    (pulled,) = await lane.pull(max_messages=8, timeout_s=5)
+    await served(worker, subjects.dispatch("w"))
+    assert await scheduler.request(subjects.dispatch("w"), b"go", timeout_s=5) == b"go"
+    await served(scheduler, subjects.settle(MODEL))
+    await gateway.put_result("r", b"result")
+    assert await gateway.request(subjects.settle(MODEL), b"done", timeout_s=5) == b"done"
+    await lane.acknowledge(pulled.acknowledgement)
+    assert await scheduler.get_result("r") == b"result"
+    await scheduler.store_dead_letter(MODEL, b"letter")
+    await served(gateway, subjects.notice("g"))
+    assert await scheduler.request(subjects.notice("g"), b"moved", timeout_s=5) == b"moved"
+    assert cards == [b"card"]
+    assert await scheduler.replace_card(MODEL, b"card", None)
+    await scheduler.release("leader.pebble")
+
+
+async def test_reports_reach_whom_they_are_for(connected: Connect) -> None:
+    buses = {user: await connected(user) for user in BrokerUser}
+    for sender, subject, readers in (
+        ("worker", subjects.WORKER_REPORTS, ("gateway", "scheduler", "control", "operator")),
+        ("worker", subjects.PREFIX_REPORTS, ("scheduler",)),
+        ("gateway", subjects.GATEWAY_REPORTS, ("scheduler",)),
+        ("scheduler", subjects.LANE_REPORTS, ("gateway", "control")),
+        ("operator", subjects.BROKER_REPORTS, ("gateway", "scheduler", "worker", "control")),
+    ):
+        arrived = {reader: asyncio.Event() for reader in readers}
+        for reader, event in arrived.items():
+            await buses[BrokerUser(reader)].subscribe(subject, partial(_set, event))
+            await synced(buses[BrokerUser(reader)])
+        await buses[BrokerUser(sender)].publish(subject, b"")
+        async with asyncio.timeout(5):
+            for event in arrived.values():
+                await event.wait()
+
+
+async def test_control_writes_tables_that_gateways_and_schedulers_read(connected: Connect) -> None:
+    gateway, control = await connected(BrokerUser.GATEWAY), await connected(BrokerUser.CONTROL)
+    scheduler = await connected(BrokerUser.SCHEDULER)
+    await control.acquire("control", "c", ttl_s=3)
+    for table in subjects.TABLES:
+        await control.put_row(table, "k", b"row")
+        assert await gateway.rows(table) == {"k": b"row"}
+        assert await control.rows(table) == {"k": b"row"}
+        await control.delete_row(table, "k")
+        assert await gateway.rows(table) == {}
+    assert await scheduler.rows(subjects.TENANTS_TABLE) == {}
+    await served(control, subjects.ACCESS_REPORTS)
+    assert await gateway.request(subjects.ACCESS_REPORTS, b"used", timeout_s=5) == b"used"
+
+
+async def test_operators_see_and_end_what_runs(connected: Connect) -> None:
+    control, worker = await connected(BrokerUser.CONTROL), await connected(BrokerUser.WORKER)
+    operator = await connected(BrokerUser.OPERATOR)
+    scheduler = await connected(BrokerUser.SCHEDULER)
+    await served(scheduler, subjects.live_requests(MODEL))
+    assert await control.request(subjects.live_requests(MODEL), b"all", timeout_s=5) == b"all"
+    await scheduler.store_dead_letter(MODEL, b"letter")
+    assert [each.letter for each in await control.dead_letters(limit=5)] == [b"letter"]
+    assert [each.letter for each in await operator.dead_letters(limit=5)] == [b"letter"]
+    await control.submit(MODEL, "standard", b"again", message_id="2")
+    drained: list[float | None] = []
+    await serve_drain(worker, "worker-0", drained.append)
+    await synced(worker)
+    await request_drain(control, "worker-0", timeout_s=5)
+    assert len(drained) == 1
+    await operator.probe_store(timeout_s=5)
+
+
+@pytest.mark.parametrize("user", [BrokerUser.GATEWAY, BrokerUser.SCHEDULER, BrokerUser.WORKER])
+async def test_only_control_writes_the_tables(connected: Connect, user: BrokerUser) -> None:
+    control, other = await connected(BrokerUser.CONTROL), await connected(user)
+    for table in subjects.TABLES:
+        assert await refused(other.jetstream.publish(f"$KV.headrace_{table}.k", b"forged"))
+        assert await control.rows(table) == {}
+    assert await refused(other.acquire("control", "forged", ttl_s=3))
+
+
+async def test_workers_neither_submit_nor_read_requests_results_and_keys(
+    connected: Connect,
+) -> None:
+    worker = await connected(BrokerUser.WORKER)
+    assert await refused(worker.submit(MODEL, "bulk", b"forged", message_id="3"))
+    assert await refused(worker.take_over(MODEL, "bulk"))
+    assert await refused(worker.put_result("r", b"forged"))
+    assert await refused(worker.get_result("r"))
+    assert await refused(worker.rows(subjects.KEYS_TABLE))
+    assert await refused(worker.dead_letters(limit=1))
+    assert await refused(worker.request(subjects.settle(MODEL), b"", timeout_s=0.3))
+
+
+async def test_gateways_and_workers_neither_lead_nor_drain(connected: Connect) -> None:
+    for user in (BrokerUser.GATEWAY, BrokerUser.WORKER):
+        bus = await connected(user)
+        assert await refused(bus.acquire("leader.pebble", "forged", ttl_s=3))
+        assert await refused(bus.request(subjects.drain("worker-0"), b"", timeout_s=0.3))
+        assert await refused(bus.request(subjects.dispatch("w"), b"", timeout_s=0.3))
+    assert await refused((await connected(BrokerUser.SCHEDULER)).rows(subjects.KEYS_TABLE))
+
+
+@pytest.mark.parametrize("user", [u for u in BrokerUser if u is not BrokerUser.OPERATOR])
+async def test_nobody_but_the_operator_deletes_or_empties_a_stream(
+    connected: Connect, user: BrokerUser
+) -> None:
+    js = (await connected(user)).jetstream
+    streams = (REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM, "KV_headrace_keys")
+    calls = [call(stream) for call in (js.delete_stream, js.purge_stream) for stream in streams]
+    assert all(await asyncio.gather(*map(refused, calls)))
+
+
+@pytest.mark.parametrize("user", [u for u in BrokerUser if u is not BrokerUser.OPERATOR])
+async def test_no_role_receives_the_replies_to_another(
+    connected: Connect, user: BrokerUser
+) -> None:
+    spy, other = await connected(user), BrokerUser.GATEWAY
+    if user is other:
+        other = BrokerUser.SCHEDULER
+    heard = asyncio.Event()
+    for subject in (f"{subjects.inbox_prefix(other)}.>", "_INBOX.>", ">"):
+        await spy.subscribe(subject, lambda _: heard.set())
+    asker = await connected(other)
+    await asker.all_cards()
+    await synced(spy)
+    assert not heard.is_set()
