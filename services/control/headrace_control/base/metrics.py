@@ -1,0 +1,26 @@
+"""Metrics of control. No label has an id."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+active = Gauge("headrace_control_active", "1 while this process is the active one, else 0.")
+outbox_rows = Gauge(
+    "headrace_control_outbox_rows",
+    "Changes of the database that gateways and schedulers have not been told yet.",
+)
+published_age_s = Gauge(
+    "headrace_control_published_age_seconds",
+    "Time since the tables on the bus were last known to hold what the database holds; NaN while "
+    "this process is not active.",
+)
+keys = Gauge("headrace_control_keys", "Keys that are published: not revoked.")
+published = Counter(
+    "headrace_control_published_rows", "Rows that were put or deleted on the bus.", ["table"]
+)
+repaired = Counter(
+    "headrace_control_repaired_rows",
+    "Rows that a comparison of a whole table found to differ from the database.",
+    ["table"],
+)
+reports = Counter("headrace_control_access_reports", "Reports of gateways that were stored.")

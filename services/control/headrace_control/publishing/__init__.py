@@ -1,0 +1,1 @@
+"""What the active control process does: it keeps the tables on the bus as the database says."""

@@ -1,0 +1,190 @@
+"""Publishes what the database says to the tables on the bus, and says since when they agree.
+
+    begin       compare every table with the database, repair it, stamp it
+    a commit    read the outbox, publish its rows in order, delete them there
+    every 10 s  stamp the tables, which says: they hold what the database holds
+    reconnect   begin again: the broker may have lost its store, or come back with an older one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from headrace.bus import BusError, Messages, Tables
+from headrace.bus.subjects import KEYS_TABLE, SESSIONS_TABLE, TABLE_STAMP, TENANTS_TABLE
+from headrace.cancellation import recheck_cancelled
+from headrace.clock import Clock
+from headrace.internal.v1.access_pb2 import TableStamp
+from headrace.telemetry.condition_log import ConditionLog
+from headrace_control.base import metrics
+from headrace_control.base.records import REPUBLISH, OutboxRow
+from headrace_control.publishing.comparison import difference, runs
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""How often the outbox is read without a commit of this process: other processes, as `headrace db`,
+write to it too."""
+AT_ONCE = 32
+"""Rows that are published at the same time."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
+COMPARE_S = 600.0
+"""How often the whole tables are compared though nothing indicates a difference."""
+
+
+_ORDER = TENANTS_TABLE, KEYS_TABLE, SESSIONS_TABLE
+"""In which tables are compared: no key is published before its tenant."""
+_MOST = 10_000
+
+
+class Outbox(Protocol):
+    """Of the store."""
+
+    async def pending(self, limit: int = 500) -> tuple[OutboxRow, ...]: ...
+
+    async def done(self, sequences: Sequence[int]) -> None: ...
+
+    async def all_rows(self) -> dict[str, dict[str, bytes]]: ...
+
+    async def wait_for_rows(self, timeout_s: float) -> None: ...
+
+
+class PublishingBus(Messages, Tables, Protocol):
+    """The parts of the bus that publishing uses."""
+
+
+class NotActive(Exception):
+    """This process may not publish any more; another one does."""
+
+
+class Publisher:
+    """The publisher of the active process; `run` runs while this process is that."""
+
+    def __init__(
+        self,
+        bus: PublishingBus,
+        outbox: Outbox,
+        clock: Clock,
+        *,
+        stamp_s: float,
+        is_active: Callable[[], bool],
+    ) -> None:
+        self._bus, self._outbox, self._clock = bus, outbox, clock
+        self._stamp_s, self._is_active = stamp_s, is_active
+        self._progress = asyncio.Condition()
+        self._done_sequence = 0
+        self._keys: set[str] = set()
+        self._stamped_s = self._compared_s = float("-inf")
+        self._failing = ConditionLog(log, active="publishing.fails", cleared="publishing.works")
+
+    async def settled(self) -> None:
+        """Return once all that is committed now has been published. No deadline."""
+        while rows := await self._outbox.pending(_MOST):
+            last = rows[-1].sequence
+            async with self._progress:
+                await self._progress.wait_for(lambda: self._done_sequence >= last)  # noqa: B023
+            if len(rows) < _MOST:
+                return
+
+    async def run(self) -> None:
+        """Publish until cancelled.
+
+        Raises:
+            NotActive: this process is no longer the active one.
+        """
+        metrics.published_age_s.set_function(self._age_s)
+        retry_s, compared_at = 0.0, -1
+        while True:
+            recheck_cancelled()
+            try:
+                if compared_at != self._bus.reconnects or self._is_due(self._compared_s, COMPARE_S):
+                    reconnects = self._bus.reconnects
+                    await self._compare_tables()
+                    compared_at = reconnects
+                await self._publish_outbox()
+                if self._is_due(self._stamped_s, self._stamp_s):
+                    await self._stamp_tables()
+            except BusError as error:
+                retry_s = min(max(2 * retry_s, FIRST_RETRY_S), LAST_RETRY_S)
+                self._failing.active(self._clock.monotonic_s(), why=str(error))
+                await asyncio.sleep(retry_s)
+                continue
+            retry_s = 0.0
+            self._failing.cleared(self._clock.monotonic_s())
+            await self._outbox.wait_for_rows(min(POLL_S, self._stamp_s))
+
+    async def _compare_tables(self) -> None:
+        """Make the tables on the bus what the database says, and stamp them."""
+        # Why first: what is in the outbox now is part of `wanted`, and to publish it afterwards
+        # would bring back, for a moment, what a row was before.
+        pending = await self._outbox.pending(_MOST)
+        wanted = await self._outbox.all_rows()
+        for table in _ORDER:
+            changes = difference(wanted[table], await self._bus.rows(table))
+            if changes:
+                log.warning("publishing.repaired", extra={"table": table, "rows": len(changes)})
+                metrics.repaired.labels(table).inc(len(changes))
+            await self._publish(OutboxRow(0, table, key, row) for key, row in changes.items())
+        self._keys = set(wanted[KEYS_TABLE])
+        metrics.keys.set(len(self._keys))
+        await self._done(pending)
+        await self._stamp_tables()
+        self._compared_s = self._clock.monotonic_s()
+
+    async def _publish_outbox(self) -> None:
+        while rows := await self._outbox.pending():
+            metrics.outbox_rows.set(len(rows))
+            if any(row.table == REPUBLISH for row in rows):
+                await self._compare_tables()
+            else:
+                await self._publish(rows)
+        metrics.outbox_rows.set(0)
+
+    async def _publish(self, rows: Iterable[OutboxRow]) -> None:
+        """Publish rows in their order, and delete those of the outbox there."""
+        for run in runs(rows, longest=AT_ONCE):
+            self._require_active()
+            outcomes = await asyncio.gather(*map(self._put, run), return_exceptions=True)
+            recheck_cancelled()
+            if failed := [each for each in outcomes if each is not None]:
+                raise failed[0]
+            metrics.published.labels(run[0].table).inc(len(run))
+            await self._done([row for row in run if row.sequence])
+
+    async def _put(self, row: OutboxRow) -> None:
+        if row.row is None:
+            await self._bus.delete_row(row.table, row.key)
+        else:
+            await self._bus.put_row(row.table, row.key, row.row)
+        if row.table == KEYS_TABLE:
+            (self._keys.discard if row.row is None else self._keys.add)(row.key)
+            metrics.keys.set(len(self._keys))
+
+    async def _done(self, rows: Sequence[OutboxRow]) -> None:
+        if not rows:
+            return
+        await self._outbox.done([row.sequence for row in rows])
+        async with self._progress:
+            self._done_sequence = max(self._done_sequence, rows[-1].sequence)
+            self._progress.notify_all()
+
+    async def _stamp_tables(self) -> None:
+        self._require_active()
+        stamp = TableStamp(time_ms=int(self._clock.unix_s() * 1000)).SerializeToString()
+        for table in _ORDER:
+            await self._bus.put_row(table, TABLE_STAMP, stamp)
+        self._stamped_s = self._clock.monotonic_s()
+
+    def _require_active(self) -> None:
+        if not self._is_active():
+            raise NotActive("the lease has expired")
+
+    def _is_due(self, last_s: float, every_s: float) -> bool:
+        return self._clock.monotonic_s() - last_s >= every_s
+
+    def _age_s(self) -> float:
+        is_known = self._is_active() and self._stamped_s > float("-inf")
+        return self._clock.monotonic_s() - self._stamped_s if is_known else float("nan")
