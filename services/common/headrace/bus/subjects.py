@@ -33,6 +33,12 @@ TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "session
 TABLE_STAMP = "_published"
 """Row of each of these tables: TableStamp."""
 
+
+def tenant_row(tenant: str) -> str:
+    """Key of a tenant's row: its name, whose dots would separate the parts of a subject."""
+    return tenant.replace(".", "=")
+
+
 PRIORITIES = ("interactive", "standard", "bulk")
 """Lower-case names of headrace.v1.Priority, most urgent first."""
 

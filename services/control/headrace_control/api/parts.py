@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.auth.peppers import Peppers
 from headrace.bus import Bus
 from headrace.clock import Clock
+from headrace.credentials.secret_files import SecretFile
+from headrace.errors import FailedPrecondition
+from headrace_control.base.published_rows import time_of
+from headrace_control.base.records import Digest
 from headrace_control.base.settings import ControlSettings
+from headrace_control.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +22,20 @@ class Parts:
     settings: ControlSettings
     bus: Bus
     clock: Clock
+    store: Store
+    peppers: SecretFile[Peppers] | None
+    """None where no keys are required and no file of peppers is set."""
+
+    def digest(self, secret: str) -> Digest:
+        """Return the digest of a whole key, under the current pepper.
+
+        Raises:
+            FailedPrecondition: there is no pepper.
+        """
+        if self.peppers is None:
+            raise FailedPrecondition(
+                "keys cannot be made: control has no peppers_file; `headrace up --auth keys` makes"
+                " one, elsewhere set HEADRACE_CONTROL_PEPPERS_FILE"
+            )
+        made = self.peppers.value().digest(secret)
+        return Digest(made.digest, made.pepper_id, time_of(made.expire_ms))

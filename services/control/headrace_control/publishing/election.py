@@ -10,6 +10,7 @@ from typing import Any
 from headrace.bus import BusError, Leases, LeaseTaken
 from headrace.cancellation import recheck_cancelled, run_isolated
 from headrace.clock import Clock
+from headrace.errors import ControlUnavailable
 from headrace.telemetry.condition_log import ConditionLog
 from headrace_control.base import metrics
 from headrace_control.base.settings import ControlSettings
@@ -40,6 +41,7 @@ class Election:
         self._until_s = float("-inf")
         self._other_seen_s = float("-inf")
         self._unknown = ConditionLog(log, active="lease.unknown", cleared="lease.known")
+        self._failing = ConditionLog(log, active="control.cannot_work", cleared="control.works")
 
     @property
     def is_active(self) -> bool:
@@ -86,6 +88,9 @@ class Election:
             await run_isolated(self._work_until_over(work))
         except* SteppedDown as over:
             log.warning("control.stepped_down", extra={"why": str(_first(over))})
+        except* (BusError, ControlUnavailable) as failed:
+            now_s = self._clock.monotonic_s()
+            self._failing.active(now_s, why=str(_first(failed)))
         # Why all: whatever it is, another process, or this one a moment later, may succeed.
         except* Exception as failed:  # noqa: BLE001
             log.error("control.failed", exc_info=_first(failed))

@@ -1,30 +1,31 @@
-"""The first keys of a mesh, without which none could be made: written to files at first start."""
+"""The first keys of a mesh, without which none could be made: written to files at its first start.
+
+    admin.key    tenant headrace, admin:*: makes all other keys
+    cli.key      tenant default: what the commands of this machine use
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Protocol
 
 from headrace.auth.keys import key_id_of, new_key, redacted
-from headrace.auth.scopes import (
-    ADMIN,
-    ANY_MODEL,
-    CLI_SCOPES,
-    DEFAULT_TENANT,
-    MESH_TENANT,
-)
+from headrace.auth.scopes import ADMIN, ANY_MODEL, CLI_SCOPES, DEFAULT_TENANT, MESH_TENANT
+from headrace.credentials.secret_files import read_secret
 from headrace_control.base.records import SYSTEM, Actor, Digest, Key
 
 log = logging.getLogger(__name__)
 
-FILES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "admin.key": (MESH_TENANT, (ADMIN,)),
-    "cli.key": (DEFAULT_TENANT, CLI_SCOPES),
+_FIRST: dict[str, Key] = {
+    "admin.key": Key("", MESH_TENANT, display_name="First administrator", scopes=(ADMIN,)),
+    "cli.key": Key(
+        "", DEFAULT_TENANT, display_name="Commands", scopes=CLI_SCOPES, models=(ANY_MODEL,)
+    ),
 }
-"""Tenant and scopes of the key in each file."""
 
 
 class Keys(Protocol):
@@ -32,21 +33,57 @@ class Keys(Protocol):
 
     async def count(self) -> int: ...
 
-    async def create(
-        self, key: Key, digest: Digest, *, make_tenant: bool = False, by: Actor
-    ) -> Key: ...
+    async def create_first(self, first: Sequence[tuple[Key, Digest]], *, by: Actor) -> bool: ...
 
 
 async def make_first_keys(keys: Keys, folder: Path, digest: Callable[[str], Digest]) -> None:
-    """Make the key of each file, unless the database has keys. No file is overwritten.
+    """Write a file for each first key and store the keys, unless the database has keys.
 
-    A process that dies in between leaves a file whose key is not valid, or a key without a file;
-    so the file comes first, and a file that is there is taken at its word: its key is stored.
+    The files come first, and a file that is there is never overwritten: its key is the one that is
+    stored. So a death in between costs nothing, and a file that an operator has put there holds.
 
     Raises:
-        OSError: a file cannot be written or read.
+        OSError: a file cannot be written.
+        InsecureSecretFile: a file that is there can be read by others, or not by this process.
         ValueError: a file that is there holds no key.
     """
-    missing = set(FILES)
-    if await keys.count() >= len(FILES):
+    if await keys.count():
         return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    first = []
+    for name, template in _FIRST.items():
+        secret = _written(folder / name)
+        key_id = key_id_of(secret)
+        if key_id is None:
+            raise ValueError(f"{folder / name} holds no API key; remove it to get a new one")
+        key = Key(
+            key_id,
+            template.tenant,
+            display_name=template.display_name,
+            scopes=template.scopes,
+            models=template.models,
+            redacted=redacted(secret),
+        )
+        first.append((key, digest(secret)))
+    if await keys.create_first(first, by=SYSTEM):
+        files = [str(folder / name) for name in _FIRST]
+        log.info("first_keys.written", extra={"files": files})
+
+
+def _written(file: Path) -> str:
+    """Return the key in a file; a new one, in a new file that only its owner may read, if there is
+    none."""
+    if not file.exists():
+        draft = file.with_name(f".{file.name}.{token_hex(8)}")
+        try:
+            with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as opened:
+                opened.write(new_key() + "\n")
+                opened.flush()
+                os.fsync(opened.fileno())
+            # Why no rename: a link overwrites nothing.
+            os.link(draft, file)
+        except FileExistsError:
+            pass  # another process was faster
+        finally:
+            draft.unlink(missing_ok=True)
+    return read_secret(file).decode(errors="replace")

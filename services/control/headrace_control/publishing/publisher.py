@@ -14,14 +14,22 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from headrace.bus import BusError, Messages, Tables
-from headrace.bus.subjects import KEYS_TABLE, SESSIONS_TABLE, TABLE_STAMP, TENANTS_TABLE
+from headrace.bus.subjects import (
+    KEYS_TABLE,
+    SESSIONS_TABLE,
+    TABLE_STAMP,
+    TENANTS_TABLE,
+    tenant_row,
+)
 from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
+from headrace.errors import ControlUnavailable
 from headrace.internal.v1.access_pb2 import TableStamp
 from headrace.telemetry.condition_log import ConditionLog
 from headrace_control.base import metrics
 from headrace_control.base.records import REPUBLISH, OutboxRow
 from headrace_control.publishing.comparison import difference, runs
+from headrace_control.publishing.election import SteppedDown
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +62,6 @@ class Outbox(Protocol):
 
 class PublishingBus(Messages, Tables, Protocol):
     """The parts of the bus that publishing uses."""
-
-
-class NotActive(Exception):
-    """This process may not publish any more; another one does."""
 
 
 class Publisher:
@@ -93,7 +97,7 @@ class Publisher:
         """Publish until cancelled.
 
         Raises:
-            NotActive: this process is no longer the active one.
+            SteppedDown: this process is no longer the active one.
         """
         metrics.published_age_s.set_function(self._age_s)
         retry_s, compared_at = 0.0, -1
@@ -107,7 +111,7 @@ class Publisher:
                 await self._publish_outbox()
                 if self._is_due(self._stamped_s, self._stamp_s):
                     await self._stamp_tables()
-            except BusError as error:
+            except (BusError, ControlUnavailable) as error:
                 retry_s = min(max(2 * retry_s, FIRST_RETRY_S), LAST_RETRY_S)
                 self._failing.active(self._clock.monotonic_s(), why=str(error))
                 await asyncio.sleep(retry_s)
@@ -123,7 +127,8 @@ class Publisher:
         pending = await self._outbox.pending(_MOST)
         wanted = await self._outbox.all_rows()
         for table in _ORDER:
-            changes = difference(wanted[table], await self._bus.rows(table))
+            rows = {bus_key(table, key): row for key, row in wanted[table].items()}
+            changes = difference(rows, await self._bus.rows(table))
             if changes:
                 log.warning("publishing.repaired", extra={"table": table, "rows": len(changes)})
                 metrics.repaired.labels(table).inc(len(changes))
@@ -155,10 +160,11 @@ class Publisher:
             await self._done([row for row in run if row.sequence])
 
     async def _put(self, row: OutboxRow) -> None:
+        key = bus_key(row.table, row.key)
         if row.row is None:
-            await self._bus.delete_row(row.table, row.key)
+            await self._bus.delete_row(row.table, key)
         else:
-            await self._bus.put_row(row.table, row.key, row.row)
+            await self._bus.put_row(row.table, key, row.row)
         if row.table == KEYS_TABLE:
             (self._keys.discard if row.row is None else self._keys.add)(row.key)
             metrics.keys.set(len(self._keys))
@@ -180,7 +186,7 @@ class Publisher:
 
     def _require_active(self) -> None:
         if not self._is_active():
-            raise NotActive("the lease has expired")
+            raise SteppedDown("the lease has expired")
 
     def _is_due(self, last_s: float, every_s: float) -> bool:
         return self._clock.monotonic_s() - last_s >= every_s
@@ -188,3 +194,8 @@ class Publisher:
     def _age_s(self) -> float:
         is_known = self._is_active() and self._stamped_s > float("-inf")
         return self._clock.monotonic_s() - self._stamped_s if is_known else float("nan")
+
+
+def bus_key(table: str, key: str) -> str:
+    """Return the key on the bus of a row that the database knows by `key`."""
+    return tenant_row(key) if table == TENANTS_TABLE else key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,25 +46,19 @@ class Keys:
             FailedPrecondition: its person is no member of the tenant.
         """
         async with self._database.changing(by) as change:
-            if not await tenant_exists(change.connection, key.tenant):
-                if not make_tenant:
-                    raise ResourceNotFound(f"there is no tenant {key.tenant}")
-                await create_tenant(change, Tenant(key.tenant))
-            await _check_new(change.connection, key)
-            values = {
-                "key_id": key.key_id,
-                "tenant": key.tenant,
-                "person": key.person or None,
-                "redacted": key.redacted,
-                "digests": digests_text([digest]),
-                "create_ms": change.now_ms,
-                "update_ms": change.now_ms,
-                "last_use_client": "",
-                **key_values(key),
-            }
-            await change.execute(sa.insert(keys).values(values))
-            details = changed(Key(key.key_id, key.tenant), key)
-            return await _changed(change, key, "keys.create", details)
+            return await _create(change, key, digest, make_tenant=make_tenant)
+
+    async def create_first(self, first: Sequence[tuple[Key, Digest]], *, by: Actor) -> bool:
+        """Create these keys, all or none, and their tenants; False if the database has a key.
+
+        A revoked key is one, too: whoever has ended the first keys does not get them back.
+        """
+        async with self._database.changing(by) as change:
+            if await change.connection.scalar(sa.select(sa.func.count()).select_from(keys)):
+                return False
+            for key, digest in first:
+                await _create(change, key, digest, make_tenant=True)
+            return True
 
     async def count(self) -> int:
         """Return how many keys there are, revoked ones too: 0 in a new database."""
@@ -177,6 +171,28 @@ class Keys:
                 return key
             await revoke_keys(change, keys.c.key_id == key_id)
             return await _key(change.connection, tenant_id, key_id)
+
+
+async def _create(change: Change, key: Key, digest: Digest, *, make_tenant: bool) -> Key:
+    if not await tenant_exists(change.connection, key.tenant):
+        if not make_tenant:
+            raise ResourceNotFound(f"there is no tenant {key.tenant}")
+        await create_tenant(change, Tenant(key.tenant))
+    await _check_new(change.connection, key)
+    values = {
+        "key_id": key.key_id,
+        "tenant": key.tenant,
+        "person": key.person or None,
+        "redacted": key.redacted,
+        "digests": digests_text([digest]),
+        "create_ms": change.now_ms,
+        "update_ms": change.now_ms,
+        "last_use_client": "",
+        **key_values(key),
+    }
+    await change.execute(sa.insert(keys).values(values))
+    details = changed(Key(key.key_id, key.tenant), key)
+    return await _changed(change, key, "keys.create", details)
 
 
 async def _check_new(connection: AsyncConnection, key: Key) -> None:

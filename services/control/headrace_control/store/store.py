@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.clock import Clock, SystemClock
 from headrace_control.store.audit import Audit
 from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.schema import check_schema, upgrade_schema
 from headrace_control.store.database.transactions import Database
 from headrace_control.store.keys import Keys
@@ -21,8 +22,8 @@ class Store:
     """What control keeps, by kind. Every change is one transaction: it writes its rows, an audit
     event, and to the outbox what follows for the tables on the bus.
 
-    Errors of callers are those of `headrace.errors`; a database that cannot be reached raises
-    sqlalchemy's errors, or OSError.
+    Errors are those of `headrace.errors`; a database that cannot be reached, or that is broken, is
+    ControlUnavailable.
 
         store = await Store.open("sqlite:///var/lib/headrace/headrace.db", upgrade=True)
         tenant = await store.tenants.create(Tenant("acme"), by=Actor("people/8f3c"))
@@ -54,10 +55,12 @@ class Store:
             InvalidRequest: the URL is of neither kind.
             SchemaMismatch: its schema is older, and `upgrade` is not set, or newer.
             MissingExtra: PostgreSQL's driver is not installed.
+            ControlUnavailable: it cannot be reached.
         """
         engine = open_engine(url)
         try:
-            await (upgrade_schema(engine) if upgrade else check_schema(engine))
+            async with unavailable():
+                await (upgrade_schema(engine) if upgrade else check_schema(engine))
         except BaseException:
             await engine.dispose()
             raise

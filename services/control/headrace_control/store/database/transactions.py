@@ -19,6 +19,7 @@ from headrace_control.base.published_rows import EPOCH, milliseconds, time_of
 from headrace_control.base.records import Actor, AuditEvent, OutboxRow
 from headrace_control.store.database import published
 from headrace_control.store.database.engine import WRITES
+from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.tables import audit_events, audit_head, outbox
 
 
@@ -43,7 +44,7 @@ class Database:
         Args:
             snapshot: all its statements see the database as it was at the first.
         """
-        async with self.engine.connect() as connection:
+        async with unavailable(), self.engine.connect() as connection:
             if snapshot and self.engine.dialect.name == "postgresql":
                 await connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
@@ -51,7 +52,7 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """One transaction that writes what is no change of what control keeps."""
-        async with self._writing, self.engine.connect() as plain:
+        async with unavailable(), self._writing, self.engine.connect() as plain:
             connection = await plain.execution_options(**{WRITES: True})
             async with connection.begin():
                 yield connection
