@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
+from pydantic import SecretStr
 
+import headrace_control.base.metrics
 import headrace_gateway.base.metrics
 import headrace_scheduler.base.metrics
 import headrace_worker.runtime.metrics
 from headrace.settings import ServiceSettings
+from headrace_control.base.settings import ControlSettings
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_worker.base.settings import WorkerSettings
@@ -26,11 +29,13 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "gateway": GatewaySettings,
     "scheduler": SchedulerSettings,
     "worker": WorkerSettings,
+    "control": ControlSettings,
 }
 METRICS = {
     "gateway": headrace_gateway.base.metrics,
     "scheduler": headrace_scheduler.base.metrics,
     "worker": headrace_worker.runtime.metrics,
+    "control": headrace_control.base.metrics,
 }
 
 
@@ -41,7 +46,10 @@ def settings_table(settings: type[ServiceSettings], *, own: bool) -> str:
         if own and name in shared:
             continue
         words = " ".join((field.description or "").split())
-        rows.append(f"| `{name}` | `{field.get_default(call_default_factory=True)}` | {words} |")
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        rows.append(f"| `{name}` | `{default}` | {words} |")
     return "\n".join(rows)
 
 

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
+from headrace.bus.subjects import ACCESS_REPORTS
 from headrace.clock import SystemClock
+from headrace.credentials.secret_files import SecretFile
+from headrace.errors import ControlUnavailable, RequestError
+from headrace.extras import MissingExtra
 from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.roles import EDGE_ROLES
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
+from headrace.telemetry.condition_log import ConditionLog
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_control.api.calls import CallInterceptor
 from headrace_control.api.parts import Parts
 from headrace_control.base.settings import ControlSettings
+from headrace_control.publishing.access_reports import AccessReports
+from headrace_control.publishing.election import Election
+from headrace_control.publishing.first_keys import make_first_keys
+from headrace_control.publishing.publisher import Publisher
+from headrace_control.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +50,8 @@ SERVICES: tuple[
 )
 """How each service of the API is added, made, and described."""
 
+_RETRY_S = 0.5
+
 
 async def run(settings: ControlSettings) -> int:
     """Serve until SIGTERM or SIGINT.
@@ -44,57 +60,188 @@ async def run(settings: ControlSettings) -> int:
         The exit status.
     """
     logs.configure(service="control", name=settings.name, level=settings.log_level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     export_expiry(settings.tls)
-    control_id = f"{settings.name}-{uuid4().hex[:12]}"
-    try:
-        bus = await connect(
-            settings.nats_url,
-            name=control_id,
-            replicas=settings.nats_replicas,
-            tls=settings.tls,
-            credentials_file=settings.nats_credentials_file,
-        )
-    except BusUnavailable as error:
-        log.error("control.no_bus", extra={"why": str(error)})
+    process = _Process(settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = MetricsServer(
+        settings.host,
+        settings.metrics_port,
+        why_not_ready=lambda: process.why_not_ready,
+        details=lambda: process.details,
+    )
+    with metrics:
+        beating = asyncio.create_task(metrics.beat())
+        serving = asyncio.create_task(process.run(metrics.port, stop.set))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await process.drain()
+        for task in (serving, stopping, beating):
+            task.cancel()
+        await asyncio.wait({serving, stopping, beating})
+    if not serving.cancelled() and (error := serving.exception()) is not None:
+        log.error("control.ended", extra={"error": str(error)}, exc_info=_unforeseen(error))
         return 1
-    try:
-        await _Control(settings, bus).run()
-    except OSError as error:
-        log.error("control.cannot_start", extra={"error": str(error)})
-        return 1
-    finally:
-        await bus.close()
+    log.info("control.stopped")
     return 0
 
 
+def _unforeseen(error: BaseException) -> BaseException | None:
+    """Return the error if its text alone does not explain it to operators."""
+    foreseen = (OSError, ValueError, RequestError, MissingExtra)
+    return None if isinstance(error, foreseen) else error
+
+
+class _Process:
+    """Waits for what it needs, and then serves."""
+
+    def __init__(self, settings: ControlSettings) -> None:
+        self._settings = settings
+        self._missing = "the broker"
+        self._control: _Control | None = None
+
+    async def run(self, metrics_port: int, stop: Callable[[], None]) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            OSError: the port is in use.
+            HeadraceError: this version cannot use the database.
+        """
+        settings = self._settings
+        bus = await _connected(settings)
+        try:
+            self._missing = "the database"
+            store = await _opened(settings)
+            try:
+                self._control = control = _Control(settings, bus, store)
+                await control.start()
+                ports = {"grpc": control.grpc_port, "metrics": metrics_port}
+                write_ports(settings, ports)
+                await serve_drain(bus, settings.name, lambda _: stop())
+                log.info("control.started", extra=ports)
+                await control.election.run(control.work)
+            finally:
+                await store.close()
+        finally:
+            await bus.close()
+
+    async def drain(self) -> None:
+        if self._control is not None:
+            await self._control.drain()
+
+    @property
+    def why_not_ready(self) -> str | None:
+        if self._control is None:
+            return f"it waits for {self._missing}"
+        election = self._control.election
+        if election.is_active or election.knows_other:
+            return None
+        return "neither this process nor another one is known to be active"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        if self._control is None:
+            return ()
+        return ("active" if self._control.election.is_active else "stands by",)
+
+
 class _Control:
-    def __init__(self, settings: ControlSettings, bus: Bus) -> None:
-        self._settings, self._bus = settings, bus
-        self._server = make_server(
-            [RejectMalformed(), CallInterceptor(lambda: True)], tls=settings.tls, roles=EDGE_ROLES
+    def __init__(self, settings: ControlSettings, bus: Bus, store: Store) -> None:
+        self._settings, self._bus, self._store = settings, bus, store
+        clock = SystemClock()
+        peppers = settings.peppers_file
+        self._parts = Parts(
+            settings,
+            bus,
+            clock,
+            store,
+            None if peppers is None else SecretFile(peppers, Peppers.parse),
         )
-        self._grpc_port = bind(self._server, settings.host, settings.grpc_port, settings.tls)
-        parts = Parts(settings, bus, SystemClock())
+        control_id = f"{settings.name}-{uuid4().hex[:12]}"
+        self.election = Election(bus, control_id, settings, clock)
+        is_active = lambda: self.election.is_active  # noqa: E731
+        self._publisher = Publisher(
+            bus, store.outbox, clock, stamp_s=settings.stamp_s, is_active=is_active
+        )
+        self._reports = AccessReports(store.uses, is_active=is_active, pepper_id=self._pepper_id)
+        calls = CallInterceptor(
+            is_active=is_active,
+            settled=self._publisher.settled,
+            settle_s=settings.publish_wait_s,
+        )
+        self._server = make_server([RejectMalformed(), calls], tls=settings.tls, roles=EDGE_ROLES)
+        self.grpc_port = bind(self._server, settings.host, settings.grpc_port, settings.tls)
         for add, make, _ in SERVICES:
-            add(make(parts), self._server)
+            add(make(self._parts), self._server)
         self._names = tuple(service.full_name for _, _, service in SERVICES)
         self._health = add_health_and_reflection(self._server, self._names)
 
-    async def run(self) -> None:
-        settings, stop = self._settings, asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        metrics = MetricsServer(settings.host, settings.metrics_port, why_not_ready=lambda: None)
-        with metrics:
-            beating = asyncio.create_task(metrics.beat())
-            await self._server.start()
-            ports = {"grpc": self._grpc_port, "metrics": metrics.port}
-            write_ports(settings, ports)
-            await serve_drain(self._bus, settings.name, lambda _: stop.set())
-            await set_serving(self._health, self._names, serving=True)
-            log.info("control.started", extra=ports)
-            await stop.wait()
-            beating.cancel()
-            await self._health.enter_graceful_shutdown()
-            await self._server.stop(grace=1.0)
-        log.info("control.stopped")
+    async def start(self) -> None:
+        # Why: the servicer says that the server as a whole serves, until it is told otherwise.
+        await set_serving(self._health, self._names, serving=False)
+        await self._server.start()
+
+    async def work(self) -> None:
+        """What the active process does, until cancelled."""
+        folder = self._settings.bootstrap_keys_dir
+        if self._settings.auth == "keys" and folder is not None:
+            await make_first_keys(self._store.keys, folder, self._parts.digest)
+        reports = await self._bus.serve(ACCESS_REPORTS, self._reports.answer)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._publisher.run())
+                tasks.create_task(self._serve())
+        finally:
+            await set_serving(self._health, self._names, serving=False)
+            await reports.close()
+
+    async def _serve(self) -> None:
+        # Why not without a bound: what is stored can be administered while publishing fails.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.publish_wait_s):
+                await self._publisher.compared.wait()
+        await set_serving(self._health, self._names, serving=True)
+
+    async def drain(self) -> None:
+        # Health first: Envoy must have noticed before the first refusal.
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace=1.0)
+
+    def _pepper_id(self) -> str:
+        peppers = self._parts.peppers
+        return "" if peppers is None else peppers.value().current
+
+
+async def _connected(settings: ControlSettings) -> Bus:
+    """Return a connection to the broker, however long that takes; `connect` logs the wait."""
+    while True:
+        try:
+            return await connect(
+                settings.nats_url,
+                name=f"control {settings.name}",
+                replicas=settings.nats_replicas,
+                tls=settings.tls,
+                credentials_file=settings.nats_credentials_file,
+            )
+        except BusUnavailable as error:
+            log.warning("control.waits_for_broker", extra={"why": str(error)})
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _opened(settings: ControlSettings) -> Store:
+    """Return the store, however long the database is away."""
+    waiting = ConditionLog(log, active="control.waits_for_database", cleared="control.database")
+    open_store = partial(
+        Store.open, settings.database_url.get_secret_value(), upgrade=settings.database_upgrade
+    )
+    while True:
+        try:
+            store = await open_store()
+        except ControlUnavailable as error:
+            waiting.active(time.monotonic(), why=str(error.__cause__))
+            await asyncio.sleep(_RETRY_S)
+            continue
+        waiting.cleared(time.monotonic())
+        return store

@@ -1,11 +1,12 @@
-"""Runs each call of the API: only in office, and with errors that callers can read.
+"""Runs each call of the API: only in the active process, and with errors that callers can read.
 
-Methods raise HeadraceErrors; callers get them as google.rpc.Status. Whatever else they raise is
-logged and becomes InternalError.
+The answer to a change comes once gateways have the change. Methods raise HeadraceErrors; callers
+get them as google.rpc.Status. Whatever else they raise is logged and becomes InternalError.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -20,15 +21,29 @@ log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 RETRY_S = 1.0
+_READING = ("Get", "List", "Watch", "Export")
+"""How the names of methods begin that change nothing."""
 OWN_PACKAGE = "/headrace.admin.v1."
 """Of the methods that only the active process serves; health and reflection are served by all."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the methods of headrace.admin.v1; `is_active` says whether this process may serve."""
+    """Wraps the methods of headrace.admin.v1."""
 
-    def __init__(self, is_active: Callable[[], bool]) -> None:
-        self._is_active = is_active
+    def __init__(
+        self,
+        *,
+        is_active: Callable[[], bool],
+        settled: Callable[[], Awaitable[None]],
+        settle_s: float,
+    ) -> None:
+        """
+        Args:
+            is_active: whether this process may serve.
+            settled: returns once all that is committed has been published.
+            settle_s: how long an answer waits for that.
+        """
+        self._is_active, self._settled, self._settle_s = is_active, settled, settle_s
 
     async def intercept_service(
         self,
@@ -54,8 +69,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, serve: Callable[..., Awaitable[Any]]) -> Any:
         async def served(request: Any, context: Context) -> Any:
             try:
-                self._require_office()
-                return await serve(request, context)
+                self._require_active()
+                answer = await serve(request, context)
+                await self._settle(method)
+                return answer
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  # top of the call's task
@@ -66,8 +83,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _streaming(self, method: str, serve: Callable[..., AsyncIterator[Any]]) -> Any:
         async def served(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                self._require_office()
+                self._require_active()
+                is_first = True
                 async for each in serve(request, context):
+                    if is_first:
+                        await self._settle(method)
+                        is_first = False
                     yield each
             except grpc.aio.AbortError:
                 raise
@@ -76,7 +97,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return served
 
-    def _require_office(self) -> None:
+    async def _settle(self, method: str) -> None:
+        """Wait until gateways have what the call has changed: a session that is shown to a browser
+        holds everywhere, and a revoked key nowhere."""
+        if method.rpartition("/")[2].startswith(_READING):
+            return
+        try:
+            async with asyncio.timeout(self._settle_s):
+                await self._settled()
+        except TimeoutError:
+            # The change is stored; it is published once the broker is back.
+            log.warning("api.not_published_yet", extra={"method": method, "s": self._settle_s})
+
+    def _require_active(self) -> None:
         if not self._is_active():
             raise ControlUnavailable(
                 f"this control process stands by, another is active; retry in {RETRY_S:g} s",

@@ -7,10 +7,11 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from headrace.auth.settings import AccessSettings
 from headrace_control.base.sign_in_settings import SignInSettings
 
 
-class ControlSettings(SignInSettings):
+class ControlSettings(SignInSettings, AccessSettings):
     """Flags, then HEADRACE_CONTROL_*, then the file named by HEADRACE_CONTROL_CONFIG."""
 
     model_config = SettingsConfigDict(
@@ -25,6 +26,9 @@ class ControlSettings(SignInSettings):
     """Where tenants, keys and people are stored: sqlite:///relative/path, sqlite:////absolute/path,
     or postgresql://user:password@host:port/name. SQLite is one file for one control process; with
     PostgreSQL others may stand by on other machines. The password is never logged."""
+    database_upgrade: bool = True
+    """Whether a start brings an older database to the schema of this version. Off: it refuses to
+    start, and `headrace db upgrade` does it: for databases that are backed up before."""
     grpc_port: int = 0
     """Port of the administration API; 0 picks a free one."""
     bootstrap_keys_dir: Path | None = None

@@ -71,7 +71,7 @@ class SignInSettings(ServiceSettings):
 
     @field_validator("oidc_client_secret_file")
     @classmethod
-    def _secret(cls, path: Path | None) -> Path | None:
+    def _client_secret(cls, path: Path | None) -> Path | None:
         if path is not None:
             check_secret_file(path)
         return path

@@ -92,7 +92,7 @@ class Election:
             now_s = self._clock.monotonic_s()
             self._failing.active(now_s, why=str(_first(failed)))
         # Why all: whatever it is, another process, or this one a moment later, may succeed.
-        except* Exception as failed:  # noqa: BLE001
+        except* Exception as failed:
             log.error("control.failed", exc_info=_first(failed))
         finally:
             metrics.active.set(0)

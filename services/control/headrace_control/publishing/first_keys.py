@@ -1,7 +1,7 @@
 """The first keys of a mesh, without which none could be made: written to files at its first start.
 
-    admin.key    tenant headrace, admin:*: makes all other keys
-    cli.key      tenant default: what the commands of this machine use
+admin.key    tenant headrace, admin:*: makes all other keys
+cli.key      tenant default: what the commands of this machine use
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Protocol
@@ -49,25 +50,23 @@ async def make_first_keys(keys: Keys, folder: Path, digest: Callable[[str], Dige
     """
     if await keys.count():
         return
+    made = _keys_of(folder)
+    first = [(key, digest(secret)) for key, secret in made]
+    if await keys.create_first(first, by=SYSTEM):
+        files = [str(folder / name) for name in _FIRST]
+        log.info("first_keys.written", extra={"files": files})
+
+
+def _keys_of(folder: Path) -> list[tuple[Key, str]]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    first = []
+    found = []
     for name, template in _FIRST.items():
         secret = _written(folder / name)
         key_id = key_id_of(secret)
         if key_id is None:
             raise ValueError(f"{folder / name} holds no API key; remove it to get a new one")
-        key = Key(
-            key_id,
-            template.tenant,
-            display_name=template.display_name,
-            scopes=template.scopes,
-            models=template.models,
-            redacted=redacted(secret),
-        )
-        first.append((key, digest(secret)))
-    if await keys.create_first(first, by=SYSTEM):
-        files = [str(folder / name) for name in _FIRST]
-        log.info("first_keys.written", extra={"files": files})
+        found.append((replace(template, key_id=key_id, redacted=redacted(secret)), secret))
+    return found
 
 
 def _written(file: Path) -> str:

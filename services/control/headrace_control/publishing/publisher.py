@@ -1,9 +1,9 @@
 """Publishes what the database says to the tables on the bus, and says since when they agree.
 
-    begin       compare every table with the database, repair it, stamp it
-    a commit    read the outbox, publish its rows in order, delete them there
-    every 10 s  stamp the tables, which says: they hold what the database holds
-    reconnect   begin again: the broker may have lost its store, or come back with an older one
+begin       compare every table with the database, repair it, stamp it
+a commit    read the outbox, publish its rows in order, delete them there
+every 10 s  stamp the tables, which says: they hold what the database holds
+reconnect   begin again: the broker may have lost its store, or come back with an older one
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Publisher:
     ) -> None:
         self._bus, self._outbox, self._clock = bus, outbox, clock
         self._stamp_s, self._is_active = stamp_s, is_active
+        self.compared = asyncio.Event()
+        """Set once the tables have been what the database said, in this run."""
         self._progress = asyncio.Condition()
         self._done_sequence = 0
         self._keys: set[str] = set()
@@ -100,6 +102,7 @@ class Publisher:
             SteppedDown: this process is no longer the active one.
         """
         metrics.published_age_s.set_function(self._age_s)
+        self.compared.clear()
         retry_s, compared_at = 0.0, -1
         while True:
             recheck_cancelled()
@@ -138,6 +141,7 @@ class Publisher:
         await self._done(pending)
         await self._stamp_tables()
         self._compared_s = self._clock.monotonic_s()
+        self.compared.set()
 
     async def _publish_outbox(self) -> None:
         while rows := await self._outbox.pending():
