@@ -33,6 +33,10 @@ TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "session
 TABLE_STAMP = "_published"
 """Row of each of these tables: TableStamp."""
 
+ANY_GATEWAY = "any"
+"""RequestRecord.gateway_id of a detached request that no gateway has published: the leader assigns
+it to one."""
+
 
 def tenant_row(tenant: str) -> str:
     """Key of a tenant's row: its name, whose dots would separate the parts of a subject."""

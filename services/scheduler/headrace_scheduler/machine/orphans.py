@@ -15,6 +15,8 @@ For example, with gateway_silence_s 5, orphan_grace_s 30, and stream a (attempt 
             that it lacks
     35.1 s  if no client had come: a is abandoned, and w is not requested again
 
+A detached request that an operator resends names no gateway: it begins as an orphan.
+
 What gateways report of an attempt before the one since which another holds it, is ignored.
 Whatever ends a detached request here is stored as its result.
 """
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from headrace.bus.subjects import ANY_GATEWAY
 from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
@@ -164,9 +167,13 @@ class Orphans:
                     self._reassign(request, address, "assigned", now_s=now_s).sends_record = True
 
     def on_submitted(self, request: Request, *, now_s: float) -> None:
-        """Apply a take-over that was reported before the record, which names the publisher."""
+        """Apply a take-over that was reported before the record, which names the publisher; orphan
+        a request that no gateway has published, so that one is assigned to it at once."""
         if announced := (self._announced or {}).pop(request.request_id, None):
             self._apply_takeover(request, *announced, now_s=now_s)
+        # Why not while older records are read: a gateway may hold it, and report that only later.
+        elif self._announced is None and request.gateway_id == ANY_GATEWAY:
+            self._orphan(request, "no gateway has it yet", now_s=now_s)
 
     def forget_announced(self) -> None:
         """Keep no more reports of unknown requests: all older records are read."""

@@ -157,6 +157,8 @@ class Machine:
             return
         depth = len(self._live.lanes[request.lane])
         self._orphans.on_submitted(request, now_s=now_s)
+        if isinstance(request.state, Orphaned):
+            return
         self._gateways.add_named(request.gateway_id, now_s=now_s)
         found = self._fleet.find_stray(request.request_id)
         if found is not None:

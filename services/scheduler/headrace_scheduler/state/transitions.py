@@ -27,6 +27,7 @@ _ROWS = (
     ("held", "Submitted", "waiting", "it is admitted to its lane"),
     ("held", "Submitted", "ending", "its lane is full"),
     ("held", "Submitted", "running", "a worker has reported that it runs it"),
+    ("held", "Submitted", "orphaned", "an operator has resent it: no gateway holds it yet"),
     ("held waiting running", "WorkerReported", "running", "adopted: a newer attempt runs there"),
     ("running", "WorkerReported", "lost", "its worker leaves, or its dispatch has not arrived"),
     ("running", "DispatchAnswered", "waiting", "the worker refused it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.bus.subjects import ANY_GATEWAY
 from headrace.errors import Code, NoWorker
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace_scheduler.base.settings import SchedulerSettings
@@ -235,3 +236,37 @@ def test_records_that_do_not_fit_one_message_go_with_the_next() -> None:
         stands = ResumePoint(request_id=assigned[-1], attempt=given.fences[0][1])
         bench.apply(NoticeAnswered(given, (stands,), ()))
     assert assigned == ids
+
+
+def test_one_that_no_gateway_has_published_is_assigned_to_one_at_once() -> None:
+    bench = Bench(SETTINGS)
+    bench.worker()
+    lives(bench, "h")
+    bench.submit("r", detached=True, gateway=ANY_GATEWAY)
+    assert not bench.given(Dispatch), "no gateway would receive its output"
+    bench.after(0.2)
+    given = fence(bench)
+    (record,) = given.records
+    assert (given.gateway_id, record.gateway_id, record.delivery_address) == ("h", "h", "at h")
+    bench.apply(NoticeAnswered(given, (point("r", record.attempt, []),), ()))
+    assert bench.only(Dispatch).message.requests[0].gateway_id == "h"
+
+
+def test_one_that_no_gateway_has_published_waits_for_one() -> None:
+    bench = Bench(SETTINGS)
+    bench.worker()
+    bench.submit("r", detached=True, gateway=ANY_GATEWAY)
+    bench.after(60.0)
+    assert bench.machine.statistics()["orphaned"] == 1
+    lives(bench, "h")
+    bench.after(0.2)
+    assert fence(bench).gateway_id == "h"
+
+
+def test_one_that_another_gateway_has_taken_over_stays_there_under_a_new_leader() -> None:
+    bench = Bench(SETTINGS, holding=True)
+    bench.submit("r", detached=True, gateway=ANY_GATEWAY)
+    report = gateway_reported("h", received_s=bench.now_s, address="at h", taken_over={"r": 5})
+    bench.apply(report)
+    (found,) = bench.machine.requests()
+    assert (found.gateway_id, found.record.held_since_attempt) == ("h", 5)

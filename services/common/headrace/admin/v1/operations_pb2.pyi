@@ -41,12 +41,14 @@ class LiveRequest(_message.Message):
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
     state: _builtins.str
-    """waiting or running."""
+    """waiting or running; in the answer of CancelRequest also ended."""
     worker: _builtins.str
     """Name of the worker that runs it; empty if none."""
     attempt: _builtins.int
+    """Of the newest dispatch; it only grows. 0: it was never dispatched."""
     prompt_tokens: _builtins.int
     output_tokens: _builtins.int
+    """Of earlier attempts. What a running attempt has made, its gateway knows."""
     background: _builtins.bool
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -83,7 +85,9 @@ class ListRequestsRequest(_message.Message):
     parent: _builtins.str
     """tenants/{tenant}; empty: all that the caller administers."""
     model: _builtins.str
+    """Only of this model, by any of its names; empty: of all."""
     page_size: _builtins.int
+    """At most 500; 0: 100."""
     page_token: _builtins.str
     def __init__(
         self,
@@ -204,6 +208,7 @@ class WorkerRate(_message.Message):
     OUTPUT_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     output_tokens_per_second: _builtins.float
+    """Over its last seconds."""
     def __init__(
         self,
         *,
@@ -249,16 +254,20 @@ class DrainWorkerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DRAINING_FIELD_NUMBER: _builtins.int
+    STAYS_STOPPED_FIELD_NUMBER: _builtins.int
     draining: _builtins.int
-    """Processes of this name that drain now."""
+    """Processes of this name that drain now; 0: it has ended already."""
+    stays_stopped: _builtins.bool
+    """A supervisor keeps it stopped until UndrainWorker."""
     def __init__(
         self,
         *,
         draining: _builtins.int = ...,
+        stays_stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "stays_stopped", b"stays_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,12 +296,17 @@ Global___UndrainWorkerRequest: _TypeAlias = UndrainWorkerRequest  # noqa: Y015
 class UndrainWorkerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WAS_DRAINED_FIELD_NUMBER: _builtins.int
+    was_drained: _builtins.bool
+    """False: there was nothing to undo."""
     def __init__(
         self,
+        *,
+        was_drained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_drained", b"was_drained"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,6 +355,7 @@ class ListDeadLettersRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """At most 1000; 0: 100."""
     def __init__(
         self,
         *,

@@ -77,14 +77,16 @@ class OperationServiceServicer:
     """
 
     def ListRequests(self, request, context):
-        """The requests that wait or run now, of all tenants, or of one; the longest first.
+        """The requests that wait or run now, of all tenants, or of one; the longest first. Gateways' own
+        canaries are listed for the parent tenants/headrace alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRequest(self, request, context):
-        """Idempotent. NOT_FOUND (REQUEST_NOT_FOUND).
+        """Ends a request, wherever it waits or runs; what its client has of the output stays valid. Returns
+        how it stood. Idempotent while its result is stored. NOT_FOUND (REQUEST_NOT_FOUND) otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,14 +101,17 @@ class OperationServiceServicer:
 
     def DrainWorker(self, request, context):
         """Drains the process of this name: no request is lost. Its supervisor does not start a drained
-        worker again before UndrainWorker; a worker without one stays as whatever started it decides.
+        worker again before UndrainWorker; a worker without one, and a scheduler or gateway of this
+        name, stays as whatever started it decides. Idempotent. NOT_FOUND: none is connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndrainWorker(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Has the supervisor of a drained worker start it again. Idempotent. NOT_FOUND: no supervisor has
+        a worker of this name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -119,8 +124,11 @@ class OperationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResendDeadLetter(self, request, context):
-        """Submits a dead letter's request again, as a background request under the id it had with
-        `-resent-<n>` after it.
+        """Submits a dead letter's request again, as a background request of its tenant under the id it
+        had with `-resent-<n>` after it, where n is the number of the dead letter; a long id is cut.
+        It goes on from the output that it had, with all attempts and its whole time again. Idempotent:
+        while the request runs, or its result is stored, the same id is returned. FAILED_PRECONDITION:
+        the message cannot be read, or the model has other weights by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,21 +34,32 @@ class OperationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperationServiceAsyncStub: ...
     ListRequests: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListRequestsRequest, _operations_pb2.ListRequestsResponse]
-    """The requests that wait or run now, of all tenants, or of one; the longest first."""
+    """The requests that wait or run now, of all tenants, or of one; the longest first. Gateways' own
+    canaries are listed for the parent tenants/headrace alone.
+    """
     CancelRequest: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelRequestRequest, _operations_pb2.LiveRequest]
-    """Idempotent. NOT_FOUND (REQUEST_NOT_FOUND)."""
+    """Ends a request, wherever it waits or runs; what its client has of the output stays valid. Returns
+    how it stood. Idempotent while its result is stored. NOT_FOUND (REQUEST_NOT_FOUND) otherwise.
+    """
     WatchFleet: _grpc.UnaryStreamMultiCallable[_operations_pb2.WatchFleetRequest, _operations_pb2.Fleet]
     """The fleet as a stream: at once, and then every second."""
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_operations_pb2.DrainWorkerRequest, _operations_pb2.DrainWorkerResponse]
     """Drains the process of this name: no request is lost. Its supervisor does not start a drained
-    worker again before UndrainWorker; a worker without one stays as whatever started it decides.
+    worker again before UndrainWorker; a worker without one, and a scheduler or gateway of this
+    name, stays as whatever started it decides. Idempotent. NOT_FOUND: none is connected.
     """
     UndrainWorker: _grpc.UnaryUnaryMultiCallable[_operations_pb2.UndrainWorkerRequest, _operations_pb2.UndrainWorkerResponse]
+    """Has the supervisor of a drained worker start it again. Idempotent. NOT_FOUND: no supervisor has
+    a worker of this name.
+    """
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListDeadLettersRequest, _operations_pb2.ListDeadLettersResponse]
     """Requests that failed on every attempt, newest first; kept for a week."""
     ResendDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ResendDeadLetterRequest, _operations_pb2.ResendDeadLetterResponse]
-    """Submits a dead letter's request again, as a background request under the id it had with
-    `-resent-<n>` after it.
+    """Submits a dead letter's request again, as a background request of its tenant under the id it
+    had with `-resent-<n>` after it, where n is the number of the dead letter; a long id is cut.
+    It goes on from the output that it had, with all attempts and its whole time again. Idempotent:
+    while the request runs, or its result is stored, the same id is returned. FAILED_PRECONDITION:
+    the message cannot be read, or the model has other weights by now.
     """
 
 @_typing.type_check_only
@@ -57,21 +68,32 @@ class OperationServiceAsyncStub(OperationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRequests: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListRequestsRequest, _operations_pb2.ListRequestsResponse]  # type: ignore[assignment]
-    """The requests that wait or run now, of all tenants, or of one; the longest first."""
+    """The requests that wait or run now, of all tenants, or of one; the longest first. Gateways' own
+    canaries are listed for the parent tenants/headrace alone.
+    """
     CancelRequest: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelRequestRequest, _operations_pb2.LiveRequest]  # type: ignore[assignment]
-    """Idempotent. NOT_FOUND (REQUEST_NOT_FOUND)."""
+    """Ends a request, wherever it waits or runs; what its client has of the output stays valid. Returns
+    how it stood. Idempotent while its result is stored. NOT_FOUND (REQUEST_NOT_FOUND) otherwise.
+    """
     WatchFleet: _aio.UnaryStreamMultiCallable[_operations_pb2.WatchFleetRequest, _operations_pb2.Fleet]  # type: ignore[assignment]
     """The fleet as a stream: at once, and then every second."""
     DrainWorker: _aio.UnaryUnaryMultiCallable[_operations_pb2.DrainWorkerRequest, _operations_pb2.DrainWorkerResponse]  # type: ignore[assignment]
     """Drains the process of this name: no request is lost. Its supervisor does not start a drained
-    worker again before UndrainWorker; a worker without one stays as whatever started it decides.
+    worker again before UndrainWorker; a worker without one, and a scheduler or gateway of this
+    name, stays as whatever started it decides. Idempotent. NOT_FOUND: none is connected.
     """
     UndrainWorker: _aio.UnaryUnaryMultiCallable[_operations_pb2.UndrainWorkerRequest, _operations_pb2.UndrainWorkerResponse]  # type: ignore[assignment]
+    """Has the supervisor of a drained worker start it again. Idempotent. NOT_FOUND: no supervisor has
+    a worker of this name.
+    """
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListDeadLettersRequest, _operations_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Requests that failed on every attempt, newest first; kept for a week."""
     ResendDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_pb2.ResendDeadLetterRequest, _operations_pb2.ResendDeadLetterResponse]  # type: ignore[assignment]
-    """Submits a dead letter's request again, as a background request under the id it had with
-    `-resent-<n>` after it.
+    """Submits a dead letter's request again, as a background request of its tenant under the id it
+    had with `-resent-<n>` after it, where n is the number of the dead letter; a long id is cut.
+    It goes on from the output that it had, with all attempts and its whole time again. Idempotent:
+    while the request runs, or its result is stored, the same id is returned. FAILED_PRECONDITION:
+    the message cannot be read, or the model has other weights by now.
     """
 
 class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,7 +105,9 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_pb2.ListRequestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.ListRequestsResponse, _abc.Awaitable[_operations_pb2.ListRequestsResponse]]:
-        """The requests that wait or run now, of all tenants, or of one; the longest first."""
+        """The requests that wait or run now, of all tenants, or of one; the longest first. Gateways' own
+        canaries are listed for the parent tenants/headrace alone.
+        """
 
     @_abc_1.abstractmethod
     def CancelRequest(
@@ -91,7 +115,9 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_pb2.CancelRequestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.LiveRequest, _abc.Awaitable[_operations_pb2.LiveRequest]]:
-        """Idempotent. NOT_FOUND (REQUEST_NOT_FOUND)."""
+        """Ends a request, wherever it waits or runs; what its client has of the output stays valid. Returns
+        how it stood. Idempotent while its result is stored. NOT_FOUND (REQUEST_NOT_FOUND) otherwise.
+        """
 
     @_abc_1.abstractmethod
     def WatchFleet(
@@ -108,7 +134,8 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.DrainWorkerResponse, _abc.Awaitable[_operations_pb2.DrainWorkerResponse]]:
         """Drains the process of this name: no request is lost. Its supervisor does not start a drained
-        worker again before UndrainWorker; a worker without one stays as whatever started it decides.
+        worker again before UndrainWorker; a worker without one, and a scheduler or gateway of this
+        name, stays as whatever started it decides. Idempotent. NOT_FOUND: none is connected.
         """
 
     @_abc_1.abstractmethod
@@ -116,7 +143,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _operations_pb2.UndrainWorkerRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operations_pb2.UndrainWorkerResponse, _abc.Awaitable[_operations_pb2.UndrainWorkerResponse]]: ...
+    ) -> _typing.Union[_operations_pb2.UndrainWorkerResponse, _abc.Awaitable[_operations_pb2.UndrainWorkerResponse]]:
+        """Has the supervisor of a drained worker start it again. Idempotent. NOT_FOUND: no supervisor has
+        a worker of this name.
+        """
 
     @_abc_1.abstractmethod
     def ListDeadLetters(
@@ -132,8 +162,11 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_pb2.ResendDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.ResendDeadLetterResponse, _abc.Awaitable[_operations_pb2.ResendDeadLetterResponse]]:
-        """Submits a dead letter's request again, as a background request under the id it had with
-        `-resent-<n>` after it.
+        """Submits a dead letter's request again, as a background request of its tenant under the id it
+        had with `-resent-<n>` after it, where n is the number of the dead letter; a long id is cut.
+        It goes on from the output that it had, with all attempts and its whole time again. Idempotent:
+        while the request runs, or its result is stored, the same id is returned. FAILED_PRECONDITION:
+        the message cannot be read, or the model has other weights by now.
         """
 
 def add_OperationServiceServicer_to_server(servicer: OperationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

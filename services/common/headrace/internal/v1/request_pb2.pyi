@@ -89,7 +89,9 @@ class RequestRecord(_message.Message):
     n: _builtins.int
     """Choices, at least 1; they run side by side on one worker."""
     gateway_id: _builtins.str
-    """Gateway that holds the client's stream, and where its DeliveryService listens."""
+    """Gateway that holds the client's stream, and where its DeliveryService listens. "any", and no
+    address: none has a detached request yet, and its leader assigns it to one.
+    """
     delivery_address: _builtins.str
     attempt: _builtins.int
     """Fencing number of this dispatch; 0 before the first. It only grows for a request, also

@@ -1,0 +1,1 @@
+"""What operators do to a running mesh, over the bus: list, cancel, drain, resend."""

@@ -1,0 +1,109 @@
+"""Pure: pages of live requests, merged from the pages of several leaders.
+
+Leaders list in the order of the stream of requests, which is one for all models. So a page of the
+mesh is the first rows of all, and the next one begins after its last sequence:
+
+    leader of delta    rows 3 7 9, and there are more
+    leader of valley   rows 4 12 30
+    page of 500        3 4 7 9; delta may have a 10, so the next page begins after 9
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import merge
+
+from headrace.admin.v1.operations_pb2 import LiveRequest
+from headrace.errors import InvalidRequest
+from headrace.internal.v1.operations_pb2 import ListLiveRequestsResponse, LiveRequestRow
+from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
+from headrace_control.operations.names import request_name
+
+DEFAULT_PAGE, MAX_PAGE = 100, 500
+WAITING, RUNNING, ENDED = "waiting", "running", "ended"
+
+
+def page_limit(page_size: int, *, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:
+    """Return how many rows a page has.
+
+    Raises:
+        InvalidRequest: the size is negative.
+    """
+    if page_size < 0:
+        fact = f"page_size is {page_size}; it must be 0 to {most}"
+        raise InvalidRequest(fact, field="page_size")
+    return min(page_size or default, most)
+
+
+def after_of(page_token: str) -> int:
+    """Return the sequence after which a page begins.
+
+    Raises:
+        InvalidRequest: no page has this token.
+    """
+    if page_token and not (page_token.isascii() and page_token.isdecimal()):
+        fact = "page_token is none that an earlier page has returned"
+        raise InvalidRequest(fact, field="page_token")
+    return int(page_token or 0)
+
+
+def merged(
+    portions: Iterable[ListLiveRequestsResponse], limit: int
+) -> tuple[list[LiveRequestRow], str]:
+    """Return a page, and the token of the next one; an empty token if there is none."""
+    known = list(portions)
+    # Beyond the last row of a leader that has more, its next ones may come first.
+    ends = [portion.rows[-1].sequence for portion in known if portion.has_more and portion.rows]
+    end = min(ends, default=None)
+    rows: list[LiveRequestRow] = []
+    for row in merge(*(portion.rows for portion in known), key=lambda row: row.sequence):
+        if len(rows) == limit or (end is not None and row.sequence > end):
+            return rows, str(rows[-1].sequence)
+        rows.append(row)
+    return rows, "" if end is None else str(rows[-1].sequence)
+
+
+def listed(row: LiveRequestRow) -> LiveRequest:
+    return LiveRequest(
+        name=request_name(row.request_id),
+        model=row.model,
+        priority=row.priority,
+        state=RUNNING if row.running else WAITING,
+        worker=row.worker_name,
+        create_time=row.arrival,
+        attempt=row.attempt,
+        prompt_tokens=row.prompt_tokens,
+        output_tokens=row.output_tokens,
+        background=row.detached,
+    )
+
+
+def located(found: LocateResponse) -> LiveRequest:
+    """Return a request as its leader knew it when it was cancelled."""
+    record = found.record
+    return LiveRequest(
+        name=request_name(record.request_id),
+        model=record.model,
+        priority=record.priority,
+        state=RUNNING if found.running else WAITING,
+        worker=found.worker_name,
+        create_time=record.arrival,
+        attempt=record.attempt,
+        prompt_tokens=record.prompt_tokens,
+        background=record.detached,
+    )
+
+
+def ended(result: ResultRecord) -> LiveRequest:
+    """Return a request that has ended before, by its result."""
+    return LiveRequest(
+        name=request_name(result.request_id),
+        model=result.model,
+        priority=result.priority,
+        state=ENDED,
+        create_time=result.arrival,
+        attempt=result.attempt,
+        prompt_tokens=result.outcome.usage.prompt_tokens,
+        output_tokens=result.outcome.usage.output_tokens,
+        background=result.request.detached,
+    )
