@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from headrace.bus import Messages, NoResponders, Subscription, subjects
 from headrace.internal.v1.operations_pb2 import (
@@ -10,6 +11,14 @@ from headrace.internal.v1.operations_pb2 import (
     SetDrainedRequest,
     SetDrainedResponse,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReply:
+    drains: bool
+    """A process of the name has replied; False: it has ended already."""
+    stays_stopped: bool
+    """A supervisor does not start it again before `request_undrain`."""
 
 
 async def serve_drain(
@@ -31,14 +40,11 @@ async def serve_drain(
 
 async def request_drain(
     messages: Messages, name: str, *, grace_s: float | None = None, timeout_s: float
-) -> bool:
+) -> DrainReply:
     """Have the process of this name drain; of several of one name, each.
 
     The supervisor of a worker, if it has one, does not start it again once it has ended, until
     `request_undrain`. A repeated request changes nothing, unless its `grace_s` ends earlier.
-
-    Returns:
-        Whether a supervisor keeps it stopped.
 
     Raises:
         NoResponders: no process of this name is connected.
@@ -56,12 +62,12 @@ async def request_drain(
         )
     except NoResponders:
         if was_drained:
-            return True  # It has ended already.
+            return DrainReply(drains=False, stays_stopped=True)
         if was_drained is False:
             # It is just being started: then it must come, for it was not requested to drain.
             await _set_drained(messages, name, False, timeout_s=timeout_s)
         raise
-    return was_drained is not None
+    return DrainReply(drains=True, stays_stopped=was_drained is not None)
 
 
 async def request_undrain(messages: Messages, name: str, *, timeout_s: float) -> bool:

@@ -20,7 +20,6 @@ from headrace_control.operations.resend import (
     resent_key,
 )
 
-DEFAULT_PAGE, MAX_PAGE = 100, 1000
 RETRY_S = 10.0
 
 
@@ -28,7 +27,7 @@ class DeadLetters:
     def __init__(self, bus: Bus, clock: Clock) -> None:
         self._bus, self._clock = bus, clock
 
-    async def list(self, limit: int) -> list[operations_pb2.DeadLetter]:
+    async def latest(self, limit: int) -> list[operations_pb2.DeadLetter]:
         """Return the latest, newest first. Raises BusUnavailable."""
         return [_listed(stored) for stored in await self._bus.dead_letters(limit=limit)]
 
@@ -54,9 +53,7 @@ class DeadLetters:
         priority = priority_name(again.priority)
         try:
             # While it is live, its leader drops a second message of the same id.
-            await self._bus.submit(
-                again.model, priority, again.SerializeToString(), message_id=key
-            )
+            await self._bus.submit(again.model, priority, again.SerializeToString(), message_id=key)
         except LaneLimitReached as error:
             fact = f"{error}; retry in {RETRY_S:g} s"
             raise LaneFull(fact, retry_after_s=RETRY_S) from error

@@ -38,7 +38,7 @@ class Leaders:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def list(self, query: ListLiveRequestsRequest, *, model: str = "") -> Page:
+    async def page(self, query: ListLiveRequestsRequest, *, model: str = "") -> Page:
         """Return a page of `query.limit` rows at most; of one model, by any of its names, or all.
 
         Raises:
@@ -75,9 +75,7 @@ class Leaders:
 
         async def answer(model: str) -> LocateResponse:
             try:
-                reply = await self._bus.request(
-                    subjects.locate(model), payload, timeout_s=ANSWER_S
-                )
+                reply = await self._bus.request(subjects.locate(model), payload, timeout_s=ANSWER_S)
             except BusError:
                 return LocateResponse(pending=True)
             return LocateResponse.FromString(reply)

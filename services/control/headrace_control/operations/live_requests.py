@@ -14,37 +14,33 @@ from collections.abc import Iterable
 from heapq import merge
 
 from headrace.admin.v1.operations_pb2 import LiveRequest
-from headrace.errors import InvalidRequest
 from headrace.internal.v1.operations_pb2 import ListLiveRequestsResponse, LiveRequestRow
 from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
+from headrace_control.base.page_tokens import page_size, page_token, start_after
 from headrace_control.operations.names import request_name
 
-DEFAULT_PAGE, MAX_PAGE = 100, 500
+MAX_PAGE = 500
+_LIST = "requests"
 WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 
 
-def page_limit(page_size: int, *, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:
-    """Return how many rows a page has.
+def page_limit(size: int) -> int:
+    """Return how many rows a page has: at most 500, as leaders list; 0 is 100.
 
     Raises:
         InvalidRequest: the size is negative.
     """
-    if page_size < 0:
-        fact = f"page_size is {page_size}; it must be 0 to {most}"
-        raise InvalidRequest(fact, field="page_size")
-    return min(page_size or default, most)
+    return min(page_size(size), MAX_PAGE)
 
 
-def after_of(page_token: str) -> int:
+def after_of(token: str) -> int:
     """Return the sequence after which a page begins.
 
     Raises:
-        InvalidRequest: no page has this token.
+        InvalidRequest: no page has returned this token.
     """
-    if page_token and not (page_token.isascii() and page_token.isdecimal()):
-        fact = "page_token is none that an earlier page has returned"
-        raise InvalidRequest(fact, field="page_token")
-    return int(page_token or 0)
+    after = start_after(token, _LIST, [int])
+    return 0 if after is None else max(0, int(after[0]))
 
 
 def merged(
@@ -58,9 +54,9 @@ def merged(
     rows: list[LiveRequestRow] = []
     for row in merge(*(portion.rows for portion in known), key=lambda row: row.sequence):
         if len(rows) == limit or (end is not None and row.sequence > end):
-            return rows, str(rows[-1].sequence)
+            return rows, page_token(_LIST, [rows[-1].sequence])
         rows.append(row)
-    return rows, "" if end is None else str(rows[-1].sequence)
+    return rows, "" if end is None else page_token(_LIST, [rows[-1].sequence])
 
 
 def listed(row: LiveRequestRow) -> LiveRequest:

@@ -1,9 +1,9 @@
 """Pure: the names of requests, workers and dead letters in the API.
 
-    >>> request_name("team-a/mine"), request_name("mine")
-    ('tenants/team-a/requests/mine', 'tenants/default/requests/mine')
-    >>> key_of_request("tenants/team-a/requests/mine"), tenant_of_parent("tenants/team-a")
-    ('team-a/mine', 'team-a')
+>>> request_name("team-a/mine"), request_name("mine")
+('tenants/team-a/requests/mine', 'tenants/default/requests/mine')
+>>> key_of_request("tenants/team-a/requests/mine"), tenant_of_parent("tenants/team-a")
+('team-a/mine', 'team-a')
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def sequence_of(name: str) -> int:
     return int(sequence)
 
 
-def _parts(pattern: re.Pattern[str], name: str, form: str, *, field: str = "name") -> tuple[str, ...]:
+def _parts(
+    pattern: re.Pattern[str], name: str, form: str, *, field: str = "name"
+) -> tuple[str, ...]:
     if (found := pattern.fullmatch(name)) is None:
         raise InvalidRequest(f"{field} is {name[:200]!r}; its form is {form}", field=field)
     return found.groups()

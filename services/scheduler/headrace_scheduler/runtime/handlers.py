@@ -125,7 +125,10 @@ class RequestHandlers:
             return LocateResponse(found=takes_over, pending=True).SerializeToString()
         match message.verb:
             case LocateRequest.VERB_CANCEL:
+                # Why before: the answer tells how the request stood.
+                location = self._location(message)
                 self._submit(CancelRequested(message.request_id))
+                return location.SerializeToString()
             case LocateRequest.VERB_TAKE_OVER:
                 self._submit(TakeOverRequested(message))
             case LocateRequest.VERB_FIND:

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.bus import NoResponders
 from headrace.bus.control import (
+    DrainReply,
     request_drain,
     request_undrain,
     serve_drain,
@@ -37,9 +38,9 @@ class Marks:
 async def test_a_process_is_requested_to_drain_with_its_grace(bus: JetStreamBus) -> None:
     graces: list[float | None] = []
     served = await serve_drain(bus, NAME, graces.append)
-    assert not await request_drain(bus, NAME, timeout_s=2)
-    assert not await request_drain(bus, NAME, grace_s=0.0, timeout_s=2)
-    assert not await request_drain(bus, NAME, grace_s=1.5, timeout_s=2)
+    for grace_s in (None, 0.0, 1.5):
+        reply = await request_drain(bus, NAME, grace_s=grace_s, timeout_s=2)
+        assert reply == DrainReply(drains=True, stays_stopped=False)
     assert graces == [None, 0.0, 1.5]
     await served.close()
     with pytest.raises(NoResponders):
@@ -50,10 +51,12 @@ async def test_its_supervisor_marks_it_before_it_drains(bus: JetStreamBus) -> No
     marks = Marks()
     await serve_drained_mark(bus, NAME, marks.set)
     served = await serve_drain(bus, NAME, marks.drain())
-    assert await request_drain(bus, NAME, timeout_s=2)
+    reply = await request_drain(bus, NAME, timeout_s=2)
+    assert reply == DrainReply(drains=True, stays_stopped=True)
     assert marks.events == ["mark True", None]
     await served.close()
-    assert await request_drain(bus, NAME, timeout_s=2), "it has ended, and stays so"
+    again = await request_drain(bus, NAME, timeout_s=2)
+    assert again == DrainReply(drains=False, stays_stopped=True), "it has ended, and stays so"
     assert await request_undrain(bus, NAME, timeout_s=2)
     assert not await request_undrain(bus, NAME, timeout_s=2)
 

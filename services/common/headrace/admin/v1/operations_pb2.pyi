@@ -140,6 +140,7 @@ class CancelRequestRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """tenants/{tenant}/requests/{request}"""
     def __init__(
         self,
         *,
