@@ -22,11 +22,12 @@ class SignIns:
     async def admit(
         self, identity: Identity, newcomers: Member | None, *, by: Actor
     ) -> tuple[Person, tuple[str, ...]]:
-        """Return the person, and the tenants to sign in to, those just joined first.
+        """Return the person, and the tenants that are not disabled, those joined first first.
 
         A person is known by the provider's subject. One who is not yet is found by the verified
-        e-mail address, or is made because of an invitation to it, and then has the subject. All
-        invitations to the address are accepted.
+        e-mail address, or is made because of an invitation to it, and then has the subject. The
+        invitations to the address are accepted if the person is a member of nothing yet: others
+        accept by the token, so that no tenant draws people of another one to itself.
 
         Args:
             newcomers: the membership that a person gets who is not known and not invited; None:
@@ -36,8 +37,10 @@ class SignIns:
             PermissionDenied: the person is not known, deactivated, or a member of no tenant.
         """
         async with self._database.changing(by) as change:
-            invited = await _invitations(change, identity.email)
             person = await _known(change, identity)
+            invited = await _invitations(change, identity.email)
+            if person is not None and await _is_member(change, person):
+                invited = []
             joins = None
             if person is None and (invited or newcomers):
                 joins = None if invited else newcomers
@@ -50,7 +53,7 @@ class SignIns:
                 await accept_invitation(change, invitation, person)
             if joins is not None:
                 await create_member(change, Member(joins.tenant, person.person_id, joins.role))
-            found = await _tenants(change, person, [each.tenant for each in invited])
+            found = await _tenants(change, person)
             if not found:
                 raise PermissionDenied(f"{_shown(identity)} is a member of no tenant here: {_ASK}")
             return person, found
@@ -89,12 +92,17 @@ async def _invitations(change: Change, email: str) -> list[Invitation]:
     return [each for each in found if _is_same(each.email, email)]
 
 
-async def _tenants(change: Change, person: Person, joined: list[str]) -> tuple[str, ...]:
-    """Return the person's tenants that are not disabled."""
+async def _is_member(change: Change, person: Person) -> bool:
+    query = sa.select(members.c.tenant).where(members.c.person == person.person_id).limit(1)
+    return await change.connection.scalar(query) is not None
+
+
+async def _tenants(change: Change, person: Person) -> tuple[str, ...]:
+    is_enabled = tenants.c.disabled.is_(False)
     query = sa.select(members.c.tenant).join_from(members, tenants)
-    query = query.where(members.c.person == person.person_id, tenants.c.disabled.is_(False))
-    found = (await change.execute(query.order_by(members.c.tenant))).scalars().all()
-    return tuple(sorted(found, key=lambda tenant: tenant not in joined))
+    query = query.where(members.c.person == person.person_id, is_enabled)
+    order = members.c.create_ms, members.c.tenant
+    return tuple((await change.execute(query.order_by(*order))).scalars())
 
 
 def _is_same(first: str, second: str) -> bool:

@@ -1,0 +1,27 @@
+"""Names of resources, as tenants/acme/members/8f3c, and the ids in them. Pure."""
+
+from __future__ import annotations
+
+from headrace.errors import InvalidRequest
+
+
+def ids_in(name: str, pattern: str, *, field: str = "name") -> tuple[str, ...]:
+    """Return the ids of a name, for each `{...}` of its pattern.
+
+        ids_in("tenants/acme/members/8f3c", "tenants/{tenant}/members/{person}")
+
+    Raises:
+        InvalidRequest: the name is not of this pattern.
+    """
+    parts, wanted = name.split("/"), pattern.split("/")
+    ids = tuple(p for p, w in zip(parts, wanted, strict=False) if w[0] == "{")
+    fixed = (p == w for p, w in zip(parts, wanted, strict=False) if w[0] != "{")
+    if len(parts) != len(wanted) or not all(ids) or not all(fixed):
+        raise InvalidRequest(f"{field} is {name[:120]!r}; it must be like {pattern}", field=field)
+    return ids
+
+
+def id_in(name: str, pattern: str, *, field: str = "name") -> str:
+    """Return the one id of a name. Raises as `ids_in`."""
+    (found,) = ids_in(name, pattern, field=field)
+    return found
