@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+RECHECK_S = 1.0
 _State = tuple[int, int, int, int]
 
 
@@ -54,17 +56,25 @@ class SecretFile(Generic[T]):
         hmac.compare_digest(edge.value(), given)
     """
 
-    def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
-        """
+    def __init__(
+        self, path: Path, parse: Callable[[bytes], T], *, recheck_s: float = RECHECK_S
+    ) -> None:
+        """`recheck_s`: the file is looked at no more often than this.
+
         Raises:
             InsecureSecretFile: as `read_secret`, or `parse` has raised a ValueError.
         """
-        self._path, self._parse = path, parse
+        self._path, self._parse, self._recheck_s = path, parse, recheck_s
+        self._checked_s = time.monotonic()
         self._seen: _State | str = _checked_state(path)
         self._value = self._read()
 
     def value(self) -> T:
-        """Return the secret as the file has it now; a look at the file takes some 2 us."""
+        """Return the secret as the file has it, or had it `recheck_s` ago."""
+        now_s = time.monotonic()
+        if now_s - self._checked_s < self._recheck_s:
+            return self._value
+        self._checked_s = now_s
         try:
             state: _State | str = _checked_state(self._path)
         except InsecureSecretFile as error:

@@ -48,7 +48,7 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    secret = SecretFile(written(tmp_path / "edge", "1"), number)
+    secret = SecretFile(written(tmp_path / "edge", "1"), number, recheck_s=0)
     assert secret.value() == 1
     written(tmp_path / "edge", "2")
     assert secret.value() == 2
@@ -58,7 +58,7 @@ def test_a_secret_whose_file_became_invalid_stays_and_that_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path / "edge", "1")
-    secret = SecretFile(path, number)
+    secret = SecretFile(path, number, recheck_s=0)
     for spoil in (
         lambda: written(path, "no number"),
         lambda: path.chmod(0o644),

@@ -94,6 +94,7 @@ class TableReading:
     def is_whole(self) -> bool:
         return self._rows is None
 
+    @rechecking_cancelled
     async def begin(self) -> None:
         js = self._bus.jetstream
         # The table is whole with the message that is the last one now, or with any later one.

@@ -1,0 +1,1 @@
+"""The check of every call: who calls, from where, and whether this caller may."""
