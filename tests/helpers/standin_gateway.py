@@ -15,7 +15,9 @@ import grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
+from headrace.credentials.tls_files import TlsFiles
 from headrace.errors import HeadraceError, ModelNotFound
+from headrace.rpc.roles import EDGE_ROLES
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.rpc.status import abort
 from headrace.v1 import (
@@ -124,10 +126,12 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
 
 
 @asynccontextmanager
-async def standin_gateway(*, serving: bool = True) -> AsyncIterator[tuple[Seen, int]]:
+async def standin_gateway(
+    *, serving: bool = True, tls: TlsFiles | None = None
+) -> AsyncIterator[tuple[Seen, int]]:
     """A gateway on a free port, and whether its health says that it serves."""
     seen = Seen()
-    server = make_server()
+    server = make_server(tls=tls, roles=EDGE_ROLES)
     # Methods that are not written here answer UNIMPLEMENTED, which mypy cannot know.
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(
         OpenAI(seen),  # type: ignore[abstract]
@@ -146,7 +150,7 @@ async def standin_gateway(*, serving: bool = True) -> AsyncIterator[tuple[Seen, 
         server,
     )
     health = add_health_and_reflection(server, SERVICES)
-    port = bind(server, "127.0.0.1", 0)
+    port = bind(server, "127.0.0.1", 0, tls)
     await server.start()
     await set_serving(health, SERVICES, serving=serving)
     try:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from pathlib import Path
 
 from headrace.model_names import invalid_reason, label, parse_names
 from headrace.rpc.addresses import InvalidAddress, without_zone
@@ -80,6 +81,13 @@ class MeshOptions:
     host: str = "127.0.0.1"
     port: int = 8080
     """0 picks a free one."""
+    tls: bool = False
+    """Whether clients reach it by https, and every line inside is encrypted."""
+    tls_cert: Path | None = None
+    """Certificate for clients, in place of one that the mesh makes."""
+    tls_key: Path | None = None
+    tls_names: tuple[str, ...] = ()
+    """Further host names in the certificate that the mesh makes for clients."""
     settings: tuple[ServiceSetting, ...] = ()
     ready_within_s: float = 900.0
     """Time for models to load, downloads included."""
@@ -100,6 +108,8 @@ class MeshOptions:
             raise InvalidOption(
                 f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"
             ) from None
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InvalidOption("--tls-cert and --tls-key go together")
         names = [name for model in self.models for name in (model.name, *model.aliases)]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidOption(

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -41,6 +42,22 @@ class Pair:
         """When its validity begins and ends, in UTC."""
         found = x509.load_pem_x509_certificate(self.certificate)
         return found.not_valid_before_utc, found.not_valid_after_utc
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names and addresses at which others reach the process."""
+        found = x509.load_pem_x509_certificate(self.certificate)
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        addresses = names.get_values_for_type(x509.IPAddress)
+        return (*names.get_values_for_type(x509.DNSName), *map(str, addresses))
+
+    def is_signed_by(self, authority: Pair) -> bool:
+        ca = x509.load_pem_x509_certificate(authority.certificate)
+        try:
+            x509.load_pem_x509_certificate(self.certificate).verify_directly_issued_by(ca)
+        except (ValueError, InvalidSignature):
+            return False
+        return True
 
     def is_due(self, now: datetime) -> bool:
         """Return whether it is time to renew it."""
@@ -94,8 +111,7 @@ def issue(
     end = min(now + valid, ca.not_valid_after_utc)
     names: list[x509.GeneralName] = [
         x509.UniformResourceIdentifier(spiffe_id(role, name)),
-        x509.DNSName(server_name(role)),
-        *(_general_name(host) for host in dict.fromkeys((*LOOPBACK_NAMES, *hosts))),
+        *map(_general_name, dict.fromkeys((server_name(role), *LOOPBACK_NAMES, *hosts))),
     ]
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = (

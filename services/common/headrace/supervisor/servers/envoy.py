@@ -13,7 +13,8 @@ import httpx
 
 from headrace.rpc.addresses import is_loopback
 from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
-from headrace.supervisor.servers import assets, local_replies
+from headrace.supervisor.servers import assets, envoy_tls, local_replies
+from headrace.supervisor.servers.envoy_tls import EdgeTls
 from headrace.supervisor.servers.local_replies import CONTROL, GATEWAY, Json, Timeouts
 from headrace.supervisor.servers.rest_paths import read_paths
 from headrace.supervisor.state.files import SECRET_MODE, render, write_atomically
@@ -41,6 +42,8 @@ class EdgeOptions:
     """Of pages in browsers, as `https://app.example.com`. On a listener that only this machine
     reaches, its own pages are allowed as well."""
     timeouts: Timeouts = field(default_factory=Timeouts)
+    tls: EdgeTls | None = None
+    """None: clients and the mesh are reached in plain text."""
 
     @property
     def origin_matchers(self) -> list[Json]:
@@ -77,6 +80,9 @@ class Edge:
         self._admin_address.unlink(missing_ok=True)
         for cluster, addresses in self._endpoints.items():
             self._write_endpoints(cluster, addresses)
+        if self._options.tls is not None:
+            for file, text in envoy_tls.secrets(self._options.tls, self._folder).items():
+                write_atomically(file, text)
         self._write_config()
 
     def argv(self) -> tuple[str, ...]:
@@ -153,6 +159,7 @@ class Edge:
             "trusted_proxies": self._options.trusted_proxies,
             "allowed_origins": self._options.origin_matchers,
             "proven_headers": self._proven_headers(),
+            **self._transport_sockets(),
             "access_log": str(self._access_log),
             "descriptor_set": str(descriptors),
             "gateways_file": str(self._endpoints_file(GATEWAY)),
@@ -168,6 +175,15 @@ class Edge:
                 for name, s in asdict(timeouts).items()
             },
         }
+
+    def _transport_sockets(self) -> dict[str, Json]:
+        tls, folder = self._options.tls, self._folder
+        names = ("listener_socket", "gateway_socket", "control_socket")
+        if tls is None:
+            return dict.fromkeys(names, envoy_tls.PLAIN)
+        gateway, control = (envoy_tls.upstream_socket(r, folder) for r in (GATEWAY, CONTROL))
+        sockets = (envoy_tls.listener_socket(tls, folder), gateway, control)
+        return dict(zip(names, sockets, strict=True))
 
     def _proven_headers(self) -> list[Json]:
         """Return what every request gets, whatever its client has sent under these names."""

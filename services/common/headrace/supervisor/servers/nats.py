@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from headrace.credentials.tls_files import TlsPaths
 from headrace.extras import require_binary
 from headrace.rpc.addresses import split_host_port
 from headrace.supervisor.plan.mesh_options import DEFAULT_SYNC_INTERVAL, Role
@@ -23,6 +26,8 @@ class Broker:
 
     Args:
         passwords: of the users; none: whoever reaches the port may do everything.
+        tls: its certificate, and the authority that all who connect must be signed by; read again
+            at SIGHUP.
     """
 
     role = Role.NATS
@@ -34,12 +39,13 @@ class Broker:
         *,
         sync_interval: str = DEFAULT_SYNC_INTERVAL,
         passwords: Mapping[BrokerUser, str] | None = None,
+        tls: TlsPaths | None = None,
     ) -> None:
         self.config = folder / "nats.conf"
         self._folder = folder
         self._ports_dir = folder / "ports"
         self._sync_interval = sync_interval
-        self._passwords = passwords or {}
+        self._passwords, self._tls = passwords or {}, tls
         self._port = -1
 
     @property
@@ -60,6 +66,9 @@ class Broker:
             "authorization": authorization(self._passwords) if self._passwords else {},
         }
         text = render(assets.deploy_text("nats/nats.conf"), values)
+        if self._tls is not None:
+            # Why not in the template: there is no value of it that means no TLS.
+            text += f"tls: {json.dumps(_tls(self._tls))}\n"
         # It has the passwords.
         write_atomically(self.config, text, mode=SECRET_MODE)
 
@@ -76,3 +85,15 @@ class Broker:
             return None
         self._port = split_host_port(found["nats"][0])[1]
         return {"nats": self._port, "http": split_host_port(found["monitoring"][0])[1]}
+
+
+def _tls(paths: TlsPaths) -> dict[str, Any]:
+    return {
+        "cert_file": str(paths.cert),
+        "key_file": str(paths.key),
+        "ca_file": str(paths.ca),
+        "verify": True,
+        "min_version": "1.3",
+        # Of a handshake; the default of 2 s is short for a busy machine.
+        "timeout": 5,
+    }
