@@ -11,14 +11,17 @@ import sys
 import click
 
 from headrace.cli.admin.chaos import chaos
-from headrace.cli.admin.dead_letters import dead_letters
 from headrace.cli.admin.lanes import lanes
 from headrace.cli.admin.model import model
 from headrace.cli.admin.status import status
 from headrace.cli.admin.workers import workers
 from headrace.cli.mesh.down import down
-from headrace.cli.mesh.drain import drain
 from headrace.cli.mesh.up import up
+from headrace.cli.operations.audit import audit
+from headrace.cli.operations.dead_letters import dead_letters
+from headrace.cli.operations.drain import drain
+from headrace.cli.operations.fleet import fleet
+from headrace.cli.operations.requests import requests
 from headrace.cli.requests.bench import bench
 from headrace.cli.requests.chat import chat
 from headrace.cli.requests.generate import generate
@@ -52,7 +55,8 @@ def headrace() -> None:
 
 for command in (
     *(up, down, status, generate, chat, bench, chaos),
-    *(lanes, workers, model, drain, dead_letters),
+    *(lanes, workers, model),
+    *(requests, fleet, drain, dead_letters, audit),
 ):
     headrace.add_command(command)
 

@@ -61,3 +61,12 @@ async def test_an_unreachable_url_is_reported(tmp_path: Path) -> None:
     assert ran.status == 1
     assert ran.err.startswith(f"headrace: nothing answers at {url}: ")
     assert ran.err.count("\n") == 1
+
+
+async def test_an_option_that_a_command_would_not_see_is_refused(tmp_path: Path) -> None:
+    """`headrace requests` and `headrace dead-letters` list where no command follows."""
+    for arguments in (("requests", "--limit", "5", "cancel", "a"), ("dead-letters", "--url", "x")):
+        command = () if "cancel" in arguments else ("resend", "3")
+        ran = await headrace(*arguments, *command, folder=tmp_path)
+        assert ran.status == 2
+        assert f"write {arguments[1]} behind the command" in ran.err

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
 
 import click
 
+from headrace.admin.v1 import operations_pb2 as pb
+from headrace.admin.v1.operations_pb2_grpc import OperationServiceStub
 from headrace.bus import NoResponders
-from headrace.bus.control import request_drain
+from headrace.bus.control import DrainReply, request_drain, request_undrain
 from headrace.bus.urls import redact_url
-from headrace.cli.console.options import open_bus, state_dir_option
+from headrace.cli.console.admin_api import admin_api
+from headrace.cli.console.options import MeshTarget, mesh_options, open_bus
 from headrace.cli.console.terminal import ChangeLines
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
@@ -38,26 +38,80 @@ _DRAINABLE = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
     "Default, and most: the worker's setting drain_s.",
 )
 @click.option("--undo", is_flag=True, help="Start a drained worker again.")
-@state_dir_option
-@click.option(
-    "--nats-url",
-    help="Broker of a mesh elsewhere: the process stops as at SIGTERM, and whatever started it may "
-    "start it again.",
-)
+@mesh_options
+@click.option("--nats-url", help="Broker of a mesh elsewhere, in place of its URL.")
 def drain(
-    name: str, grace_s: float | None, undo: bool, state_dir: StateDir, nats_url: str | None
+    mesh: MeshTarget, name: str, grace_s: float | None, undo: bool, nats_url: str | None
 ) -> None:
-    """Stop the process NAME of the mesh of --state-dir without losing a request.
+    """Stop the process NAME of a mesh, on whichever machine, without losing a request.
 
     A worker accepts no more requests, hands over those that still run, and stays stopped until
-    --undo or until the mesh is started again. A scheduler or gateway stops and is started again.
-    `headrace status` shows the names.
+    --undo or until its mesh is started again. What no `headrace up` has started, whatever started
+    it may start again. A scheduler or gateway stops and is started again. `headrace status` and
+    `headrace fleet` show the names.
     """
+    if grace_s is not None and undo:
+        raise InvalidOption("--grace is of a drain; --undo takes none")
     if nats_url is not None:
-        if undo or grace_s is not None:
-            raise InvalidOption("--grace and --undo need the mesh of --state-dir, not --nats-url")
-        asyncio.run(_request_drain(nats_url, state_dir, name))
+        asyncio.run(_over_bus(nats_url, mesh.state_dir, name, grace_s, undo))
+    elif mesh.is_local:
+        _in_state_dir(mesh.state_dir, name, grace_s, undo)
+    else:
+        asyncio.run(_over_api(mesh, name, grace_s, undo))
+
+
+# From any machine: the request is sent, and not waited for.
+
+
+async def _over_bus(
+    nats_url: str, state_dir: StateDir, name: str, grace_s: float | None, undo: bool
+) -> None:
+    async with open_bus(nats_url, state_dir, command="drain") as bus:
+        try:
+            if undo:
+                _print_undone(name, await request_undrain(bus, name, timeout_s=_REPLY_S))
+                return
+            reply = await request_drain(bus, name, grace_s=grace_s, timeout_s=_REPLY_S)
+        except NoResponders as error:
+            broker = redact_url(nats_url)
+            fact = str(error) if undo else f"no process named {name} is connected to {broker}"
+            raise MeshError(fact) from None
+    _print_drains(name, reply)
+
+
+async def _over_api(mesh: MeshTarget, name: str, grace_s: float | None, undo: bool) -> None:
+    request = pb.DrainWorkerRequest(name=f"workers/{name}")
+    if grace_s is not None:
+        request.grace.FromNanoseconds(int(grace_s * 1e9))
+    async with admin_api(mesh) as channel:
+        stub = OperationServiceStub(channel)
+        if undo:
+            undrain = pb.UndrainWorkerRequest(name=request.name)
+            _print_undone(name, (await stub.UndrainWorker(undrain)).was_drained)
+            return
+        found = await stub.DrainWorker(request)
+    _print_drains(name, DrainReply(found.draining > 0, found.stays_stopped))
+
+
+def _print_drains(name: str, reply: DrainReply) -> None:
+    if not reply.drains:
+        click.echo(f"{name} is drained already; start it again with --undo")
         return
+    click.echo(f"{name} drains; it stops once its requests have ended or moved to another process")
+    if reply.stays_stopped:
+        click.echo("its supervisor does not start it again before --undo")
+
+
+def _print_undone(name: str, was_drained: bool) -> None:
+    if not was_drained:
+        raise InvalidOption(f"{name} is not drained; there is nothing to undo")
+    click.echo(f"{name} is started again")
+
+
+# On the machine of its supervisor: the end of it is waited for.
+
+
+def _in_state_dir(state_dir: StateDir, name: str, grace_s: float | None, undo: bool) -> None:
     process = _find(state_dir, name)
     if undo:
         asyncio.run(_undo(state_dir, process))
@@ -67,16 +121,6 @@ def drain(
         asyncio.run(_drain_worker(state_dir, process, grace_s))
     else:
         asyncio.run(_restart(state_dir, process))
-
-
-async def _request_drain(nats_url: str, state_dir: StateDir, name: str) -> None:
-    async with open_bus(nats_url, state_dir, command="drain") as bus:
-        try:
-            await request_drain(bus, name, timeout_s=_REPLY_S)
-        except NoResponders:
-            fact = f"no process named {name} is connected to {redact_url(nats_url)}"
-            raise MeshError(fact) from None
-    click.echo(f"{name} drains; it stops once its requests have ended or moved to another process")
 
 
 def _find(state_dir: StateDir, name: str) -> ProcessRecord:
@@ -89,22 +133,27 @@ def _find(state_dir: StateDir, name: str) -> ProcessRecord:
 
 
 async def _drain_worker(state_dir: StateDir, worker: ProcessRecord, grace_s: float | None) -> None:
-    began_s, lines, is_hurried = time.monotonic(), ChangeLines(worker.name), False
+    began_s, lines, is_over = time.monotonic(), ChangeLines(worker.name), False
     async with AsyncClient(state_dir.read_record().url or "") as client:
         await _warn_of_unserved_models(client, worker.name)
-        # Why not again where it drains already: a second SIGTERM ends its grace period.
-        if not state_dir.is_marked_drained(worker.name):
-            state_dir.mark_drained(worker.name)
-            _terminate(worker)
+        await _request_drain(state_dir, worker.name, grace_s)
         while not state_dir.read_process(worker.name).drained:
-            if not is_hurried and grace_s is not None and time.monotonic() - began_s >= grace_s:
+            if not is_over and grace_s is not None and time.monotonic() - began_s >= grace_s:
                 lines.update(f"{grace_s:g} s are over; other workers take over its requests")
-                _terminate(worker)
-                is_hurried = True
+                is_over = True
             lines.update(await _running(client, worker.name))
             await asyncio.sleep(_POLL_S)
     undo = f"start it again with `headrace drain {worker.name} --undo`"
     click.echo(f"{worker.name} has stopped after {time.monotonic() - began_s:.1f} s; {undo}")
+
+
+async def _request_drain(state_dir: StateDir, name: str, grace_s: float | None) -> None:
+    async with open_bus(None, state_dir, command="drain") as bus:
+        try:
+            await request_drain(bus, name, grace_s=grace_s, timeout_s=_REPLY_S)
+        except NoResponders:
+            fact = f"{name} has just died or is being started; retry once it is healthy"
+            raise MeshError(fact) from None
 
 
 async def _warn_of_unserved_models(client: AsyncClient, name: str) -> None:
@@ -134,13 +183,14 @@ async def _workers(
 async def _undo(state_dir: StateDir, process: ProcessRecord) -> None:
     if not process.drained:
         raise InvalidOption(f"{process.name} is not drained; there is nothing to undo")
-    state_dir.clear_drained(process.name)
+    async with open_bus(None, state_dir, command="drain") as bus:
+        await request_undrain(bus, process.name, timeout_s=_REPLY_S)
     waited_s = await _until_another_run(state_dir, process)
     click.echo(f"{process.name} serves again after {waited_s:.1f} s")
 
 
 async def _restart(state_dir: StateDir, process: ProcessRecord) -> None:
-    _terminate(process)
+    await _request_drain(state_dir, process.name, None)
     click.echo(f"{process.name}: drains")
     waited_s = await _until_another_run(state_dir, process)
     click.echo(f"{process.name} has stopped and is back after {waited_s:.1f} s")
@@ -151,11 +201,3 @@ async def _until_another_run(state_dir: StateDir, before: ProcessRecord) -> floa
     began_s, name, lines = time.monotonic(), before.name, ChangeLines(before.name)
     await wait_until_ready(state_dir, name, other_than=before.pid, on_reason=lines.update)
     return time.monotonic() - began_s
-
-
-def _terminate(process: ProcessRecord) -> None:
-    """Send SIGTERM; a process that has just died by itself has stopped as requested."""
-    if process.pid is None:
-        raise MeshError(f"{process.name} has just died and is being started again; retry soon")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGTERM)

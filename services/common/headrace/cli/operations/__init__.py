@@ -1,0 +1,1 @@
+"""Commands of operators: requests, fleet, drain, dead-letters, audit."""
