@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, Unpack, cast
 from uuid import uuid4
 
@@ -15,10 +16,12 @@ from google.protobuf.message import Message
 from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
 from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, ResumableStream
 from headrace.client.sampling import Sampling
+from headrace.client.unreachable import unreachable
 from headrace.errors import CapacityError, Code
-from headrace.rpc.addresses import InvalidAddress, grpc_target
+from headrace.rpc.addresses import InvalidAddress, grpc_target, is_https
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
 from headrace.rpc.status import from_rpc_error
+from headrace.rpc.tls import ChannelSecurity, public_security
 from headrace.v1.common_pb2 import SamplingParameters
 from headrace.v1.fleet_pb2 import Lane, ListLanesRequest, ListWorkersRequest, Worker
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
@@ -80,9 +83,17 @@ def _make_background_request(
 class _BaseClient(Generic[EventsT]):
     """The connection and the streams of a client; `EventsT` is how a stream is iterated."""
 
-    def __init__(self, url: str, open_channel: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        url: str,
+        open_channel: Callable[..., Any],
+        *,
+        ca_file: Path | str | None,
+        server_name: str,
+    ) -> None:
         try:
-            self._channel = open_channel(grpc_target(url), pings=CLIENT_PINGS)
+            security = _security(url, ca_file, server_name)
+            self._channel = open_channel(grpc_target(url), pings=CLIENT_PINGS, security=security)
         except InvalidAddress as error:
             raise MeshUnreachable(str(error)) from error
         self.url = url
@@ -127,14 +138,18 @@ class Client(_BaseClient[Events]):
     """Blocking client; threads may share it. Use it as a context manager, or `close` it.
 
     Args:
-        url: of the mesh, `http://host:port`.
+        url: of the mesh, `http://host:port` or `https://host:port`.
+        ca_file: certificates of the authorities to trust, in PEM. Default: those of the web.
+        server_name: what the mesh's certificate must have. Default: the host of the URL.
 
     Raises:
-        MeshUnreachable: the URL is not an address.
+        MeshUnreachable: the URL is not an address, or there is no such file.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, blocking_channel)
+    def __init__(
+        self, url: str, *, ca_file: Path | str | None = None, server_name: str = ""
+    ) -> None:
+        super().__init__(url, blocking_channel, ca_file=ca_file, server_name=server_name)
 
     def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -205,8 +220,10 @@ class AsyncClient(_BaseClient[AsyncEvents]):
     The methods of `Client` are here under the same names, with the same arguments and errors.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, aio_channel)
+    def __init__(
+        self, url: str, *, ca_file: Path | str | None = None, server_name: str = ""
+    ) -> None:
+        super().__init__(url, aio_channel, ca_file=ca_file, server_name=server_name)
 
     async def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -277,6 +294,16 @@ class AsyncClient(_BaseClient[AsyncEvents]):
         await self.close()
 
 
+def _security(url: str, ca_file: Path | str | None, server_name: str) -> ChannelSecurity | None:
+    if not is_https(url):
+        return None
+    try:
+        ca = None if ca_file is None else Path(ca_file).read_bytes()
+    except OSError as error:
+        raise MeshUnreachable(f"the authorities to trust cannot be read: {error}") from error
+    return public_security(ca, server_name)
+
+
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
     """Turn gRPC's errors into HeadraceErrors."""
@@ -287,5 +314,5 @@ def _translated(url: str) -> Iterator[None]:
         failed = cast(grpc.aio.AioRpcError, error)
         details = str(failed.details())
         if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
-            raise MeshUnreachable(f"nothing answers at {url}: {details}") from None
+            raise MeshUnreachable(unreachable(url, details)) from None
         raise from_rpc_error(failed) from None

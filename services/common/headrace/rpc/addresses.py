@@ -3,6 +3,7 @@
 split_host_port("http://[::1]:8080")   ("::1", 8080)
 join_host_port("::1", 8080)            "[::1]:8080"
 grpc_target("http://mesh")             "mesh:80"
+grpc_target("https://mesh")            "mesh:443"
 connect_host("0.0.0.0")                "127.0.0.1"
 """
 
@@ -26,7 +27,7 @@ def join_host_port(host: str, port: int) -> str:
 
 
 def split_host_port(url: str) -> tuple[str, int]:
-    """Return host, without brackets, and port of an http URL, of `host:port` or of a host.
+    """Return host, without brackets, and port of a URL, of `host:port` or of a host.
 
     Raises:
         InvalidAddress: the port is not a number, or the brackets do not match.
@@ -42,11 +43,15 @@ def split_host_port(url: str) -> tuple[str, int]:
         raise InvalidAddress(
             f"{url!r} is not an address: an IPv6 address needs brackets: [::1]:8080"
         )
-    return host or "127.0.0.1", port or 80
+    return host or "127.0.0.1", port or (443 if is_https(url) else 80)
+
+
+def is_https(url: str) -> bool:
+    return url.lower().startswith("https://")
 
 
 def grpc_target(url: str) -> str:
-    """Return the gRPC target of an http URL or an address.
+    """Return the gRPC target of a URL or an address.
 
     Raises:
         InvalidAddress: as `split_host_port`.

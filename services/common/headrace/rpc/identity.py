@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 
 PREFIX = "spiffe://headrace/"
+PUBLIC = "public"
+"""Not a role: what the public listener of a mesh is named in its certificate."""
 ROLES = frozenset({"gateway", "scheduler", "worker", "control", "envoy", "nats", "operator"})
 
 

@@ -37,13 +37,15 @@ def mesh_security(files: TlsFiles | None, role: str) -> ChannelSecurity | None:
     return ChannelSecurity(credentials, (("grpc.ssl_target_name_override", server_name(role)),))
 
 
-def public_security(ca: bytes | None) -> ChannelSecurity:
+def public_security(ca: bytes | None, name: str = "") -> ChannelSecurity:
     """Return the security of a channel of a client to the mesh's public port.
 
     Args:
         ca: authorities to trust, in PEM; None: those that gRPC brings.
+        name: what the server's certificate must have; empty: the host that is connected to.
     """
-    return ChannelSecurity(grpc.ssl_channel_credentials(ca))
+    options = (("grpc.ssl_target_name_override", name),) if name else ()
+    return ChannelSecurity(grpc.ssl_channel_credentials(ca), options)
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:

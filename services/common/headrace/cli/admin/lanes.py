@@ -68,17 +68,17 @@ class LaneRow:
 @mesh_options
 def lanes(mesh: MeshTarget, watch: bool, as_json: bool) -> None:
     """Show the queues: one lane for each model and priority."""
-    base_url, console = mesh.url, terminal.console()
+    console = terminal.console()
     if not watch:
-        rows = asyncio.run(_read(base_url))
+        rows = asyncio.run(_read(mesh))
         click.echo(_as_json(rows, indent=1)) if as_json else console.print(_table(rows))
     elif as_json:
-        asyncio.run(_watch(base_url, on_change(lambda rows, _: click.echo(_as_json(rows)))))
+        asyncio.run(_watch(mesh, on_change(lambda rows, _: click.echo(_as_json(rows)))))
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            asyncio.run(_watch(base_url, lambda rows: live.update(_table(rows), refresh=True)))
+            asyncio.run(_watch(mesh, lambda rows: live.update(_table(rows), refresh=True)))
     else:
-        asyncio.run(_watch(base_url, on_change(_print_changed)))
+        asyncio.run(_watch(mesh, on_change(_print_changed)))
 
 
 def on_change(
@@ -105,15 +105,15 @@ def _print_changed(_: list[LaneRow], changed: list[LaneRow]) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')} {row}")
 
 
-async def _watch(url: str, show: Callable[[list[LaneRow]], None]) -> None:
-    async with AsyncClient(url) as client:
+async def _watch(mesh: MeshTarget, show: Callable[[list[LaneRow]], None]) -> None:
+    async with mesh.async_client() as client:
         while True:
             show(await _rows(client))
             await asyncio.sleep(_POLL_S)
 
 
-async def _read(url: str) -> list[LaneRow]:
-    async with AsyncClient(url) as client:
+async def _read(mesh: MeshTarget) -> list[LaneRow]:
+    async with mesh.async_client() as client:
         return await _rows(client)
 
 

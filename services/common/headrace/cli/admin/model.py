@@ -17,7 +17,6 @@ from headrace.cli.console.options import (
     open_bus,
     state_dir_option,
 )
-from headrace.client import Client
 from headrace.supervisor.model_removal import remove_model
 from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import models_pb2
@@ -33,7 +32,7 @@ def model() -> None:
 @mesh_options
 def list_models(mesh: MeshTarget, as_json: bool) -> None:
     """List the configured models: names, aliases, workers and lane ids."""
-    with Client(mesh.url) as client:
+    with mesh.client() as client:
         models = client.models()
     if as_json:
         click.echo(json.dumps([_as_dict(each) for each in models], indent=1))

@@ -12,12 +12,11 @@ from rich.markup import escape
 
 from headrace.cli.console import terminal
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
-from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.priorities import priority_name
 from headrace.supervisor.health import health_url, not_ready_reason
 from headrace.supervisor.state.disk import disk_problem
-from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
+from headrace.supervisor.state.state_dir import ProcessRecord
 from headrace.v1 import fleet_pb2
 
 _PROBE_S = 2.0
@@ -81,7 +80,7 @@ def status(mesh: MeshTarget, as_json: bool) -> int:
 
     Exit with 1 if a process that was not drained is unhealthy, or if the mesh does not answer.
     """
-    read = _read_local(mesh.state_dir) if mesh.is_local else _read_remote(mesh.url)
+    read = _read_local(mesh) if mesh.is_local else _read_remote(mesh)
     found = asyncio.run(read)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
@@ -90,20 +89,21 @@ def status(mesh: MeshTarget, as_json: bool) -> int:
     return 0 if found.is_healthy else 1
 
 
-async def _read_local(state_dir: StateDir) -> MeshStatus:
+async def _read_local(mesh: MeshTarget) -> MeshStatus:
     """Return the mesh's state; models have no lanes and workers if its API does not answer."""
+    state_dir = mesh.state_dir
     record, disk = state_dir.read_record(), disk_problem(state_dir.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
-    models = await _models(record.url, record.models)
+    models = await _models(None if record.url is None else mesh, record.models)
     return MeshStatus(record.url, str(disk or ""), list(processes), models)
 
 
-async def _read_remote(url: str) -> MeshStatus:
+async def _read_remote(mesh: MeshTarget) -> MeshStatus:
     """Return what the mesh's API reports; its processes cannot be reached."""
-    async with AsyncClient(url) as client:
+    async with mesh.async_client() as client:
         models = [model.name for model in await client.models()]
-    return MeshStatus(url, "", [], await _models(url, models))
+    return MeshStatus(mesh.url, "", [], await _models(mesh, models))
 
 
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
@@ -116,12 +116,12 @@ async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessSta
     return ProcessStatus(healthy=False, **(asdict(record) | {"fault": fault}))
 
 
-async def _models(url: str | None, names: list[str]) -> list[ModelStatus]:
+async def _models(mesh: MeshTarget | None, names: list[str]) -> list[ModelStatus]:
     lanes: list[fleet_pb2.Lane] = []
     workers: list[fleet_pb2.Worker] = []
-    if url is not None:
+    if mesh is not None:
         try:
-            async with AsyncClient(url) as client:
+            async with mesh.async_client() as client:
                 lanes, workers = await asyncio.gather(client.lanes(), client.workers())
         except HeadraceError as error:
             click.echo(f"headrace: lanes and workers are unknown: {error}", err=True)

@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from headrace.cli.console import terminal
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
-from headrace.client import AsyncClient
 from headrace.v1 import fleet_pb2
 
 
@@ -19,7 +18,7 @@ from headrace.v1 import fleet_pb2
 @mesh_options
 def workers(mesh: MeshTarget, as_json: bool) -> None:
     """Show the workers, their models and their free slots."""
-    found = asyncio.run(_workers(mesh.url))
+    found = asyncio.run(_workers(mesh))
     if as_json:
         click.echo(json.dumps([_as_dict(worker) for worker in found], indent=1))
         return
@@ -48,6 +47,6 @@ def _as_dict(worker: fleet_pb2.Worker) -> dict[str, object]:
     }
 
 
-async def _workers(url: str) -> list[fleet_pb2.Worker]:
-    async with AsyncClient(url) as client:
+async def _workers(mesh: MeshTarget) -> list[fleet_pb2.Worker]:
+    async with mesh.async_client() as client:
         return await client.workers()

@@ -39,7 +39,9 @@ async def admin_api(mesh: MeshTarget) -> AsyncIterator[grpc.aio.Channel]:
     except InvalidAddress as error:
         raise click.BadParameter(str(error), param_hint="--url") from error
     key = mesh.admin_key()
-    channel = aio_channel(target, pings=CLIENT_PINGS, interceptors=_interceptors(key))
+    channel = aio_channel(
+        target, pings=CLIENT_PINGS, interceptors=_interceptors(key), security=mesh.security()
+    )
     try:
         yield channel
     except grpc.aio.AioRpcError as failed:

@@ -6,17 +6,29 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
 
 import click
 
 from headrace.bus import Bus, BusError, connect
+from headrace.client import AsyncClient, Client
 from headrace.errors import BrokerUnavailable
+from headrace.rpc.addresses import is_https
+from headrace.rpc.identity import PUBLIC, server_name
+from headrace.rpc.tls import ChannelSecurity, public_security
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import MeshNotRunning
 from headrace.supervisor.state.state_dir import DEFAULT_STATE_DIR, StateDir
 
 T = TypeVar("T")
+
+
+class _Trust(TypedDict):
+    ca_file: Path | None
+    server_name: str
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CONNECT_S = 5.0
@@ -70,6 +82,32 @@ class MeshTarget:
     state_dir: StateDir
     api_key: str | None = field(default=None, repr=False)
     """HEADRACE_API_KEY."""
+    ca_file: Path | None = None
+    """HEADRACE_CA_FILE."""
+
+    def client(self) -> Client:
+        """Return a blocking client of the mesh. Raises as `url`."""
+        return Client(self.url, **self._trust())
+
+    def async_client(self) -> AsyncClient:
+        """Return a client for an event loop. Raises as `url`."""
+        return AsyncClient(self.url, **self._trust())
+
+    def security(self) -> ChannelSecurity | None:
+        """Return the security of a channel to the mesh; None: it has no TLS."""
+        if not is_https(self.url):
+            return None
+        trust = self._trust()
+        ca = trust["ca_file"]
+        return public_security(None if ca is None else ca.read_bytes(), trust["server_name"])
+
+    def _trust(self) -> _Trust:
+        """Return by which authority the mesh's certificate must be signed, and its name."""
+        ca = self.state_dir.folder / "tls" / "ca.crt"
+        if self.ca_file is None and self.is_local and ca.exists():
+            # Why: whatever certificate it has for others, it also has one of its own authority.
+            return {"ca_file": ca, "server_name": server_name(PUBLIC)}
+        return {"ca_file": self.ca_file, "server_name": ""}
 
     def admin_key(self) -> str | None:
         """Return the key that administers: HEADRACE_API_KEY, or else admin.key, if there is one.
@@ -124,11 +162,23 @@ def mesh_options(command: Callable[..., T]) -> Callable[..., T]:
     @state_dir_option
     # Why hidden: other users of the machine see the options of processes, but not the environment.
     @click.option("--api-key", envvar="HEADRACE_API_KEY", hidden=True)
+    @click.option(
+        "--ca-file",
+        envvar="HEADRACE_CA_FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Authorities that may sign the certificate of an https URL, in PEM. Default: those of "
+        "the mesh in --state-dir, or for other meshes those of the web.",
+    )
     @wraps(command)
     def with_mesh(
-        *, url: str | None, state_dir: StateDir, api_key: str | None, **options: Any
+        *,
+        url: str | None,
+        state_dir: StateDir,
+        api_key: str | None,
+        ca_file: Path | None,
+        **options: Any,
     ) -> T:
-        return command(mesh=MeshTarget(url, state_dir, api_key), **options)
+        return command(mesh=MeshTarget(url, state_dir, api_key, ca_file), **options)
 
     return with_mesh
 

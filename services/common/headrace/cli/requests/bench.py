@@ -21,7 +21,6 @@ from headrace.cli.console.options import (
     model_option,
 )
 from headrace.cli.requests.generate import first_model
-from headrace.client import Client
 from headrace.supervisor.state.state_dir import MeshRecord
 
 
@@ -62,7 +61,7 @@ def bench(
     **load_options: int | float | bool,
 ) -> int:
     """Measure throughput and latency of a mesh under load. Exit with 1 if a request failed."""
-    with Client(mesh.url) as client:
+    with mesh.client() as client:
         name = model or first_model(client)
     load = Load(mesh.url, name, **load_options)  # type: ignore[arg-type]
     record = mesh.state_dir.read_record() if mesh.is_local else None

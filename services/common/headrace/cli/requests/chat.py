@@ -26,7 +26,7 @@ def chat(
     mesh: MeshTarget, model: str | None, system: str | None, **sampling: Unpack[Sampling]
 ) -> None:
     """Chat with a model. Ctrl-C ends an answer; /reset starts again, /exit ends the chat."""
-    with Client(mesh.url) as client:
+    with mesh.client() as client:
         name = model or first_model(client)
         click.echo(f"{name}: {_RESET} to start again, {_EXIT} or Ctrl-D to end")
         conversation = Conversation(client, name, system, sampling)

@@ -38,7 +38,7 @@ def generate(
 ) -> None:
     """Continue PROMPT. Print the text, and nothing else, to stdout."""
     sent: Prompt = [("user", prompt)] if as_chat else prompt
-    with Client(mesh.url) as client:
+    with mesh.client() as client:
         name = model or first_model(client)
         if background:
             started = client.generate_in_background(sent, model=name, seed=seed, **sampling)

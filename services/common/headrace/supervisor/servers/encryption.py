@@ -12,18 +12,14 @@ from pathlib import Path
 from headrace.credentials.tls_files import TlsFiles
 from headrace.extras import require
 from headrace.rpc.addresses import UNSPECIFIED, without_zone
-from headrace.rpc.identity import server_name
+from headrace.rpc.identity import PUBLIC
 from headrace.supervisor.plan.mesh_options import MeshOptions, Role
-from headrace.supervisor.servers.tls_store import GIVEN, OPERATOR, PUBLIC, TlsStore
+from headrace.supervisor.servers.tls_store import GIVEN, OPERATOR, TlsStore
 from headrace.supervisor.state.failures import InvalidOption
 
 _LOOK_S = 1.0
 """How soon after its certificate has changed the broker is told, and a given one is taken."""
 _RENEW_EVERY_S = 60.0
-
-LOCAL_SERVER_NAME = server_name(PUBLIC)
-"""What the public listener has in a certificate of the mesh's authority, whatever certificate the
-user has given it for other clients."""
 
 
 class Encryption:

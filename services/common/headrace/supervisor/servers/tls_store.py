@@ -24,12 +24,11 @@ from secrets import token_hex
 
 from headrace.credentials.secret_files import InsecureSecretFile, check_secret_file
 from headrace.credentials.tls_files import TlsPaths
+from headrace.rpc.identity import PUBLIC
 from headrace.supervisor.servers.certificates import Pair, issue, make_authority
 from headrace.supervisor.state.failures import InvalidOption
 from headrace.supervisor.state.files import SECRET_MODE, write_atomically
 
-PUBLIC = "public"
-"""What the listener has that clients connect to."""
 GIVEN = "given"
 OPERATOR = "operator"
 """What the supervisor and the commands have."""

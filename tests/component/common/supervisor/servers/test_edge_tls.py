@@ -15,10 +15,11 @@ import pytest
 from headrace.credentials.tls_files import TlsFiles
 from headrace.rpc.addresses import grpc_target
 from headrace.rpc.channels import aio_channel
+from headrace.rpc.identity import PUBLIC
 from headrace.rpc.tls import public_security
 from headrace.supervisor.servers.certificates import issue, make_authority
 from headrace.supervisor.servers.envoy_tls import EdgeTls
-from headrace.supervisor.servers.tls_store import GIVEN, PUBLIC, TlsStore
+from headrace.supervisor.servers.tls_store import GIVEN, TlsStore
 from headrace.v1 import models_pb2, models_pb2_grpc
 from helpers.running_edge import RunningEdge, running_edge
 from helpers.standin_gateway import standin_gateway

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from headrace.credentials.tls_files import TlsFiles
+from headrace.rpc.identity import PUBLIC
 from headrace.supervisor.servers.certificates import Pair, issue, make_authority
-from headrace.supervisor.servers.tls_store import GIVEN, PUBLIC, ROLES, TlsStore
+from headrace.supervisor.servers.tls_store import GIVEN, ROLES, TlsStore
 from headrace.supervisor.state.failures import InvalidOption
 
 NOW = datetime.now(UTC)
