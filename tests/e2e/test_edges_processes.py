@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -195,7 +196,7 @@ async def test_services_started_by_hand_connect_over_ipv6(tmp_path: Path, host: 
         lacks("ipv6")
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(nats_server(tmp_path, host="::1"))
-        by = {"nats_url": broker.url, "host": host}
+        by: dict[str, Any] = {"nats_url": broker.url, "host": host, "insecure": host == "::"}
         model = {"engine": "scripted", "model_source": "scripted", "model_name": "scripted"}
         for module, more in (("headrace_scheduler", {}), ("headrace_worker", model)):
             await stack.enter_async_context(service_process(module, tmp_path, module, **by, **more))

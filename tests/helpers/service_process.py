@@ -23,7 +23,7 @@ class ServiceProcess:
 
 @asynccontextmanager
 async def service_process(
-    module: str, folder: Path, name: str, **settings: object
+    module: str, folder: Path, name: str, *, insecure: bool = False, **settings: object
 ) -> AsyncIterator[ServiceProcess]:
     """Its ports are bound on entry; SIGTERM on exit. Its log is in the folder."""
     ports_file = folder / f"{name}.json"
@@ -31,6 +31,8 @@ async def service_process(
     flags = [
         part for key, value in chosen.items() for part in (f"--{key.replace('_', '-')}", str(value))
     ]
+    if insecure:
+        flags.append("--insecure")
     with (folder / f"{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module, *flags), stdout=log, stderr=log

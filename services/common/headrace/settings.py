@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    CliImplicitFlag,
     CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -35,6 +36,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from headrace.credentials.loopback import is_loopback
 from headrace.credentials.secret_files import check_secret_file
 from headrace.credentials.tls_files import TlsFiles, TlsPaths
 
@@ -89,7 +91,11 @@ class ServiceSettings(BaseSettings):
     """Key of that certificate, in PEM; readable by this process alone (mode 0600)."""
     host: str = "127.0.0.1"
     """Address that this process listens on. The default is reachable from this machine only.
-    /metrics, /healthz and /readyz listen there too, without encryption."""
+    Another one needs the three files for TLS, or `insecure`. /metrics, /healthz and /readyz listen
+    there too, without encryption."""
+    insecure: CliImplicitFlag[bool] = False
+    """Whether this process may listen beyond this machine without TLS: whoever reaches it there may
+    do everything, as the gateway of another caller. Only for networks that nothing else is on."""
     metrics_port: int = 0
     """Port of /metrics, /healthz and /readyz; 0 picks a free one."""
     ports_file: Path | None = None
@@ -123,6 +129,15 @@ class ServiceSettings(BaseSettings):
         # Read now: an error of theirs is one of the settings.
         _ = self.tls
         return self
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Self:
+        if is_loopback(self.host) or self.insecure or self.tls_ca_file is not None:
+            return self
+        raise ValueError(
+            f"host {self.host} is reached from other machines, by whom nothing is known: set "
+            "tls_ca_file, tls_cert_file and tls_key_file, or else insecure"
+        )
 
     @cached_property
     def tls(self) -> TlsFiles | None:

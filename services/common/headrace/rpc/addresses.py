@@ -80,14 +80,6 @@ def connect_host(host: str) -> str:
     return "127.0.0.1" if host in UNSPECIFIED else host
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens on `host`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def own_address_for(host: str, port: int) -> str:
     """Return this machine's address on the route to `host`; the loopback if there is no route.
 

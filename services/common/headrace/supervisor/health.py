@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 import httpx
@@ -17,6 +17,7 @@ _PROBE_TIMEOUT_S = 2.0
 CANARY_TIMEOUT_S = 30.0
 _GENERATE = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
 _RERANK = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
+_CANARY_COUNT = "headrace_gateway_canary_seconds_count"
 _CANARY_REQUESTS = {"MODEL_TASK_EMBED": _RERANK, "MODEL_TASK_SCORE": _RERANK}
 """By task; `_GENERATE` for all others."""
 
@@ -92,6 +93,38 @@ async def wait_for_canary(url: str, model: str, *, within_s: float = CANARY_TIME
         raise CanaryFailed(
             f"no token of {model} came through in {within_s:g} s; the last answer: {failure}"
         ) from None
+
+
+async def wait_for_gateway_canary(
+    metrics_ports: Sequence[int | None], *, within_s: float = CANARY_TIMEOUT_S
+) -> None:
+    """Wait until the canary of one of these gateways has had a token.
+
+    Raises:
+        CanaryFailed: there was none within `within_s`.
+    """
+    urls = [f"http://{LOOPBACK}:{port}/metrics" for port in metrics_ports if port is not None]
+    try:
+        async with (
+            asyncio.timeout(within_s),
+            httpx.AsyncClient(trust_env=False, timeout=_PROBE_TIMEOUT_S) as http,
+        ):
+            while not any([await _has_had_token(http, url) for url in urls]):
+                await asyncio.sleep(_RETRY_S)
+    except TimeoutError:
+        raise CanaryFailed(
+            f"no token of a gateway's canary came through in {within_s:g} s; the gateways' logs "
+            "have canary.failed"
+        ) from None
+
+
+async def _has_had_token(http: httpx.AsyncClient, url: str) -> bool:
+    try:
+        lines = (await http.get(url)).text.splitlines()
+    except httpx.HTTPError:
+        return False
+    counts = (line.rpartition(" ")[2] for line in lines if line.startswith(_CANARY_COUNT))
+    return any(float(count) > 0 for count in counts)
 
 
 async def _send_canary(http: httpx.AsyncClient, url: str, model: str) -> str | None:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import httpx
 
 from headrace.bus import Bus, BusError, connect
-from headrace.extras import require
-from headrace.rpc.addresses import UNSPECIFIED, connect_host, join_host_port
+from headrace.rpc.addresses import connect_host, join_host_port
 from headrace.supervisor.drain_service import serve_drained_marks
-from headrace.supervisor.health import health_url, not_ready_reason, wait_for_canary
+from headrace.supervisor.health import (
+    health_url,
+    not_ready_reason,
+    wait_for_canary,
+    wait_for_gateway_canary,
+)
 from headrace.supervisor.liveness import LivenessMonitor
+from headrace.supervisor.mesh_access import MeshAccess
 from headrace.supervisor.model_removal import remove_unlisted
-from headrace.supervisor.plan.mesh_options import LOOPBACK, MeshOptions, Role, services
+from headrace.supervisor.plan.mesh_options import LOOPBACK, MeshOptions, Role, ServicePlan, services
 from headrace.supervisor.plan.program import Program, Service
 from headrace.supervisor.plan.stop_timeouts import STOP_ORDER, mesh_stop_timeout_s, stop_timeout_s
 from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
+from headrace.supervisor.public_port import external_urls, require_free_port
 from headrace.supervisor.servers.envoy import Edge, EdgeOptions
 from headrace.supervisor.servers.nats import Broker
-from headrace.supervisor.state.failures import PortTaken, ProcessFailed
+from headrace.supervisor.state.failures import ProcessFailed
 from headrace.supervisor.state.state_dir import MeshRecord, StateDir
 from headrace.supervisor.supervised_process import SupervisedProcess
 
@@ -55,9 +58,19 @@ class Mesh:
         self._options = options
         self._state_dir = state_dir
         self._report, self._on_ready = report, on_ready
-        self._broker = Broker(state_dir.broker, sync_interval=options.sync_interval)
-        listener = EdgeOptions(host=options.host, port=options.port)
-        self._edge = Edge(state_dir.edge, state_dir.logs, listener)
+        self._access = MeshAccess(options.auth, state_dir)
+        self._broker = Broker(
+            state_dir.broker,
+            sync_interval=options.sync_interval,
+            passwords=self._access.passwords,
+        )
+        listener = EdgeOptions(
+            host=options.host,
+            port=options.port,
+            trusted_proxies=options.trusted_proxies,
+            allowed_origins=options.allowed_origins,
+        )
+        self._edge = Edge(state_dir.edge, state_dir.logs, listener, proof=self._access.proof)
         self._processes: list[SupervisedProcess] = []
         self._ready = False
         self._is_written, self._has_reported_disk = True, False
@@ -94,38 +107,77 @@ class Mesh:
         for process in self._processes:
             if process.failure is not None:
                 self._report(process.program.name, f"left out for now: {process.failure}")
-        for url in external_urls(self._options.host, self._public_port or 0):
-            self._report("mesh", f"other machines reach it at {url}, without authentication")
+        self._report_access()
         await self._on_ready(self._url or "", models)
         workers = [p.program.name for p in self._processes if p.program.role is Role.WORKER]
         await serve_drained_marks(self._open_bus, self._state_dir, workers)
 
+    def _report_access(self) -> None:
+        """Report who reaches the mesh, and once where the first keys are."""
+        guard = "with a key" if self._access.needs_keys else "without authentication"
+        for url in external_urls(self._options.host, self._public_port or 0):
+            self._report("mesh", f"other machines reach it at {url}, {guard}")
+        for warning in self._options.warnings:
+            self._report("mesh", f"warning: {warning}")
+        if new_keys := self._access.new_keys:
+            self._report("mesh", new_keys)
+
     async def _open_bus(self) -> Bus:
-        return await connect(self._broker.url, name="headrace up", replicas=None)
+        return await connect(
+            self._broker.url,
+            name="headrace up",
+            replicas=None,
+            credentials_file=self._access.credentials_file,
+        )
 
     async def _start_all(self, group: asyncio.TaskGroup) -> list[str]:
         """Return the models that are served."""
         await self._until_listening(self._start(group, self._broker))
         workers: dict[str, list[SupervisedProcess]] = {}
         started: list[SupervisedProcess] = []
-        for plan in services(self._options, mesh_id=self._state_dir.mesh_id):
-            ports_file = self._state_dir.ports / f"{plan.name}.json"
-            service = Service(plan, nats_url=self._broker.url, ports_file=ports_file)
-            # Why: a model that cannot be loaded must not keep the others from being served.
-            is_optional = bool(plan.model) and len(self._options.models) > 1
-            started.append(self._start(group, service, is_optional=is_optional))
+        for plan in self._plans():
+            service = Service(
+                plan,
+                nats_url=self._broker.url,
+                ports_file=self._state_dir.ports / f"{plan.name}.json",
+                more_flags=self._access.flags(plan.role),
+            )
+            process = self._start(group, service, is_optional=self._is_optional(plan))
+            # Why: generation needs control only for what it publishes, which are keys.
+            if plan.role is not Role.CONTROL or self._access.needs_keys:
+                started.append(process)
             if plan.model:
-                workers.setdefault(plan.model, []).append(started[-1])
+                workers.setdefault(plan.model, []).append(process)
         started.append(self._start(group, self._edge))
         async with asyncio.TaskGroup() as waits:
             for process in started:
                 waits.create_task(self._until_ready(process))
             waits.create_task(self._remove_unlisted())
         served = _served_models(workers)
-        for model in served:
+        await self._until_a_token_comes(served)
+        return served
+
+    async def _until_a_token_comes(self, models: Sequence[str]) -> None:
+        if self._access.needs_keys:
+            # Why not a request as below: no key need be here that may use the models.
+            gateways = (p for p in self._processes if p.program.role is Role.GATEWAY)
+            await wait_for_gateway_canary([p.record.ports.get("metrics") for p in gateways])
+            self._report("mesh", "a token came through")
+            return
+        for model in models:
             await wait_for_canary(self._url or "", model)
             self._report("mesh", f"a token of {model} came through")
-        return served
+
+    def _plans(self) -> Iterator[ServicePlan]:
+        home = self._state_dir
+        home.control.mkdir(mode=0o700, exist_ok=True)
+        return services(self._options, mesh_id=home.mesh_id, state_folder=str(home.folder))
+
+    def _is_optional(self, plan: ServicePlan) -> bool:
+        if plan.role is Role.CONTROL:
+            return not self._access.needs_keys
+        # Why: a model that cannot be loaded must not keep the others from being served.
+        return bool(plan.model) and len(self._options.models) > 1
 
     async def _remove_unlisted(self) -> None:
         """Remove the models that an earlier mesh of this directory had and this one has not."""
@@ -161,7 +213,11 @@ class Mesh:
         silence_s = self._options.replace_after_s or None
         match program.role:
             case Role.NATS:
-                return BrokerProbe(self._state_dir.broker, silence_s=silence_s)
+                return BrokerProbe(
+                    self._state_dir.broker,
+                    silence_s=silence_s,
+                    credentials_file=self._access.credentials_file,
+                )
             case Role.ENVOY:
                 return HttpProbe("admin", "/ready", silence_s=silence_s, must_be_ok=False)
             case _:
@@ -227,13 +283,9 @@ class Mesh:
         """
         if self._is_written:
             return
-        gateways = [
-            (LOOPBACK, process.record.ports["grpc"])
-            for process in self._processes
-            if process.program.role is Role.GATEWAY and "grpc" in process.record.ports
-        ]
         try:
-            self._edge.set_gateways(gateways)
+            self._edge.set_gateways(self._addresses(Role.GATEWAY))
+            self._edge.set_controls(self._addresses(Role.CONTROL))
             self._state_dir.write_record(self._record())
         except OSError as error:
             if not self._has_reported_disk:
@@ -241,6 +293,13 @@ class Mesh:
             self._has_reported_disk = True
         else:
             self._is_written, self._has_reported_disk = True, False
+
+    def _addresses(self, role: Role) -> list[tuple[str, int]]:
+        return [
+            (LOOPBACK, process.record.ports["grpc"])
+            for process in self._processes
+            if process.program.role is role and "grpc" in process.record.ports
+        ]
 
     def _record(self) -> MeshRecord:
         return MeshRecord(
@@ -274,45 +333,6 @@ def _served_models(workers: Mapping[str, Sequence[SupervisedProcess]]) -> list[s
     if not found and failures and failures[0] is not None:
         raise failures[0]
     return found
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Bind the public port once, because Envoy's own error is less plain.
-
-    Raises:
-        PortTaken: it cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # As Envoy listens: on :: for IPv6 alone.
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        advice = "choose another with --port, or a free one with --port 0"
-        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            advice = "this machine does not have that address; choose another with --host"
-        raise PortTaken(
-            f"cannot listen on {join_host_port(host, port)}: {error.strerror or error}; {advice}"
-        ) from error
-
-
-def external_urls(host: str, port: int) -> list[str]:
-    """Return the URLs for other machines if the mesh listens on every address; else none."""
-    if host not in UNSPECIFIED:
-        return []
-    family = socket.AF_INET6 if host == "::" else socket.AF_INET
-    interfaces = require("mesh", "psutil").net_if_addrs().values()
-    found = [
-        each.address for addresses in interfaces for each in addresses if each.family == family
-    ]
-    return [
-        f"http://{join_host_port(address, port)}"
-        for address in found
-        if "%" not in address and not ip_address(address).is_loopback
-    ]
 
 
 async def _first_of(event: asyncio.Event, task: asyncio.Task[None]) -> None:

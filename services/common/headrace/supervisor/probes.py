@@ -87,11 +87,15 @@ class BrokerProbe(Probe):
 
     Args:
         folder: of the broker's store.
+        credentials_file: of the supervisor's user; None: the broker has no users.
     """
 
-    def __init__(self, folder: Path, *, silence_s: float | None) -> None:
+    def __init__(
+        self, folder: Path, *, silence_s: float | None, credentials_file: Path | None = None
+    ) -> None:
         super().__init__(silence_s)
         self._folder = folder
+        self._credentials_file = credentials_file
         self._bus: Bus | None = None
         self._has_reported = False
 
@@ -104,6 +108,7 @@ class BrokerProbe(Probe):
                     name="supervisor",
                     wait_s=PROBE_TIMEOUT_S,
                     replicas=None,
+                    credentials_file=self._credentials_file,
                 )
         fault = await self._find_fault(ports)
         await self._report(fault)

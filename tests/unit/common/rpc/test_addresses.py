@@ -13,8 +13,8 @@ from headrace.rpc.addresses import (
     split_host_port,
     without_zone,
 )
-from headrace.supervisor.mesh import external_urls, require_free_port
 from headrace.supervisor.plan.mesh_options import DEFAULT_MODEL, MeshOptions
+from headrace.supervisor.public_port import external_urls, require_free_port
 from headrace.supervisor.state.failures import InvalidOption, PortTaken
 
 

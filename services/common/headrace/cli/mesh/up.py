@@ -20,6 +20,7 @@ from headrace.supervisor.mesh import Mesh
 from headrace.supervisor.plan.mesh_options import (
     DEFAULT_MODEL,
     SCRIPTED_MODEL,
+    Auth,
     EngineKind,
     MeshOptions,
     ModelSource,
@@ -57,8 +58,32 @@ from headrace.supervisor.state.state_dir import StateDir
 @click.option(
     "--host",
     default="127.0.0.1",
-    help="Public address. 0.0.0.0, or :: for IPv6, opens the mesh to the network, without "
-    "authentication.",
+    help="Public address. 0.0.0.0, or :: for IPv6, opens the mesh to the network, which needs "
+    "--auth keys or --insecure.",
+)
+@click.option(
+    "--auth",
+    type=click.Choice([auth.value for auth in Auth]),
+    default=Auth.NONE.value,
+    help="keys: every call needs an API key; the first ones are written to --state-dir. none: "
+    "whoever reaches the public port may do everything.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Let other machines use the mesh without keys, or unencrypted."
+)
+@click.option(
+    "--trusted-proxies",
+    type=click.IntRange(0, 16),
+    default=0,
+    help="Proxies in front of the public port whose X-Forwarded-For says which client they serve.",
+)
+@click.option(
+    "--allow-origin",
+    "allowed_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Origin of pages in browsers that may call the mesh, as https://app.example.com. Repeat "
+    "for more. On loopback this machine's own pages may always.",
 )
 @state_dir_option
 @click.option(
@@ -91,7 +116,7 @@ from headrace.supervisor.state.state_dir import StateDir
     "settings",
     metavar="SERVICE.NAME=VALUE",
     multiple=True,
-    help="Set any setting of gateway, scheduler or worker, as in worker.max_slots=8; "
+    help="Set any setting of gateway, scheduler, worker or control, as in worker.max_slots=8; "
     "`python -m headrace_worker --help` lists them. Or nats.sync_interval, by default 2m.",
 )
 @click.option(
@@ -118,6 +143,7 @@ def up(
     models: tuple[str, ...],
     names: tuple[str, ...],
     engine: str,
+    auth: str,
     settings: tuple[str, ...],
     dtype: str | None,
     quantization: str | None,
@@ -135,6 +161,7 @@ def up(
     """
     for module in ("nats", "envoy", "psutil"):
         require("mesh", module)
+    require("control", "sqlalchemy")
     kind = EngineKind(engine)
     default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
     step_s = None if scripted_step_ms is None else scripted_step_ms / 1000
@@ -144,6 +171,7 @@ def up(
     mesh_options = MeshOptions(
         models=tuple(map(_existing, parse_models(models, names))) or (default,),
         engine=kind,
+        auth=Auth(auth),
         # The last value of a setting counts, so `--set` wins.
         settings=tuple(map(parse_setting, (*short_forms, *settings))),
         **options,

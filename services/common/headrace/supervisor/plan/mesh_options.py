@@ -8,6 +8,7 @@ services(...) -> scheduler-0          --name scheduler-0
                  worker-my-model-0    --model-source=org/My-Model … --max-slots=8
                  worker-my-model-1    --model-source=org/My-Model … --max-slots=8
                  gateway-0            --advertised-host 127.0.0.1 --lame-duck-s 0
+                 control-0            --database-url=sqlite:////…/control/headrace.db
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
+from headrace.credentials.loopback import is_loopback
 from headrace.model_names import invalid_reason, label, parse_names
 from headrace.rpc.addresses import InvalidAddress, without_zone
 from headrace.supervisor.state.failures import InvalidOption
@@ -28,7 +30,9 @@ MAX_PROCESSES = 64
 
 LOOPBACK = "127.0.0.1"
 """Address at which the processes of a mesh reach one another."""
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 DEFAULT_SYNC_INTERVAL = "2m"
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _SYNC_INTERVAL = re.compile(r"always|[1-9][0-9]*(ms|s|m|h)")
 
 
@@ -39,7 +43,18 @@ class Role(StrEnum):
     SCHEDULER = "scheduler"
     WORKER = "worker"
     GATEWAY = "gateway"
+    CONTROL = "control"
     ENVOY = "envoy"
+
+
+class Auth(StrEnum):
+    """What callers need."""
+
+    NONE = "none"
+    KEYS = "keys"
+
+
+_SERVICES = (Role.GATEWAY, Role.SCHEDULER, Role.WORKER, Role.CONTROL)
 
 
 class EngineKind(StrEnum):
@@ -88,6 +103,13 @@ class MeshOptions:
     tls_key: Path | None = None
     tls_names: tuple[str, ...] = ()
     """Further host names in the certificate that the mesh makes for clients."""
+    auth: Auth = Auth.NONE
+    insecure: bool = False
+    """Whether other machines may use the mesh without keys."""
+    trusted_proxies: int = 0
+    """Proxies in front of Envoy, which say in X-Forwarded-For whom they serve."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of pages in browsers that may call the mesh."""
     settings: tuple[ServiceSetting, ...] = ()
     ready_within_s: float = 900.0
     """Time for models to load, downloads included."""
@@ -110,11 +132,43 @@ class MeshOptions:
             ) from None
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidOption("--tls-cert and --tls-key go together")
+        self._check_access()
         names = [name for model in self.models for name in (model.name, *model.aliases)]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidOption(
                 f"two models are named {doubles[0]!r}; give another name: --model SOURCE=NAME"
             )
+
+    def _check_access(self) -> None:
+        if not (self.is_local or self.insecure or self.auth is Auth.KEYS):
+            raise InvalidOption(
+                f"--host {self.host} opens the mesh to the network, and whoever reaches it may do "
+                "everything; require keys with --auth keys, or state with --insecure that only "
+                "those reach it who may"
+            )
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise InvalidOption(
+                    f"--allow-origin {origin!r} is not an origin, such as https://app.example.com: "
+                    "a scheme, a host and, unless it is the scheme's own, a port"
+                )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the public port."""
+        return is_loopback(self.host)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what whoever starts this mesh must know."""
+        if self.is_local:
+            return ()
+        found = []
+        if self.auth is Auth.NONE:
+            found.append("whoever reaches the public port may do everything; see --auth")
+        if not (self.tls or self.tls_cert):
+            found.append("prompts, answers and keys cross the network unencrypted; see --tls")
+        return tuple(found)
 
     @property
     def sync_interval(self) -> str:
@@ -189,19 +243,22 @@ def parse_setting(text: str) -> ServiceSetting:
         if not _SYNC_INTERVAL.fullmatch(value):
             raise InvalidOption(f"--set {text!r}: it must be always, or a time such as 500ms or 2m")
         return ServiceSetting(Role.NATS, name, value)
-    if role not in (Role.GATEWAY, Role.SCHEDULER, Role.WORKER) or not (dot and name and equals):
+    if role not in _SERVICES or not (dot and name and equals):
         raise InvalidOption(
-            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler or worker, "
-            "or it is nats.sync_interval"
+            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler, worker or "
+            "control, or it is nats.sync_interval"
         )
     return ServiceSetting(Role(role), name, value)
 
 
-def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan]:
+def services(
+    options: MeshOptions, *, mesh_id: str = "", state_folder: str = "."
+) -> Iterator[ServicePlan]:
     """Yield every Python process, in the order of their start.
 
     Args:
         mesh_id: marks the models that this mesh configures; empty: none.
+        state_folder: where control keeps its database, and puts the first keys.
     """
     for i in range(options.schedulers):
         yield _service(options, Role.SCHEDULER, f"scheduler-{i}")
@@ -225,6 +282,11 @@ def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan
     alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
     for i in range(options.gateways):
         yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, *alone))
+    stored = (
+        f"--database-url=sqlite:///{state_folder}/control/headrace.db",
+        f"--bootstrap-keys-dir={state_folder}",
+    )
+    yield _service(options, Role.CONTROL, "control-0", stored)
 
 
 def _service(

@@ -36,9 +36,12 @@ class Program(Protocol):
 class Service:
     """A Python process of the mesh."""
 
-    def __init__(self, plan: ServicePlan, *, nats_url: str, ports_file: Path) -> None:
+    def __init__(
+        self, plan: ServicePlan, *, nats_url: str, ports_file: Path, more_flags: Sequence[str] = ()
+    ) -> None:
         self.role, self.name = plan.role, plan.name
-        self._plan = plan
+        # Those of the plan last: they may be settings of the user, which count.
+        self._flags = (*more_flags, *plan.flags)
         self._nats_url = nats_url
         self._ports_file = ports_file
 
@@ -50,7 +53,7 @@ class Service:
         # -P: Python must not import a headrace_worker.py of the current directory.
         # Why not the environment: variables that the user has exported must stay in force.
         return (
-            *(sys.executable, "-P", "-m", f"headrace_{self.role}", *self._plan.flags),
+            *(sys.executable, "-P", "-m", f"headrace_{self.role}", *self._flags),
             *("--nats-url", self._nats_url, "--host", LOOPBACK),
             *("--ports-file", str(self._ports_file)),
         )

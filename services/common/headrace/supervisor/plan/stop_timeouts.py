@@ -3,8 +3,8 @@
 gateway:    lame_duck_s 3 + drain_s 30 + settle_s 5 + 7 for the rest   = 45 s
 worker:     drain_s 20 + 18                                           = 38 s
 scheduler:  drain_s 1 + 9                                             = 10 s
-Envoy 5 s, NATS 15 s; one role after the other:                         113 s
---set gateway.drain_s=120:                             gateway 135 s, mesh 203 s
+control 10 s, Envoy 5 s, NATS 15 s; one role after the other:           123 s
+--set gateway.drain_s=120:                             gateway 135 s, mesh 213 s
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from dataclasses import dataclass
 
 from headrace.supervisor.plan.mesh_options import Role, ServiceSetting
 
-STOP_ORDER = (Role.GATEWAY, Role.WORKER, Role.SCHEDULER, Role.ENVOY, Role.NATS)
-"""Gateways first: they reject new requests and finish open ones, which needs all the rest."""
+STOP_ORDER = (
+    *(Role.GATEWAY, Role.WORKER, Role.SCHEDULER),
+    *(Role.CONTROL, Role.ENVOY, Role.NATS),
+)
+"""Gateways first: they reject new requests and finish open ones, which needs all the rest. Control
+after them: it gets their last reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ STOP_TIMES: Mapping[Role, StopTimes] = {
     Role.GATEWAY: StopTimes({"lame_duck_s": 3.0, "drain_s": 30.0, "settle_s": 5.0}, 7.0),
     Role.WORKER: StopTimes({"drain_s": 20.0}, 18.0),
     Role.SCHEDULER: StopTimes({"drain_s": 1.0}, 9.0),
+    Role.CONTROL: StopTimes({}, 10.0),
     Role.ENVOY: StopTimes({}, 5.0),
     Role.NATS: StopTimes({}, 15.0),
 }

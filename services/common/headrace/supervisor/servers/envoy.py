@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from headrace.rpc.addresses import is_loopback
+from headrace.credentials.loopback import is_loopback
 from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
 from headrace.supervisor.servers import assets, envoy_tls, local_replies
 from headrace.supervisor.servers.envoy_tls import EdgeTls

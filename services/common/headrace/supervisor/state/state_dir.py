@@ -15,6 +15,7 @@ from typing import IO
 from headrace.supervisor.state.disk import disk_problem
 from headrace.supervisor.state.failures import DiskFull, MeshError, MeshNotRunning, MeshRunning
 from headrace.supervisor.state.files import read_json_object, write_atomically
+from headrace.supervisor.state.secrets import MeshSecrets
 
 DEFAULT_STATE_DIR = Path(".headrace")
 """In the current directory: two clones have two meshes."""
@@ -66,6 +67,10 @@ class StateDir:
         self.ports = self.folder / "ports"
         self.edge = self.folder / "edge"
         self.broker = self.folder / "nats"
+        self.control = self.folder / "control"
+        self.secrets = MeshSecrets(self.folder / "secrets")
+        self.admin_key, self.cli_key = self.folder / "admin.key", self.folder / "cli.key"
+        """Keys that control makes once: of an administrator, and of commands that use models."""
         self._drained = self.folder / "out"
         self._lock_file = self.folder / "lock"
         self._record = self.folder / "mesh.json"

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.supervisor.plan.mesh_options import (
     DEFAULT_MODEL,
+    Auth,
     EngineKind,
     MeshOptions,
     ModelSource,
@@ -108,6 +109,7 @@ def test_every_model_has_its_own_workers() -> None:
         *("scheduler-0", "scheduler-1"),
         *("worker-a-0", "worker-a-1", "worker-b-0", "worker-b-1"),
         *("gateway-0", "gateway-1"),
+        "control-0",
     ]
     assert plans["worker-b-1"].role is Role.WORKER
     assert plans["worker-b-1"].flags == (
@@ -157,3 +159,40 @@ def test_a_sync_interval_that_is_no_time_is_refused(value: str) -> None:
 def test_a_setting_that_names_no_service_or_no_value_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption, match=r"SERVICE\.NAME=VALUE"):
         parse_setting(text)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3"])
+def test_beyond_this_machine_a_mesh_needs_keys_or_the_word_insecure(host: str) -> None:
+    with pytest.raises(InvalidOption, match=f"--host {host} opens the mesh to the network"):
+        MeshOptions((DEFAULT_MODEL,), host=host)
+    with_keys = MeshOptions((DEFAULT_MODEL,), host=host, auth=Auth.KEYS)
+    assert ["unencrypted" in warning for warning in with_keys.warnings] == [True]
+    assert MeshOptions((DEFAULT_MODEL,), host=host, auth=Auth.KEYS, tls=True).warnings == ()
+    without = MeshOptions((DEFAULT_MODEL,), host=host, insecure=True)
+    assert "may do everything" in without.warnings[0]
+
+
+@pytest.mark.parametrize("auth", Auth)
+def test_on_loopback_nothing_is_to_be_warned_of(auth: Auth) -> None:
+    assert MeshOptions((DEFAULT_MODEL,), host="::1", auth=auth).warnings == ()
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.com", "http://[::1]:3000"])
+def test_an_allowed_origin_is_a_scheme_and_a_host(origin: str) -> None:
+    assert MeshOptions((DEFAULT_MODEL,), allowed_origins=(origin,)).allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize("origin", ["*", "https://a.b/", "a.b", "https://a.b:x", "https://*.b"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(InvalidOption, match="--allow-origin"):
+        MeshOptions((DEFAULT_MODEL,), allowed_origins=(origin,))
+
+
+def test_control_keeps_its_database_and_the_first_keys_in_the_state_directory() -> None:
+    chosen = (parse_setting("control.database_url=postgresql://db/headrace"),)
+    options = MeshOptions((DEFAULT_MODEL,), settings=chosen)
+    (control,) = (p for p in services(options, state_folder="/state") if p.role is Role.CONTROL)
+    assert control.flags == (
+        *("--name", "control-0", "--database-url=sqlite:////state/control/headrace.db"),
+        *("--bootstrap-keys-dir=/state", "--database-url=postgresql://db/headrace"),
+    )

@@ -1,0 +1,31 @@
+"""The secrets of a mesh in its state directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headrace.auth.peppers import Peppers
+from headrace.credentials.secret_files import check_secret_file
+from headrace.supervisor.state.secrets import MeshSecrets
+
+
+def test_they_are_made_once_but_for_that_of_envoy(tmp_path: Path) -> None:
+    secrets = MeshSecrets(tmp_path / "secrets")
+    secrets.make(["gateway", "worker"])
+    first = (secrets.peppers.read_bytes(), secrets.password("gateway"), secrets.proof())
+    assert Peppers.parse(first[0]).current
+    assert secrets.password("gateway") != secrets.password("worker")
+    secrets.make(["gateway", "worker", "control"])
+    assert (secrets.peppers.read_bytes(), secrets.password("gateway")) == first[:2]
+    assert secrets.proof() != first[2]
+    assert secrets.password("control")
+
+
+def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o755)
+    secrets = MeshSecrets(folder)
+    secrets.make(["gateway"])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for file in (secrets.peppers, secrets.edge, secrets.credentials("gateway")):
+        check_secret_file(file)

@@ -1,0 +1,40 @@
+"""What the processes of a mesh get, so that its callers need keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headrace.supervisor.mesh_access import MeshAccess
+from headrace.supervisor.plan.mesh_options import Auth, Role
+from headrace.supervisor.servers.nats_permissions import BrokerUser
+from headrace.supervisor.state.state_dir import StateDir
+
+
+def test_without_keys_there_are_no_secrets_and_no_users(tmp_path: Path) -> None:
+    access = MeshAccess(Auth.NONE, StateDir(tmp_path))
+    assert (access.passwords, access.proof, access.credentials_file) == ({}, "", None)
+    assert not any(access.flags(role) for role in Role)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: Path) -> None:
+    access = MeshAccess(Auth.KEYS, StateDir(tmp_path))
+    assert set(access.passwords) == set(BrokerUser)
+    assert access.flags(Role.WORKER) == (f"--nats-credentials-file={tmp_path}/secrets/nats/worker",)
+    for role in (Role.GATEWAY, Role.CONTROL):
+        flags = access.flags(role)
+        assert "--auth=keys" in flags
+        assert f"--peppers-file={tmp_path}/secrets/peppers" in flags
+        shown = " ".join(flags)
+        assert access.proof not in shown
+        assert not any(password in shown for password in access.passwords.values())
+
+
+def test_the_first_keys_are_named_once(tmp_path: Path) -> None:
+    state_dir = StateDir(tmp_path)
+    first = MeshAccess(Auth.KEYS, state_dir)
+    assert first.new_keys == ""  # control has not made them
+    for file in (state_dir.admin_key, state_dir.cli_key):
+        file.touch()
+    assert str(state_dir.cli_key) in first.new_keys
+    assert MeshAccess(Auth.KEYS, state_dir).new_keys == ""
