@@ -23,19 +23,18 @@ class ServiceProcess:
 
 @asynccontextmanager
 async def service_process(
-    module: str, folder: Path, name: str, *, insecure: bool = False, **settings: object
+    module: str, folder: Path, name: str, **settings: object
 ) -> AsyncIterator[ServiceProcess]:
     """Its ports are bound on entry; SIGTERM on exit. Its log is in the folder."""
     ports_file = folder / f"{name}.json"
+    insecure = ["--insecure"] if settings.pop("insecure", False) else []
     chosen = {"name": name, "ports_file": ports_file} | settings
     flags = [
         part for key, value in chosen.items() for part in (f"--{key.replace('_', '-')}", str(value))
     ]
-    if insecure:
-        flags.append("--insecure")
     with (folder / f"{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *flags), stdout=log, stderr=log
+            *(sys.executable, "-m", module, *flags, *insecure), stdout=log, stderr=log
         )
     try:
         await eventually(ports_file.exists, within_s=START_S)
