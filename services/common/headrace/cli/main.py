@@ -14,6 +14,7 @@ from headrace.cli.admin.chaos import chaos
 from headrace.cli.admin.lanes import lanes
 from headrace.cli.admin.model import model
 from headrace.cli.admin.status import status
+from headrace.cli.admin.tls import tls
 from headrace.cli.admin.workers import workers
 from headrace.cli.mesh.down import down
 from headrace.cli.mesh.up import up
@@ -55,7 +56,7 @@ def headrace() -> None:
 
 for command in (
     *(up, down, status, generate, chat, bench, chaos),
-    *(lanes, workers, model),
+    *(lanes, workers, model, tls),
     *(requests, fleet, drain, dead_letters, audit),
 ):
     headrace.add_command(command)

@@ -47,7 +47,10 @@ class Pair:
     def hosts(self) -> tuple[str, ...]:
         """The names and addresses at which others reach the process."""
         found = x509.load_pem_x509_certificate(self.certificate)
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        try:
+            names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return ()
         addresses = names.get_values_for_type(x509.IPAddress)
         return (*names.get_values_for_type(x509.DNSName), *map(str, addresses))
 

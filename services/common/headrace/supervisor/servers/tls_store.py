@@ -54,6 +54,10 @@ class TlsStore:
     def exists(self) -> bool:
         return self._ca_key.exists()
 
+    def roles(self) -> list[str]:
+        """Return who has a certificate here, the given one first."""
+        return [role for role in (GIVEN, *ROLES) if (self.folder / role).exists()]
+
     def read(self, role: str) -> Pair:
         paths = self.paths(role)
         return Pair(paths.cert.read_bytes(), paths.key.read_bytes())
