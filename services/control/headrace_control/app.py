@@ -15,6 +15,7 @@ from uuid import uuid4
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from headrace.admin.v1 import keys_pb2, keys_pb2_grpc, tenants_pb2, tenants_pb2_grpc
 from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
@@ -34,6 +35,8 @@ from headrace.telemetry.condition_log import ConditionLog
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_control.api.calls import CallInterceptor
 from headrace_control.api.parts import Parts
+from headrace_control.api.tenancy.key_service import KeyService
+from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
 from headrace_control.base.settings import ControlSettings
 from headrace_control.publishing.access_reports import AccessReports
 from headrace_control.publishing.election import Election
@@ -43,10 +46,19 @@ from headrace_control.store import Store
 
 log = logging.getLogger(__name__)
 
+_KEYS = keys_pb2.DESCRIPTOR.services_by_name
+_TENANTS = tenants_pb2.DESCRIPTOR.services_by_name
+
 SERVICES: tuple[
     tuple[Callable[[Any, grpc.aio.Server], None], Callable[[Parts], Any], ServiceDescriptor], ...
 ] = (
-    # (keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyService, _KEYS["KeyService"])
+    (keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyService, _KEYS["KeyService"]),
+    (tenants_pb2_grpc.add_PlanServiceServicer_to_server, PlanService, _TENANTS["PlanService"]),
+    (
+        tenants_pb2_grpc.add_TenantServiceServicer_to_server,
+        TenantService,
+        _TENANTS["TenantService"],
+    ),
 )
 """How each service of the API is added, made, and described."""
 
@@ -165,7 +177,9 @@ class _Control:
         self._publisher = Publisher(
             bus, store.outbox, clock, stamp_s=settings.stamp_s, is_active=is_active
         )
-        self._reports = AccessReports(store.uses, is_active=is_active, pepper_id=self._pepper_id)
+        self._reports = AccessReports(
+            store.uses, is_active=is_active, pepper_id=lambda: self._parts.pepper_id
+        )
         calls = CallInterceptor(
             is_active=is_active,
             settled=self._publisher.settled,
@@ -208,10 +222,6 @@ class _Control:
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace=1.0)
-
-    def _pepper_id(self) -> str:
-        peppers = self._parts.peppers
-        return "" if peppers is None else peppers.value().current
 
 
 async def _connected(settings: ControlSettings) -> Bus:

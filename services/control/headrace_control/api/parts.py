@@ -39,3 +39,8 @@ class Parts:
             )
         made = self.peppers.value().digest(secret)
         return Digest(made.digest, made.pepper_id, time_of(made.expire_ms))
+
+    @property
+    def pepper_id(self) -> str:
+        """Of the current pepper; empty without one."""
+        return "" if self.peppers is None else self.peppers.value().current

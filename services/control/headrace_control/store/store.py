@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from headrace.clock import Clock, SystemClock
 from headrace_control.store.audit import Audit
 from headrace_control.store.database.engine import open_engine
@@ -65,6 +67,10 @@ class Store:
             await engine.dispose()
             raise
         return cls(Database(engine, clock or SystemClock()))
+
+    def now(self) -> datetime:
+        """Return the time to the millisecond, which is what the database keeps."""
+        return self._database.now()
 
     async def close(self) -> None:
         await self._database.engine.dispose()

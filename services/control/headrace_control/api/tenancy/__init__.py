@@ -1,0 +1,1 @@
+"""Tenants, plans and keys: three services, and what their fields may hold."""

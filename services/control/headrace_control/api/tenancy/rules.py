@@ -1,0 +1,125 @@
+"""Who may see, make and change which keys and tenants. Pure.
+
+What a caller may not see is not found, in the words of what does not exist; what it may see and not
+change is denied.
+"""
+
+from __future__ import annotations
+
+from headrace.auth.caller import Caller
+from headrace.auth.scopes import ADMIN, ANY_MODEL, ROLE_SCOPES, USER_SCOPES
+from headrace.errors import InvalidRequest, PermissionDenied, ResourceNotFound
+from headrace_control.base.records import VIEWER, Actor, Key
+
+EVERY_TENANT = "-"
+
+
+def actor(caller: Caller) -> Actor:
+    return Actor(caller.actor, caller.client)
+
+
+def no_tenant(tenant: str) -> ResourceNotFound:
+    return ResourceNotFound(f"there is no tenant {tenant}")
+
+
+def no_key(key_id: str) -> ResourceNotFound:
+    return ResourceNotFound(f"there is no key {key_id}")
+
+
+def require_tenant(caller: Caller, tenant: str) -> None:
+    """
+    Raises:
+        ResourceNotFound: the caller may not know whether there is such a tenant.
+    """
+    if not caller.may_administer(tenant) and tenant != caller.tenant:
+        raise no_tenant(tenant)
+
+
+def may_see(caller: Caller, key: Key) -> bool:
+    return (
+        caller.may_administer(key.tenant)
+        or _is_own(caller, key)
+        or (key.tenant == caller.tenant and key.key_id == caller.key_id)
+    )
+
+
+def require_change(caller: Caller, key: Key, verb: str) -> None:
+    """
+    Raises:
+        PermissionDenied: the caller sees the key and may not change it.
+    """
+    if not caller.may_administer(key.tenant) and not _is_own(caller, key):
+        raise PermissionDenied(
+            f"{verb} a key of tenant {key.tenant} needs the scope {ADMIN}; a person may do so with"
+            " keys of their own"
+        )
+
+
+def require_secret(caller: Caller, key: Key) -> None:
+    """Check that a caller who would get a secret of this key may do all that the key may.
+
+    Raises:
+        PermissionDenied: the key may do more than the caller.
+    """
+    try:
+        check_grant(caller, key)
+    except InvalidRequest as error:
+        raise PermissionDenied(
+            f"key {key.key_id} may do more than the caller, who would get its secret: {error}"
+        ) from None
+
+
+def key_owner(caller: Caller, tenant: str, person: str, role: str) -> str:
+    """Return the person whose key a new key is; empty for the tenant's own.
+
+    Args:
+        person: that the caller names.
+        role: of the caller's person in the tenant; empty without a person.
+
+    Raises:
+        PermissionDenied: the caller may make no key.
+        InvalidRequest: the key would be another person's.
+    """
+    if person and person != caller.person:
+        raise InvalidRequest(
+            "key.person names another person; people make their own keys, and administrators make"
+            " the tenant's, with an empty key.person",
+            field="key.person",
+        )
+    if caller.may_administer(tenant):
+        return person
+    if not caller.person:
+        raise PermissionDenied(f"creating a key of tenant {tenant} needs the scope {ADMIN}")
+    if role in ("", VIEWER):
+        raise PermissionDenied(f"a {role or 'person'} of tenant {tenant} may not create keys")
+    return caller.person
+
+
+def check_grant(caller: Caller, key: Key) -> None:
+    """Check that a caller may make a key that does what this one does.
+
+    Raises:
+        InvalidRequest: it may do more than its maker.
+    """
+    if caller.may_administer(key.tenant):
+        return
+    if surplus := [scope for scope in key.scopes if scope not in _grantable(caller)]:
+        raise InvalidRequest(
+            f"key.scopes has {', '.join(surplus)}, which the caller may not grant",
+            field="key.scopes",
+        )
+    if ANY_MODEL in caller.models:
+        return
+    if more := [model for model in key.models if model not in caller.models]:
+        raise InvalidRequest(
+            f"key.models has {', '.join(more)}, which the caller may not use", field="key.models"
+        )
+
+
+def _grantable(caller: Caller) -> frozenset[str]:
+    role = ROLE_SCOPES.get(caller.role, frozenset(USER_SCOPES))
+    return (caller.scopes & role) - {ADMIN}
+
+
+def _is_own(caller: Caller, key: Key) -> bool:
+    return bool(key.person) and (key.person, key.tenant) == (caller.person, caller.tenant)
