@@ -10,6 +10,9 @@ import sys
 
 import click
 
+from headrace.cli.admin.access.key import key
+from headrace.cli.admin.access.plan import plan
+from headrace.cli.admin.access.tenant import tenant
 from headrace.cli.admin.chaos import chaos
 from headrace.cli.admin.lanes import lanes
 from headrace.cli.admin.model import model
@@ -58,6 +61,7 @@ for command in (
     *(up, down, status, generate, chat, bench, chaos),
     *(lanes, workers, model, tls),
     *(requests, fleet, drain, dead_letters, audit),
+    *(tenant, plan, key),
 ):
     headrace.add_command(command)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _PIPED_COLUMNS = 200
@@ -20,6 +24,31 @@ def table(*columns: str) -> Table:
     for column in columns:
         found.add_column(column, overflow="fold")
     return found
+
+
+def print_fields(fields: Mapping[str, object], *, as_json: bool) -> None:
+    """Print what there is of one thing: as JSON, or a line for each field."""
+    if as_json:
+        click.echo(json.dumps(fields, indent=1))
+        return
+    found = table("", "")
+    found.show_header = False
+    for name, value in fields.items():
+        found.add_row(name.replace("_", " "), escape(_shown(value)))
+    console().print(found)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None | "" | [] | {}:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(map(str, value))
+        case dict():
+            return " ".join(f"{name}={each}" for name, each in value.items())
+    return str(value)
 
 
 def seconds(value_s: float | None) -> str:

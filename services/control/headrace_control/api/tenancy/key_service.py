@@ -9,9 +9,9 @@ from datetime import timedelta
 from headrace.admin.v1 import keys_pb2 as pb
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceServicer
 from headrace.auth.caller import Caller
-from headrace_control.api.callers import current_caller
 from headrace.auth.keys import key_id_of, new_key, redacted
 from headrace.errors import InvalidRequest, PermissionDenied, ResourceNotFound
+from headrace_control.api.callers import current_caller
 from headrace_control.api.calls import Context
 from headrace_control.api.parts import Parts
 from headrace_control.api.resource_names import id_in, ids_in

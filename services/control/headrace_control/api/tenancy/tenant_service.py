@@ -9,9 +9,9 @@ from google.protobuf.empty_pb2 import Empty
 from headrace.admin.v1 import tenants_pb2 as pb
 from headrace.admin.v1.tenants_pb2_grpc import PlanServiceServicer, TenantServiceServicer
 from headrace.auth.caller import Caller
-from headrace_control.api.callers import current_caller
 from headrace.auth.scopes import MESH_TENANT
 from headrace.errors import FailedPrecondition, InvalidRequest, ResourceNotFound
+from headrace_control.api.callers import current_caller
 from headrace_control.api.calls import Context
 from headrace_control.api.parts import Parts
 from headrace_control.api.resource_names import id_in

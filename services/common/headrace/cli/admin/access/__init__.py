@@ -1,0 +1,1 @@
+"""Commands for who may call: tenants, plans and keys."""

@@ -1,0 +1,132 @@
+"""What the commands of access have in common: values of options, JSON, and lists in pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import click
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.admin.v1 import tenants_pb2
+from headrace.bus.subjects import PRIORITIES
+from headrace.priorities import priority_name
+from headrace.v1.common_pb2 import Priority
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PAGE = 1000
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+LIMITS = tuple(field.name for field in tenants_pb2.Limits.DESCRIPTOR.fields)
+
+priority_choice = click.Choice(PRIORITIES)
+
+
+class Span(click.ParamType[timedelta]):
+    """A length of time, as 90s, 12h, 30d or 2w."""
+
+    name = "span"
+
+    def convert(
+        self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        if (found := re.fullmatch(r"(\d{1,9})([smhdw])", value.strip())) is None:
+            self.fail(f"{value!r} is no length of time; write one as 90s, 12h, 30d or 2w")
+        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+class Label(click.ParamType[tuple[str, str]]):
+    """A label, as team=search."""
+
+    name = "name=value"
+
+    def convert(
+        self,
+        value: str | tuple[str, str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, separator, content = value.partition("=")
+        if not name or not separator:
+            self.fail(f"{value!r} is no label; write one as team=search")
+        return name, content
+
+
+def limit_options(command: F) -> F:
+    """Add an option for each limit; the command gets those that are given as keywords."""
+    for name in reversed(LIMITS):
+        words = name.replace("_", " ")
+        add = click.option(
+            f"--{name.replace('_', '-')}", type=click.IntRange(min=0), help=f"Most {words}; 0: any."
+        )
+        command = add(command)
+    return command
+
+
+def chosen_limits(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return those of `limit_options` that were given."""
+    return {name: options[name] for name in LIMITS if options[name] is not None}
+
+
+def priority_value(name: str | None) -> Priority.ValueType:
+    return Priority.Value(f"PRIORITY_{name.upper()}") if name else Priority.PRIORITY_UNSPECIFIED
+
+
+def shown_priority(value: Priority.ValueType) -> str | None:
+    return priority_name(value) if value else None
+
+
+def shown_limits(limits: tenants_pb2.Limits) -> dict[str, int]:
+    """Return the limits that there are."""
+    return {field.name: value for field, value in limits.ListFields()}
+
+
+def limits_text(limits: tenants_pb2.Limits) -> str:
+    return ", ".join(f"{value} {name}" for name, value in shown_limits(limits).items()) or "-"
+
+
+def shown_time(message: Any, field: str) -> str | None:
+    """Return a time of a message in RFC 3339; None if it has none."""
+    if not message.HasField(field):
+        return None
+    time: Timestamp = getattr(message, field)
+    return time.ToJsonString()
+
+
+def day_text(time: str | None) -> str:
+    """Return a time in a table: to the minute."""
+    return "-" if time is None else time[:16].replace("T", " ")
+
+
+def time_after(span: timedelta) -> Timestamp:
+    found = Timestamp()
+    found.FromDatetime(datetime.now(UTC) + span)
+    return found
+
+
+def last_part(name: str) -> str:
+    """Return the id in a resource's name: `acme` of `tenants/acme`."""
+    return name.rpartition("/")[2]
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+P = TypeVar("P", bound=_Page)
+
+
+async def pages(request_page: Callable[[int, str], Awaitable[P]]) -> AsyncIterator[P]:
+    """Yield every page of a list; `request_page` gets its size and token."""
+    token = ""
+    while True:
+        page = await request_page(_PAGE, token)
+        yield page
+        if not (token := page.next_page_token):
+            return
