@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from headrace.admin.v1 import keys_pb2, keys_pb2_grpc, tenants_pb2, tenants_pb2_grpc
+from headrace.auth.check.access import Access
 from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
@@ -63,6 +64,7 @@ SERVICES: tuple[
 """How each service of the API is added, made, and described."""
 
 _RETRY_S = 0.5
+_ACCESS_POLL_S = 0.01
 
 
 async def run(settings: ControlSettings) -> int:
@@ -133,7 +135,8 @@ class _Process:
                 write_ports(settings, ports)
                 await serve_drain(bus, settings.name, lambda _: stop())
                 log.info("control.started", extra=ports)
-                await control.election.run(control.work)
+                async with control.access.running():
+                    await control.election.run(control.work)
             finally:
                 await store.close()
         finally:
@@ -149,7 +152,7 @@ class _Process:
             return f"it waits for {self._missing}"
         election = self._control.election
         if election.is_active or election.knows_other:
-            return None
+            return self._control.access.not_ready_reason()
         return "neither this process nor another one is known to be active"
 
     @property
@@ -172,6 +175,7 @@ class _Control:
             None if peppers is None else SecretFile(peppers, Peppers.parse),
         )
         control_id = f"{settings.name}-{uuid4().hex[:12]}"
+        self.access = Access(settings, bus, clock, control_id)
         self.election = Election(bus, control_id, settings, clock)
         is_active = lambda: self.election.is_active  # noqa: E731
         self._publisher = Publisher(
@@ -185,7 +189,9 @@ class _Control:
             settled=self._publisher.settled,
             settle_s=settings.publish_wait_s,
         )
-        self._server = make_server([RejectMalformed(), calls], tls=settings.tls, roles=EDGE_ROLES)
+        self._server = make_server(
+            [RejectMalformed(), calls, self.access.interceptor], tls=settings.tls, roles=EDGE_ROLES
+        )
         self.grpc_port = bind(self._server, settings.host, settings.grpc_port, settings.tls)
         for add, make, _ in SERVICES:
             add(make(self._parts), self._server)
@@ -216,6 +222,8 @@ class _Control:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.publish_wait_s):
                 await self._publisher.compared.wait()
+                while self.access.not_ready_reason() is not None:
+                    await asyncio.sleep(_ACCESS_POLL_S)
         await set_serving(self._health, self._names, serving=True)
 
     async def drain(self) -> None:

@@ -1,13 +1,5 @@
 """The caller of the call that this task serves."""
 
-from __future__ import annotations
+from headrace.auth.check.interceptor import calling, current_caller
 
-from contextvars import ContextVar
-
-from headrace.auth.caller import Caller
-
-CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller(anonymous=True))  # noqa: B039  # frozen
-
-
-def current_caller() -> Caller:
-    return CALLER.get()
+__all__ = ["calling", "current_caller"]

@@ -16,7 +16,7 @@ from headrace.auth.caller import Caller
 from headrace.auth.scopes import ADMIN
 from headrace.errors import ResourceNotFound
 from headrace_control.api.audit_service import CHUNK_BYTES, AuditService
-from headrace_control.api.callers import CALLER
+from headrace_control.api.callers import calling
 from headrace_control.base.records import Actor
 from headrace_control.store import Store
 
@@ -70,15 +70,12 @@ async def test_administrators_of_a_tenant_see_what_concerns_it(parts: Parts) -> 
         await parts.store.audit.append("requests.cancel", f"of {tenant}", tenant=tenant, by=BY)
     assert len((await listed(parts)).audit_events) == 3
     assert len((await listed(parts, parent="tenants/team-b")).audit_events) == 1
-    token = CALLER.set(Caller(tenant="team-a", scopes=frozenset({ADMIN})))
-    try:
+    with calling(Caller(tenant="team-a", scopes=frozenset({ADMIN}))):
         for query in ({}, {"parent": "tenants/team-a"}):
             (event,) = (await listed(parts, **query)).audit_events
             assert event.resource == "of team-a"
         with pytest.raises(ResourceNotFound, match="tenant team-b not found"):
             await listed(parts, parent="tenants/team-b")
-    finally:
-        CALLER.reset(token)
 
 
 async def test_an_export_has_every_event_and_proves_their_order(parts: Parts) -> None:

@@ -32,7 +32,7 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import DeadLetter, ResultRecord
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import PRIORITY_BULK
-from headrace_control.api.callers import CALLER
+from headrace_control.api.callers import calling
 from headrace_control.api.operation_service import OperationService
 from headrace_control.store import Store
 from helpers.eventually import eventually
@@ -144,8 +144,7 @@ async def test_a_model_whose_leader_does_not_answer_is_named(
 
 async def test_a_tenants_administrator_sees_and_cancels_its_own(running: Running) -> None:
     await submit_four(running)
-    token = CALLER.set(TEAM_A)
-    try:
+    with calling(TEAM_A):
         names = [r.name for r in (await running.listed()).requests]
         assert names == ["tenants/team-a/requests/r0", "tenants/team-a/requests/r1"]
         with pytest.raises(ResourceNotFound, match="tenant default not found"):
@@ -156,8 +155,6 @@ async def test_a_tenants_administrator_sees_and_cancels_its_own(running: Running
             await cancelled(running, "tenants/team-a/requests/r2")
         assert str(foreign.value) == str(unknown.value)
         assert (await cancelled(running, "tenants/team-a/requests/r0")).state == "running"
-    finally:
-        CALLER.reset(token)
     await eventually(lambda: "team-a/r0" in running.gateway.ended)
     audited = ("requests.cancel", "tenants/team-a/requests/r0", "tenants/team-a/keys/k1")
     assert await running.audited() == [audited]

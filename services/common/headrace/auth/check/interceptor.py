@@ -7,7 +7,8 @@ answers it, which knows in which format this handler's callers read errors.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -42,6 +43,16 @@ def current_caller() -> Caller:
             by mistake.
     """
     return _CALLER.get()
+
+
+@contextmanager
+def calling(caller: Caller) -> Iterator[None]:
+    """Serve what is in the `with` on behalf of this caller, as a call of this caller is served."""
+    token = _CALLER.set(caller)
+    try:
+        yield
+    finally:
+        _CALLER.reset(token)
 
 
 async def abort_rejected(

@@ -40,7 +40,7 @@ async def admin_api(mesh: MeshTarget) -> AsyncIterator[grpc.aio.Channel]:
         raise click.BadParameter(str(error), param_hint="--url") from error
     key = mesh.admin_key()
     channel = aio_channel(
-        target, pings=CLIENT_PINGS, interceptors=_interceptors(key), security=mesh.security()
+        target, pings=CLIENT_PINGS, interceptors=key_interceptors(key), security=mesh.security()
     )
     try:
         yield channel
@@ -63,7 +63,8 @@ def _explained(error: HeadraceError, mesh: MeshTarget, *, has_key: bool) -> Head
     return error
 
 
-def _interceptors(key: str | None) -> list[grpc.aio.ClientInterceptor]:
+def key_interceptors(key: str | None) -> list[grpc.aio.ClientInterceptor]:
+    """Return what gives a channel's calls the key, and a deadline to those with one answer."""
     authorization = None if key is None else f"Bearer {key}"
     return [_UnaryCalls(authorization), _StreamCalls(authorization)]
 

@@ -214,7 +214,7 @@ def _print_secret(made: pb.CreateKeyResponse, *, as_json: bool) -> None:
         return
     click.echo(made.secret)
     click.echo(
-        f"This is the key {shown['id']} of tenant {shown['tenant']}; it is shown this once, so store"
-        " it now.",
+        f"This is the key {shown['id']} of tenant {shown['tenant']}."
+        " It is shown this once: store it now.",
         err=True,
     )
