@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from headrace.auth.caller import Caller
 from headrace_gateway.api.bodies.convert import chat_request, completion_requests
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import GenerationRequest
 
 MB = 1024 * 1024
-CALL = Call("id-1", None, {})
+CALL = Call(Caller(), "id-1", None, {})
 HELLO = [{"role": "user", "content": "Hello"}]
 
 

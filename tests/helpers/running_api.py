@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
+from headrace.auth.check.edge import Edge
+from headrace.auth.check.gates import OpenGate
+from headrace.auth.check.interceptor import AccessInterceptor
 from headrace.errors import GatewayUnreachable, RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
@@ -18,11 +23,11 @@ from headrace.v1 import (
     common_pb2,
     fleet_pb2,
 )
+from headrace_gateway.api.http.rejection import reject_call
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.app import add_public_services
-from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.request.generation import Generation
@@ -191,11 +196,20 @@ def api_services(
     )
 
 
+def open_interceptor(settings: GatewaySettings) -> AccessInterceptor:
+    """Admit everybody, as where no keys are required and control does not run."""
+    tables: Any = SimpleNamespace(tenant=lambda name: None)
+    gate = OpenGate(Edge(settings), tables, settings.tenant_header)
+    header = settings.tenant_header
+    return AccessInterceptor(gate, tenant_header=header, reject=reject_call)
+
+
 @asynccontextmanager
 async def running_api(
     admission: ScriptedAdmission,
     *more: ModelCard,
     limits: GatewaySettings | None = None,
+    interceptor: AccessInterceptor | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
@@ -222,8 +236,8 @@ async def running_api(
     server = make_server(
         [
             RejectMalformed(),
-            CallerInterceptor(limits or GatewaySettings()),
             SlowReaderInterceptor(READER_STALL_S),
+            interceptor or open_interceptor(limits or GatewaySettings()),
         ]
     )
     probes = StandinProbes()

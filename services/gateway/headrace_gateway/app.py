@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import grpc
 
+from headrace.auth.check.access import Access
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
@@ -42,6 +43,7 @@ from headrace.v1 import (
     requests_pb2_grpc,
     rest_pb2_grpc,
 )
+from headrace_gateway.api.http.rejection import reject_call
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
@@ -53,7 +55,6 @@ from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
-from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
@@ -94,7 +95,8 @@ def add_public_services(
     rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(services), server)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services), server)
-    probes_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeService(observe, open_api()), server)
+    probes = ProbeService(observe, open_api(), services.catalog.may_use)
+    probes_pb2_grpc.add_ProbeServiceServicer_to_server(probes, server)
     return PUBLIC_SERVICES
 
 
@@ -136,12 +138,21 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         tls = settings.tls
+        clock = SystemClock()
+        self._access = Access(
+            settings,
+            bus,
+            clock,
+            gateway_id,
+            tenant_header=settings.tenant_header,
+            reject=reject_call,
+        )
         self._delivery = make_server(tls=tls, roles=DELIVERY_ROLES)
         self._public = make_server(
             [
                 RejectMalformed(),
-                CallerInterceptor(settings),
                 SlowReaderInterceptor(settings.reader_stall_s),
+                self._access.interceptor,
             ],
             tls=tls,
             roles=EDGE_ROLES,
@@ -154,13 +165,13 @@ class _Gateway:
         self._mesh = Mesh(
             settings,
             bus,
-            SystemClock(),
+            clock,
             GatewayAddress(gateway_id, address),
             build_answer=partial(rebuild_answer, self._catalog),
             models=self._known_models,
         )
         serve_delivery(self._delivery, self._mesh)
-        self._monitor = HealthMonitor(self._mesh, self._catalog)
+        self._monitor = HealthMonitor(self._mesh, self._catalog, self._access.not_ready_reason)
         services = _api_services(self._mesh, self._catalog)
         self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)
@@ -175,7 +186,11 @@ class _Gateway:
             details=lambda: self._monitor.last.details(),
         )
         with side:
-            async with self._mesh.running(), asyncio.TaskGroup() as tasks:
+            async with (
+                self._access.running(),
+                self._mesh.running(),
+                asyncio.TaskGroup() as tasks,
+            ):
                 background = tasks.create_task(self._background(side))
                 canary = tasks.create_task(self._canary().run())
                 await self._delivery.start()

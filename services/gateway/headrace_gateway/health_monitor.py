@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from grpc_health.v1 import health
 
@@ -26,9 +26,12 @@ FIRST_LOADING_S = 10.0
 class HealthMonitor:
     """Observes the mesh side and the models."""
 
-    def __init__(self, mesh: Mesh, catalog: Catalog) -> None:
+    def __init__(
+        self, mesh: Mesh, catalog: Catalog, access_problem: Callable[[], str | None]
+    ) -> None:
+        """`access_problem` returns why callers cannot be checked yet."""
         self._mesh = mesh
-        self._catalog = catalog
+        self._catalog, self._access_problem = catalog, access_problem
         self._leaving = False
         self._began_s = mesh.clock.monotonic_s()
         self._starting = True
@@ -51,6 +54,7 @@ class HealthMonitor:
         return Health(
             leaving=self._leaving,
             broker_connected=self._mesh.bus.connected,
+            access_problem=self._access_problem() or "",
             broker_fault=self._mesh.bus.fault,
             starting=self._still_starting(now_s),
             models=dict(sorted(models.items())),

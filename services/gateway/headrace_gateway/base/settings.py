@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from headrace.auth.settings import AccessSettings
 from headrace.bus import RESULT_KEPT_AT_MOST_S
-from headrace.settings import ServiceSettings
-
-PriorityName = Literal["interactive", "standard", "bulk"]
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(AccessSettings):
     """Settings of a gateway; HEADRACE_GATEWAY_<NAME> in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_GATEWAY_")
@@ -119,17 +115,11 @@ class GatewaySettings(ServiceSettings):
     as these end. Too small: workers with more slots idle. Too large: a single call fills its lane,
     and others are refused."""
     tenant_header: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,63})?$")
-    """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9
-    . _ -; itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for
-    callers that it knows, and strip it from all others, or any client can claim any tenant. Empty:
-    every call is of the tenant "default", as is one without the header."""
-    tenant_default_priority: dict[str, PriorityName] = Field(default_factory=dict)
-    """Priority of a tenant's calls that name none, as JSON, {"nightly": "bulk"}, or as a table in
-    the file; without an entry, "standard"."""
-    tenant_highest_priority: dict[str, PriorityName] = Field(default_factory=dict)
-    """Most urgent priority that a tenant may request, as the setting before; more is refused with
-    400. Without an entry, "interactive". Too open: a tenant that marks everything as urgent has
-    bulk requests of others parked. Too narrow: a tenant's people wait behind its batches."""
+    """Header, or gRPC metadata, whose value names the tenant of a call where no keys are required:
+    1 to 64 of A-Z a-z 0-9 . _ -; itself in lower case, as "x-tenant". It is believed: let the proxy
+    in front set it for callers that it knows, and strip it from all others, or any client can claim
+    any tenant. Empty: every call is of the tenant "default", as is one without the header. Where
+    keys are required it is ignored: a key is of one tenant."""
     max_timeout_s: float = Field(default=600.0, gt=0)
     """Time for a whole generation where the caller names none, and the most one may name.
     Too small: long answers are cut. Too large: forgotten requests hold their slots."""

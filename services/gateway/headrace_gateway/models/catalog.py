@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
+from headrace.auth.caller import Caller
+from headrace.auth.scopes import ANY_MODEL
 from headrace.bus import BusError, Cards
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
@@ -24,6 +26,7 @@ from headrace_gateway.request.served_names import SEPARATOR, ServedNames, served
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_EVERYTHING = Caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,24 @@ class Catalog:
         model, _ = self._names.reading(name) or ("", None)
         return model if lane_id(model) in self._models else ""
 
-    def get(self, name: str) -> ServedModel:
+    def get(self, name: str, caller: Caller) -> ServedModel:
         """Return the model of this served name or alias, with its adapter where it names one.
+
+        A model that the caller may not use is to this caller one that does not exist.
 
         Raises:
             ModelNotFound: no such model is configured, or no worker ever announced the adapter.
+            NoWorker: as `of_record`.
+        """
+        if not caller.may_use(ANY_MODEL) and not caller.may_use(*self._names_of(name)):
+            raise self._not_found(name, caller)
+        return self.of_record(name, caller)
+
+    def of_record(self, name: str, caller: Caller = _EVERYTHING) -> ServedModel:
+        """Return the model that a request has, which was checked when the request was made.
+
+        Raises:
+            ModelNotFound: as `get`.
             NoWorker: it is, but its tokenizer is not loaded yet, or no worker could load the
                 adapter.
         """
@@ -102,7 +118,8 @@ class Catalog:
         if (served := self._models.get(lane)) is not None:
             if adapter is None:
                 return served
-            return replace(served, adapter=chosen(model, adapter, self.adapters(served)))
+            adapters = self.visible_adapters(served, caller)
+            return replace(served, adapter=chosen(model, adapter, adapters))
         if lane in self._pending:
             raise NoWorker(
                 f"model {model} has been announced; this gateway is loading its tokenizer",
@@ -112,9 +129,37 @@ class Catalog:
             raise NoWorker(
                 f"model {model} cannot be served: {self._unusable[lane]}", retry_after_s=60.0
             )
-        known = ", ".join(sorted(self._names.models)) or "none"
+        raise self._not_found(name, caller)
+
+    def visible(self, caller: Caller) -> list[ServedModel]:
+        """Return the models that the caller may use, sorted by name."""
+        return [served for served in self.all() if self.may_use(served.card.model, caller)]
+
+    def may_use(self, model: str, caller: Caller) -> bool:
+        """Return whether the caller may use the model of this name, without adapter."""
+        return caller.may_use(ANY_MODEL) or caller.may_use(*self._names_of(model))
+
+    def visible_adapters(self, served: ServedModel, caller: Caller) -> list[Adapter]:
+        """Return the adapters of a model that the caller may use, sorted by name."""
+        adapters, model = self.adapters(served), served.card.model
+        if self.may_use(model, caller):
+            return adapters
+        named = ((each, self._names_of(f"{model}{SEPARATOR}{each.name}")) for each in adapters)
+        return [each for each, names in named if caller.may_use(*names)]
+
+    def _names_of(self, name: str) -> list[str]:
+        """Return every name of what this name means; with an adapter, also those of its model."""
+        model, adapter = self._names.reading(name) or (name, None)
+        card = self._cards.get(lane_id(model))
+        names = [model] if card is None else [model, *self._names.aliases(card)]
+        adapted = [f"{each}{SEPARATOR}{adapter}" for each in names] if adapter else []
+        return names + adapted
+
+    def _not_found(self, name: str, caller: Caller) -> ModelNotFound:
+        models = self._names.models
+        known = ", ".join(sorted(each for each in models if self.may_use(each, caller))) or "none"
         # Why these words: clients of OpenAI look for them.
-        raise ModelNotFound(
+        return ModelNotFound(
             f"The model `{quoted(name)[1:-1]}` does not exist; known models: {known}", field="model"
         )
 

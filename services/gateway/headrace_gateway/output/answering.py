@@ -140,7 +140,7 @@ def rebuild_answer(
         HeadraceError: its model is not known here.
     """
     record = generation.record
-    request, served = RecordedRequest(record), catalog.get(record.model)
+    request, served = RecordedRequest(record), catalog.of_record(record.model)
     return make_answer(generation, request, served, record.sampling, record.rendering, offsets)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from headrace.auth.scopes import DEFAULT_TENANT
 from headrace.clock import Clock
-from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.request.generation import Queued

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headrace.auth.scopes import DEFAULT_TENANT
 from headrace.errors import HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.request_keys import public_id, request_key
 from headrace.v1 import common_pb2
-from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.request.served_names import SEPARATOR
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.auth.caller import Caller
 from headrace.request_keys import request_key
 from headrace.v1.common_pb2 import Priority, SamplingParameters
-from headrace_gateway.base.callers import Caller
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -111,6 +111,7 @@ WHOLE_CONTEXT = -1
 class Terms:
     """On whose behalf a request is made, how urgent it is, and how long it may take."""
 
+    caller: Caller
     priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
     timeout_s: float | None = None
     """Unset, as the next: the gateway's limit."""
@@ -118,7 +119,6 @@ class Terms:
     time_remaining_s: float | None = None
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    caller: Caller = field(default_factory=Caller)
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
 

@@ -271,7 +271,7 @@ class RequestOpener:
                     field="request_id",
                 )
             read_position(after, max(1, record.n), field=field)
-            self._catalog.get(record.model)
+            self._catalog.of_record(record.model)
 
         generation = await self._directory.open(key, check_readable, models)
         offsets = read_position(after, max(1, generation.record.n), field=field)

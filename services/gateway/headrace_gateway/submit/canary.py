@@ -1,7 +1,7 @@
 """Canaries: requests of one token that take the whole path of a caller's request.
 
-They are sent while no caller's token has come for `canary_interval_s`, so that a mesh that is stuck
-is seen by its metrics before a caller sees it.
+They are sent on behalf of the mesh's own tenant, while no caller's token has come for
+`canary_interval_s`, so that a mesh that is stuck is seen by its metrics before a caller sees it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 from uuid import uuid4
 
+from headrace.auth.caller import Caller
+from headrace.auth.scopes import MESH_TENANT
 from headrace.clock import Clock
 from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -33,6 +35,8 @@ from headrace_gateway.request.generation_request import GenerationRequest, Token
 from headrace_gateway.stream.last_token import LastTokenClock
 
 log = logging.getLogger(__name__)
+
+_CALLER = Caller(MESH_TENANT)
 
 
 class CanaryAdmission(Protocol):
@@ -106,11 +110,13 @@ def _request(card: ModelCard, settings: GatewaySettings) -> ValidRequest:
     prompt = card.eos_token_ids[0] if card.eos_token_ids else 0
     request_id, priority = f"canary-{uuid4().hex}", common_pb2.PRIORITY_INTERACTIVE
     if card.HasField("vectors"):
-        vectors = VectorRequest(request_id, card.model, (TokenIds([prompt]),), priority=priority)
+        vectors = VectorRequest(
+            request_id, card.model, (TokenIds([prompt]),), priority=priority, caller=_CALLER
+        )
         (valid,) = requests_for(vectors, card, settings, [Input((prompt,))])
         return valid
     parameters = common_pb2.SamplingParameters(max_tokens=1, temperature=0.0, ignore_eos=True)
     request = GenerationRequest(
-        request_id, card.model, TokenIds([prompt]), parameters, priority=priority
+        request_id, card.model, TokenIds([prompt]), parameters, priority=priority, caller=_CALLER
     )
     return valid_request(request, card, settings, [prompt], draw_seed=lambda: 0)

@@ -99,7 +99,7 @@ class Embedding:
         Raises:
             HeadraceError: it was refused, or failed; nothing is held.
         """
-        served = self._catalog.get(requested.model)
+        served = self._catalog.get(requested.model, requested.caller)
         card = served.card
         require_task(card, ModelTask.MODEL_TASK_EMBED)
         check_dimensions(dimensions, card)
@@ -132,7 +132,7 @@ class Embedding:
         Raises:
             HeadraceError: as `embedded`.
         """
-        served = self._catalog.get(requested.model)
+        served = self._catalog.get(requested.model, requested.caller)
         card = served.card
         require_task(card, ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
         scores = task_of(card) == ModelTask.MODEL_TASK_SCORE

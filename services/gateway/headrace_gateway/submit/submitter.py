@@ -76,7 +76,7 @@ class Submitter:
         return await self._request(requested, served)
 
     def _checked(self, requested: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
-        served = self._catalog.get(requested.model)
+        served = self._catalog.get(requested.model, requested.caller)
         require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
         requested = replace(
             requested, request_id=with_lane(served.card.model, requested.request_id)
@@ -127,7 +127,7 @@ class Submitter:
         Raises:
             HeadraceError: as `tokenize`.
         """
-        served = self._catalog.get(requested.model)
+        served = self._catalog.get(requested.model, requested.caller)
         requested = apply_tools(requested, served.card)
         check_prompt_size(requested, served.card, self._settings)
         return served, await _token_ids(requested, served)

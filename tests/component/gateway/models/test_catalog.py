@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from headrace.auth.caller import Caller
 from headrace.bus import Cards
 from headrace.bus.jetstream import JetStreamBus
 from headrace.errors import ModelNotFound, NoWorker
@@ -17,6 +18,7 @@ from headrace_gateway.models.catalog import Catalog
 from helpers.running_api import CARD, StaticCards
 from helpers.tiny_tokenizers import bundle, byte_level
 
+EVERYBODY = Caller()
 BUNDLE = bundle(byte_level()).SerializeToString()
 
 
@@ -55,7 +57,7 @@ def card(**changes: object) -> bytes:
 
 def is_waiting(catalog: Catalog, model: str) -> bool:
     try:
-        catalog.get(model)
+        catalog.get(model, EVERYBODY)
     except NoWorker:
         return True
     except ModelNotFound:
@@ -83,7 +85,7 @@ async def test_an_unknown_model_is_refused_with_the_known_names(cards: Cards) ->
         with pytest.raises(
             ModelNotFound, match=r"The model `river` does not exist; known models: valley"
         ):
-            catalog.get("river")
+            catalog.get("river", EVERYBODY)
 
 
 async def test_a_card_that_comes_before_its_tokenizer_waits_for_it(cards: Cards) -> None:
@@ -102,9 +104,9 @@ async def test_a_changed_card_replaces_the_old_one_once_its_tokenizer_is_there(
     async with following(cards) as catalog:
         await until(lambda: bool(catalog.base("valley")))
         await cards.put_card("valley", card(tokenizer_digest="t2", context_tokens=77))
-        assert catalog.get("valley").card.context_tokens == 200
+        assert catalog.get("valley", EVERYBODY).card.context_tokens == 200
         await cards.put_tokenizer("t2", BUNDLE)
-        await until(lambda: catalog.get("valley").card.context_tokens == 77)
+        await until(lambda: catalog.get("valley", EVERYBODY).card.context_tokens == 77)
 
 
 @pytest.mark.parametrize("broken", [b"\xff\xff", card(model="broken", tokenizer_digest="bad")])
@@ -133,7 +135,7 @@ async def test_a_removed_model_is_unknown_at_once_and_known_again_when_it_is_ann
         await until(lambda: not catalog.base("valley"))
         for name in ("valley", "small", "valley:poet"):
             with pytest.raises(ModelNotFound):
-                catalog.get(name)
+                catalog.get(name, EVERYBODY)
         assert catalog.all() == []
         assert await cards.replace_card("valley", marked, None)
         await cards.put_card("valley", card())
@@ -156,13 +158,15 @@ async def test_a_model_of_any_name_is_known_by_it_and_by_its_aliases(
     await cards.put_card(name, card(model=name, aliases=["gpt-4o", "a/b:c"]))
     async with following(cards) as catalog:
         await until(lambda: bool(catalog.base(name)))
-        assert [catalog.get(each).name for each in (name, "gpt-4o", "a/b:c")] == 3 * [name]
-        assert catalog.get(f"{name}:poet").name == f"{name}:poet"
-        assert catalog.get("a/b:c:poet").name == f"{name}:poet"
+        assert [catalog.get(each, EVERYBODY).name for each in (name, "gpt-4o", "a/b:c")] == 3 * [
+            name
+        ]
+        assert catalog.get(f"{name}:poet", EVERYBODY).name == f"{name}:poet"
+        assert catalog.get("a/b:c:poet", EVERYBODY).name == f"{name}:poet"
         with pytest.raises(ModelNotFound, match="has no adapter 'bard'"):
-            catalog.get("gpt-4o:bard")
+            catalog.get("gpt-4o:bard", EVERYBODY)
         with pytest.raises(ModelNotFound, match="does not exist"):
-            catalog.get("\ud800")
+            catalog.get("\ud800", EVERYBODY)
 
 
 async def test_a_chat_template_that_cannot_be_read_leaves_its_model_without_chat_alone(
@@ -172,5 +176,5 @@ async def test_a_chat_template_that_cannot_be_read_leaves_its_model_without_chat
     await cards.put_card("broken", card(model="broken", tokenizer_digest="bad"))
     async with following(cards) as catalog:
         await until(lambda: bool(catalog.base("broken")))
-        tokenizer = catalog.get("broken").tokenizer
+        tokenizer = catalog.get("broken", EVERYBODY).tokenizer
         assert (tokenizer.chats, tokenizer.template_fault[:7]) == (False, "line 2:")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.auth.caller import Caller
 from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
 from headrace_gateway.base.settings import GatewaySettings
@@ -42,7 +43,7 @@ CARD = ModelCard(
 
 def requested(inputs: Sequence[AnyInput], **fields: Any) -> VectorRequest:
     names = {"inputs": "input", "truncate_tokens": "truncate_prompt_tokens"}
-    return VectorRequest("r", "minilm", inputs, names=names, **fields)
+    return VectorRequest("r", "minilm", inputs, names=names, **{"caller": Caller()} | fields)
 
 
 def texts(*each: str) -> list[AnyInput]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headrace.auth.caller import Caller
 from headrace.errors import HeadraceError, InvalidRequest, InvalidStructure, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.common_pb2 import JsonObject, Priority, SamplingParameters, Structure
@@ -42,7 +43,7 @@ UNUSED_OPTIONS = {
 def asked(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
     parsed = parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20)
-    return chat_request(parsed, Call("id-1", None, {}))
+    return chat_request(parsed, Call(Caller(), "id-1", None, {}))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,13 @@ def test_the_record_has_the_structure_and_its_field_in_the_request() -> None:
     parameters = SamplingParameters(structure=Structure(regex="a+"))
     names = {"structure": "guided_regex"}
     requested = GenerationRequest(
-        "r-1", "valley", Text("hi"), parameters, priority=Priority.PRIORITY_BULK, names=names
+        "r-1",
+        "valley",
+        Text("hi"),
+        parameters,
+        priority=Priority.PRIORITY_BULK,
+        names=names,
+        caller=Caller(),
     )
     check(requested, ABLE, GatewaySettings())
     request = valid_request(requested, ABLE, GatewaySettings(), [1, 2], draw_seed=lambda: 7)

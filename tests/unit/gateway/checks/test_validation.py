@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from headrace.auth.caller import Caller
 from headrace.errors import ContextLengthExceeded, HeadraceError, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard, SamplingDefaults
 from headrace.v1.common_pb2 import Priority, SamplingParameters
@@ -34,7 +35,12 @@ LIMITS = GatewaySettings(max_timeout_s=60, max_patience_s=10)
 
 def requested(**changes: Any) -> GenerationRequest:
     plain = GenerationRequest(
-        "r-1", "valley", Text("hello"), SamplingParameters(), priority=Priority.PRIORITY_BULK
+        "r-1",
+        "valley",
+        Text("hello"),
+        SamplingParameters(),
+        priority=Priority.PRIORITY_BULK,
+        caller=Caller(),
     )
     return dataclasses.replace(plain, **changes)
 

@@ -13,7 +13,6 @@ from headrace_gateway.api.bodies.unsupported_fields import RERANK_V2
 from headrace_gateway.api.bodies.vectors import RerankBody, texts, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.api.http.errors import COHERE_ERRORS
-from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.request.generation_request import WHOLE_CONTEXT
 from headrace_gateway.submit.embedding import Query, Ranked
@@ -35,7 +34,7 @@ class RerankV2Body(RerankBody):
 async def rerank(http: HttpCall, body: RerankV2Body) -> None:
     check_top_n(body.top_n)
     most = body.max_tokens_per_doc or _DOCUMENT_TOKENS
-    cut = await _truncate(http.services, body.model, body.documents, most)
+    cut = await _truncate(http, body.model, body.documents, most)
     request = vector_request(body, http.call, texts(cut, "documents"), name="documents")
     truncate_tokens = body.truncate_prompt_tokens or WHOLE_CONTEXT
     request = dataclasses.replace(request, truncate_tokens=truncate_tokens)
@@ -43,18 +42,16 @@ async def rerank(http: HttpCall, body: RerankV2Body) -> None:
         await http.reply.send_json(_response(body, ranked, http.call.request_id))
 
 
-async def _truncate(
-    services: ApiServices, model: str, texts: list[str], max_tokens: int
-) -> list[str]:
+async def _truncate(http: HttpCall, model: str, texts: list[str], max_tokens: int) -> list[str]:
     """Return the texts, each cut to so many of the model's tokens, or to its context.
 
     Raises:
         ModelNotFound: there is no such model.
     """
-    served = services.catalog.get(model)
+    served = http.services.catalog.get(model, http.call.caller)
     max_tokens = min(max_tokens, served.card.context_tokens)
     # Why before: text that is too long for any tokenizer is not tokenized.
-    characters = max_tokens * services.settings.max_prompt_characters_per_token
+    characters = max_tokens * http.services.settings.max_prompt_characters_per_token
     return await served.tokenizer.beginnings([text[:characters] for text in texts], max_tokens)
 
 

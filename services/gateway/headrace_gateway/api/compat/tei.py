@@ -65,7 +65,7 @@ def _is_rerank_of_texts(data: bytes) -> bool:
 @endpoint(EmbedBody, errors=TEI_ERRORS, tasks=(ModelTask.MODEL_TASK_EMBED,))
 async def embed(http: HttpCall, body: EmbedBody) -> None:
     request = _request(body, http, text_inputs(body.inputs, "inputs"), "inputs")
-    facts = http.services.catalog.get(body.model).card.vectors
+    facts = http.services.catalog.get(body.model, http.call.caller).card.vectors
     if body.normalize is False and facts.normalised:
         raise Unsupported(
             f"normalize is false, and vectors of model {body.model} always have length 1",

@@ -61,7 +61,7 @@ class DetokenizeBody(RequestBody):
 
 @endpoint(DetokenizeBody)
 async def detokenize(http: HttpCall, body: DetokenizeBody) -> None:
-    served = http.services.catalog.get(body.model)
+    served = http.services.catalog.get(body.model, http.call.caller)
     check_vocabulary(body.tokens, served.card, "tokens")
     text = await served.tokenizer.spelled_out(body.tokens)
     await http.reply.send_json({"prompt": text, "content": text})
@@ -100,6 +100,7 @@ async def _encode(
         model,
         text,
         SamplingParameters(),
+        caller=http.call.caller,
         adds_special_tokens=special,
     )
     return await http.services.submitter.encoded(request)

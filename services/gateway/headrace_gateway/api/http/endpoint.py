@@ -4,7 +4,8 @@ An endpoint is a body and a function that answers it. This is all that one needs
 
     @endpoint(DetokenizeBody)
     async def detokenize(http: HttpCall, body: DetokenizeBody) -> None:
-        text = await http.services.catalog.get(body.model).tokenizer.spelled_out(body.tokens)
+        served = http.services.catalog.get(body.model, http.call.caller)
+        text = await served.tokenizer.spelled_out(body.tokens)
         await http.reply.send_json({"prompt": text})
 
     class OpenAIService(OpenAIServiceServicer):
@@ -13,7 +14,8 @@ An endpoint is a body and a function that answers it. This is all that one needs
 For `POST /detokenize {"tokens": [7]}` the handler that `post` makes reads the call's metadata,
 reads the body as a `DetokenizeBody`, replaces its empty model by the only one there is, counts the
 call for that model, and calls `detokenize`. Whatever is raised, by any of these or by `detokenize`,
-becomes an error in the endpoint's format. The OpenAPI document is made from the same endpoints.
+becomes an error in the endpoint's format; so does a call that was not admitted, which reaches no
+handler. The OpenAPI document is made from the same endpoints.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ from typing import Any, Generic, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 
+from headrace.auth.caller import Caller
 from headrace.errors import HeadraceError, InternalError
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.api.bodies.strict_body import RequestBody
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import OPENAI_ERRORS, ErrorFormat
 from headrace_gateway.api.http.read_body import read_body
+from headrace_gateway.api.http.rejection import rejected_by, send_rejection
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer, ApiServices
 from headrace_gateway.base.calls import Call, Context, call_of
@@ -115,25 +119,34 @@ def post(*endpoints: Endpoint[Any]) -> Any:
     when its caller leaves is not notified, but only closed some time later.
     """
 
+    def fitting(data: bytes) -> Endpoint[Any]:
+        return next((each for each in endpoints if each.fits(data)), endpoints[-1])
+
     async def handler(self: ApiServicer, request: HttpBody, context: Context) -> None:
         data = request.data
-        chosen = next((each for each in endpoints if each.fits(data)), endpoints[-1])
+        chosen = fitting(data)
         async with http_call(self.services, context, "openai", chosen.errors) as http:
             body = read_body(chosen.body, data, http.call, self.services.settings, http.reply)
             await chosen.answer(http, _with_model(http, body, chosen.tasks))
 
+    async def reject(error: HeadraceError, request: HttpBody, context: Context) -> None:
+        await send_rejection(context, "openai", fitting(request.data).errors, error)
+
     handler.endpoints = endpoints  # type: ignore[attr-defined]
-    return handler
+    return rejected_by(reject, handler)
 
 
-def get(find: Callable[[ApiServices, Any], object]) -> Any:
+def get(find: Callable[[ApiServices, Any, Caller], object]) -> Any:
     """Make the gRPC handler of a path without a body, which answers with JSON."""
 
     async def handler(self: ApiServicer, request: Any, context: Context) -> None:
         async with http_call(self.services, context, "openai", OPENAI_ERRORS) as http:
-            await http.reply.send_json(find(self.services, request))
+            await http.reply.send_json(find(self.services, request, http.call.caller))
 
-    return handler
+    async def reject(error: HeadraceError, request: Any, context: Context) -> None:
+        await send_rejection(context, "openai", OPENAI_ERRORS, error)
+
+    return rejected_by(reject, handler)
 
 
 def _with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType, ...]) -> AnyBody:
@@ -143,7 +156,8 @@ def _with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType,
         InvalidRequest: it names none, and there is not exactly one.
     """
     if not body.model and not type(body).model_fields["model"].is_required():
-        cards = (served.card for served in http.services.catalog.all())
+        visible = http.services.catalog.visible(http.call.caller)
+        cards = (served.card for served in visible)
         body = body.model_copy(update={"model": only_model(cards, *tasks)})
     http.counter.model = http.services.submitter.known(body.model)
     return body

@@ -25,6 +25,7 @@ from headrace.v1.common_pb2 import Usage
 Headers = tuple[tuple[str, str], ...]
 ErrorBody = Callable[[HeadraceError], dict[str, Any]]
 
+CHALLENGE: Headers = (("www-authenticate", "Bearer"),)
 _NOT_RETRYABLE = (RequestError, DeadlineExceeded, RequestCancelled, AttemptsExhausted)
 """What fails again when it is sent again, though its status says 409 or 5xx."""
 
@@ -57,7 +58,7 @@ class JsonErrorFormat:
 
     def error_response(self, error: HeadraceError) -> HttpResponse:
         body = json.dumps(self._body(error)).encode()
-        return HttpResponse(http_status(error), body, retry_headers(error))
+        return HttpResponse(http_status(error), body, error_headers(error))
 
     def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
         # Why no [DONE] follows: clients would take the answer for a complete one.
@@ -71,13 +72,20 @@ def http_status(error: HeadraceError) -> int:
     return error.code.http_status
 
 
-def retry_headers(error: HeadraceError) -> Headers:
-    """Return the headers that say when to retry, and whether to retry at all."""
+def error_headers(error: HeadraceError) -> Headers:
+    """Return the headers that say when to retry, and whether to retry at all; and what a call
+    without a valid key lacks."""
+    challenge = CHALLENGE if error.code is Code.UNAUTHENTICATED else ()
+    return challenge + _retry_headers(error)
+
+
+def _retry_headers(error: HeadraceError) -> Headers:
     if error.retry_after_s is not None:
+        retries = "false" if isinstance(error, RequestError) else "true"
         return (
             ("retry-after", str(max(1, math.ceil(error.retry_after_s)))),
             ("retry-after-ms", str(math.ceil(error.retry_after_s * 1000))),
-            ("x-should-retry", "true"),
+            ("x-should-retry", retries),
         )
     if isinstance(error, _NOT_RETRYABLE):
         return (("x-should-retry", "false"),)

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from headrace.errors import InvalidRequest
-from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace.v1.common_pb2 import SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.api.bodies.tools import tool_call
@@ -71,7 +71,7 @@ def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
         model=request.model,
         prompt=_only(prompts, "text and messages"),
         parameters=SamplingParameters(),
-        priority=Priority.PRIORITY_UNSPECIFIED,
+        caller=call.caller,
     )
 
 

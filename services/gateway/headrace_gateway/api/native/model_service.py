@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from headrace.auth.check.interceptor import current_caller
 from headrace.model_names import lane_id
 from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.models_pb2 import (
@@ -30,8 +31,8 @@ from headrace_gateway.resume.ports import serving
 class ModelService(ApiServicer, ModelServiceServicer):
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
         workers = serving(self.services.fleet)
-        models = [self._model(served, workers) for served in self.services.catalog.all()]
-        return ListModelsResponse(models=models)
+        visible = self.services.catalog.visible(current_caller())
+        return ListModelsResponse(models=[self._model(served, workers) for served in visible])
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> Model:
         return await abort_on_error(context, self._get(request.model))
@@ -40,10 +41,12 @@ class ModelService(ApiServicer, ModelServiceServicer):
         return await abort_on_error(context, tokenize(self.services, request, call_of(context)))
 
     async def _get(self, model: str) -> Model:
-        return self._model(self.services.catalog.get(model), serving(self.services.fleet))
+        served = self.services.catalog.get(model, current_caller())
+        return self._model(served, serving(self.services.fleet))
 
     def _model(self, served: ServedModel, workers: Counter[str]) -> Model:
-        card, catalog = served.card, self.services.catalog
+        card, catalog, caller = served.card, self.services.catalog, current_caller()
+        taken = catalog.taken_aliases(served)
         makes_embeddings = task_of(card) == ModelTask.MODEL_TASK_EMBED
         adapters, count = catalog.adapters(served), workers[card.model]
         if served.adapter is not None:
@@ -51,7 +54,7 @@ class ModelService(ApiServicer, ModelServiceServicer):
         return Model(
             name=served.name,
             aliases=catalog.aliases(served),
-            taken_aliases=catalog.taken_aliases(served),
+            taken_aliases=[name for name in taken if catalog.may_use(name, caller)],
             context_tokens=card.context_tokens,
             engine=card.engine,
             dtype=card.dtype,

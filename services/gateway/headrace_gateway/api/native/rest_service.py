@@ -21,7 +21,8 @@ from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
 from headrace_gateway.api.http.deliver import comment, deliver
 from headrace_gateway.api.http.endpoint import HttpCall, http_call
-from headrace_gateway.api.http.errors import HttpResponse, retry_headers
+from headrace_gateway.api.http.errors import HttpResponse, error_headers
+from headrace_gateway.api.http.rejection import rejected_by, send_rejection
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.api.native.convert import generate_request
@@ -65,7 +66,7 @@ RestAnswer = Callable[["RestService", HttpCall, AnyRequest], Awaitable[None]]
 class RestErrorFormat:
     def error_response(self, error: HeadraceError) -> HttpResponse:
         body = as_json(to_status(error)).encode()
-        return HttpResponse(error.code.http_status, body, retry_headers(error))
+        return HttpResponse(error.code.http_status, body, error_headers(error))
 
     def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
         return f"data: {as_json(finish(usage, error))}\n\n"
@@ -128,6 +129,10 @@ def delta_json(choice_delta: ChoiceDelta) -> str:
     )
 
 
+async def _reject(error: HeadraceError, request: Any, context: Context) -> None:
+    await send_rejection(context, "native", REST_ERRORS, error)
+
+
 def rest(kind: type[AnyRequest]) -> Callable[[RestAnswer[AnyRequest]], Any]:
     """Make the gRPC handler of a path that names a model and has a body of this kind."""
 
@@ -137,7 +142,7 @@ def rest(kind: type[AnyRequest]) -> Callable[[RestAnswer[AnyRequest]], Any]:
                 http.counter.model = self.services.submitter.known(request.model)
                 await answer(self, http, _parse(kind, request, self.services.settings))
 
-        return handler
+        return rejected_by(_reject, handler)
 
     return decorate
 
@@ -172,6 +177,8 @@ class RestService(ApiServicer, RestServiceServicer):
             answer = await services.opener.resume(key, after)
             http.counter.model = services.submitter.known(answer.request.model)
             await _deliver(answer, http, stream=True)
+
+    rejected_by(_reject, AttachRequest)
 
 
 async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> None:

@@ -9,24 +9,27 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
+from headrace.auth.caller import Caller
 from headrace.v1.models_pb2 import GetModelRequest
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.models.catalog import ServedModel
 from headrace_gateway.resume.ports import serving
 
 
-def list_models(services: ApiServices, request: Empty) -> dict[str, Any]:
+def list_models(services: ApiServices, request: Empty, caller: Caller) -> dict[str, Any]:
     workers = serving(services.fleet)
     entries = [
-        entry for served in services.catalog.all() for entry in _entries(services, served, workers)
+        entry
+        for served in services.catalog.all()
+        for entry in _entries(services, served, workers, caller)
     ]
     # Why: a client that picks the first should get an answer soon.
     entries.sort(key=lambda entry: not entry["ready"])
     return {"object": "list", "data": entries}
 
 
-def get_model(services: ApiServices, request: GetModelRequest) -> dict[str, Any]:
-    served = services.catalog.get(request.model)
+def get_model(services: ApiServices, request: GetModelRequest, caller: Caller) -> dict[str, Any]:
+    served = services.catalog.get(request.model, caller)
     if served.adapter is not None:
         return _model(served, served.name, ready=served.adapter.workers > 0)
     ready = serving(services.fleet)[served.card.model] > 0
@@ -34,13 +37,14 @@ def get_model(services: ApiServices, request: GetModelRequest) -> dict[str, Any]
 
 
 def _entries(
-    services: ApiServices, served: ServedModel, workers: Counter[str]
+    services: ApiServices, served: ServedModel, workers: Counter[str], caller: Caller
 ) -> Iterator[dict[str, Any]]:
-    """Yield an entry for each name that a client may send for this model."""
-    ready = workers[served.card.model] > 0
-    for name in (served.name, *services.catalog.aliases(served)):
-        yield _model(served, name, ready=ready)
-    for adapter in services.catalog.adapters(served):
+    """Yield an entry for each name that this caller may send for this model."""
+    if services.catalog.may_use(served.card.model, caller):
+        ready = workers[served.card.model] > 0
+        for name in (served.name, *services.catalog.aliases(served)):
+            yield _model(served, name, ready=ready)
+    for adapter in services.catalog.visible_adapters(served, caller):
         if adapter.digest:
             adapted = replace(served, adapter=adapter)
             yield _model(adapted, adapted.name, ready=adapter.workers > 0)

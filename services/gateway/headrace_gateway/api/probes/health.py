@@ -6,7 +6,7 @@ Workers do not count: a request for a model without a worker waits in its lane.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -29,6 +29,8 @@ class Health:
     broker_connected: bool
     starting: bool = False
     """The models that there are have not all been read yet."""
+    access_problem: str = ""
+    """Why callers cannot be checked yet; empty if they can be, or need no keys."""
     broker_fault: str = ""
     """Why the broker does not store, where that is known."""
     models: Mapping[str, ModelState] = field(default_factory=dict)
@@ -48,6 +50,8 @@ class Health:
             return "out of reach of NATS"
         if self.broker_fault:
             return f"the broker cannot store requests: {self.broker_fault}"
+        if self.access_problem:
+            return self.access_problem
         if self.starting:
             return "reading the models that there are"
         if not self.models:
@@ -64,10 +68,11 @@ class Health:
         token = "no token has come yet" if age_s is None else f"last token {age_s:.0f} s ago"
         return (token, *(f"model {name}: {state}" for name, state in self.models.items()))
 
-    def body(self) -> bytes:
-        """Return what GET /health answers."""
+    def body(self, may_see: Callable[[str], bool]) -> bytes:
+        """Return what GET /health answers; `may_see` says of which models."""
         problem = self.problem
         answer: dict[str, object] = {"status": "ok" if problem is None else "unavailable"}
         if problem is not None:
             answer["reason"] = problem
-        return json.dumps(answer | {"models": self.models}).encode()
+        models = {name: state for name, state in self.models.items() if may_see(name)}
+        return json.dumps(answer | {"models": models}).encode()

@@ -11,6 +11,8 @@ from importlib import metadata
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
+from headrace.auth.caller import Caller
+from headrace.auth.check.interceptor import current_caller
 from headrace.v1.probes_pb2_grpc import ProbeServiceServicer
 from headrace_gateway.api.http.reply import JSON
 from headrace_gateway.api.probes.health import Health
@@ -20,15 +22,22 @@ _VERSION = json.dumps({"version": metadata.version("headrace")}).encode()
 
 
 class ProbeService(ProbeServiceServicer):
-    def __init__(self, observe: Callable[[], Health], open_api: bytes) -> None:
-        """`observe` returns the health of the gateway now; `open_api` is the document."""
-        self._observe = observe
-        self._open_api = open_api
+    def __init__(
+        self, observe: Callable[[], Health], open_api: bytes, may_use: Callable[[str, Caller], bool]
+    ) -> None:
+        """
+        Args:
+            observe: returns the health of the gateway now.
+            open_api: the document.
+            may_use: whether a caller may use a model, and so may see it.
+        """
+        self._observe, self._open_api, self._may_use = observe, open_api, may_use
 
     async def GetHealth(self, request: Empty, context: Context) -> HttpBody:
-        health = self._observe()
+        health, caller = self._observe(), current_caller()
         await _head(context, health)
-        return HttpBody(content_type=JSON, data=health.body())
+        body = health.body(lambda model: self._may_use(model, caller))
+        return HttpBody(content_type=JSON, data=body)
 
     async def Ping(self, request: Empty, context: Context) -> HttpBody:
         await _head(context, self._observe())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletionMessage, ParsedChatCompletionMessage
 
+from headrace.auth.caller import Caller
 from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.v1.common_pb2 import Priority
 from headrace_gateway.api.bodies.convert import chat_request, completion_requests
@@ -20,7 +21,7 @@ from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 
 KB = 1024
-CALL = Call("id-1", None, {})
+CALL = Call(Caller(), "id-1", None, {})
 USER = {"role": "user", "content": "Hello"}
 SKY = {"type": "function", "function": {"name": "sky"}}
 CALLED = {"id": "c1", "type": "function", "function": {"name": "sky", "arguments": "{}"}}

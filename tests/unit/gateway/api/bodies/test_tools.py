@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
+from headrace.auth.caller import Caller
 from headrace.errors import HeadraceError, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.generation_pb2 import GenerateRequest
@@ -24,7 +25,7 @@ CARD = ModelCard(
 FREE = ModelCard(model="free", tool_format="hermes")
 PARAMETERS = {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}
 SKY = {"name": "sky", "description": "Looks up.", "parameters": PARAMETERS}
-CALL = Call("id-1", None, {})
+CALL = Call(Caller(), "id-1", None, {})
 
 
 def function(**changes: Any) -> dict[str, Any]:

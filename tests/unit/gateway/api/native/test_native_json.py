@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.auth.caller import Caller
 from headrace.errors import InvalidRequest, RequestError
 from headrace.v1.common_pb2 import FinishReason, Priority, Usage
 from headrace.v1.generation_pb2 import GenerateRequest, StreamGenerateResponse
@@ -24,7 +25,7 @@ from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.output.tool_calls import CallPiece
 from headrace_gateway.request.generation_request import Conversation, Text, TokenIds
 
-CALL = Call("made-here", 5.0, {"traceparent": "x"})
+CALL = Call(Caller(), "made-here", 5.0, {"traceparent": "x"})
 
 
 def read(body: Any) -> GenerateRequest:

@@ -23,7 +23,7 @@ from headrace.errors import (
 )
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace_gateway.api.bodies.generation import StreamOptions
-from headrace_gateway.api.http.errors import http_status, openai_error, retry_headers
+from headrace_gateway.api.http.errors import error_headers, http_status, openai_error
 from headrace_gateway.api.openai.chunks import (
     CHAT,
     COMPLETION,
@@ -208,14 +208,14 @@ def test_errors_have_openais_shape(
 
 
 def test_a_retryable_error_has_the_time_of_the_retry() -> None:
-    headers = dict(retry_headers(LaneFull("m", retry_after_s=1.25)))
+    headers = dict(error_headers(LaneFull("m", retry_after_s=1.25)))
     assert headers == {"retry-after": "2", "retry-after-ms": "1250", "x-should-retry": "true"}
 
 
 @pytest.mark.parametrize("error", [RequestExists("m"), AttemptsExhausted("m"), Unsupported("m")])
 def test_an_error_that_would_occur_again_is_not_to_be_retried(error: HeadraceError) -> None:
-    assert retry_headers(error) == (("x-should-retry", "false"),)
+    assert error_headers(error) == (("x-should-retry", "false"),)
 
 
 def test_server_errors_leave_the_retry_to_the_client() -> None:
-    assert retry_headers(EngineFailed("m")) == ()
+    assert error_headers(EngineFailed("m")) == ()

@@ -19,10 +19,19 @@ WELL = Health(
 def test_it_can_while_its_broker_and_a_scheduler_are_there_whatever_the_workers_do() -> None:
     assert WELL.problem is None
     assert replace(WELL, models={"valley": ModelState.NO_WORKER}).problem is None
-    assert json.loads(WELL.body()) == {
+    assert json.loads(WELL.body(lambda _: True)) == {
         "status": "ok",
         "models": {"asleep": "no_worker", "valley": "ready"},
     }
+
+
+def test_only_models_that_the_caller_may_use_are_shown() -> None:
+    assert json.loads(WELL.body(lambda model: model == "valley"))["models"] == {"valley": "ready"}
+    assert json.loads(WELL.body(lambda _: False)) == {"status": "ok", "models": {}}
+
+
+def test_a_gateway_that_cannot_check_callers_yet_is_not_healthy() -> None:
+    assert replace(WELL, access_problem="no tables").problem == "no tables"
 
 
 def test_without_any_model_no_scheduler_has_to_report() -> None:
@@ -38,8 +47,8 @@ def test_health_names_what_is_missing() -> None:
     assert replace(WELL, leader_age_s=None).problem == "no scheduler has reported yet"
     silent = replace(WELL, leader_age_s=15.4)
     assert silent.problem == "no scheduler has reported for 15 s"
-    assert json.loads(silent.body())["status"] == "unavailable"
-    assert json.loads(silent.body())["reason"] == silent.problem
+    assert json.loads(silent.body(lambda _: True))["status"] == "unavailable"
+    assert json.loads(silent.body(lambda _: True))["reason"] == silent.problem
 
 
 def test_the_age_of_the_last_token_is_reported_and_decides_nothing() -> None:
