@@ -1,0 +1,203 @@
+"""The tables on the bus are what the database says, whatever dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.bus.subjects import KEYS_TABLE, TABLE_STAMP, TABLES, TENANTS_TABLE
+from headrace.clock import SystemClock
+from headrace.internal.v1.access_pb2 import TableStamp
+from headrace.testing.nats_server import NatsServer
+from headrace_control.base.records import Key, Tenant
+from headrace_control.publishing.election import SteppedDown
+from headrace_control.publishing.publisher import Publisher
+from headrace_control.store import Store
+from helpers.control_store import ROOT, make_key
+from helpers.eventually import eventually
+
+
+@pytest.fixture
+async def bus(nats: NatsServer) -> AsyncIterator[JetStreamBus]:
+    connected = await connect(nats.url, name="control")
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(f"sqlite:///{tmp_path / 'control.db'}", upgrade=True)
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def publishing(
+    bus: JetStreamBus, store: Store, *, stamp_s: float = 10.0
+) -> AsyncIterator[Publisher]:
+    """A publisher that has compared the tables, until it is killed at the end."""
+    publisher = Publisher(bus, store.outbox, SystemClock(), stamp_s=stamp_s, is_active=lambda: True)
+    task = asyncio.create_task(publisher.run())
+    try:
+        async with asyncio.timeout(5):
+            await publisher.compared.wait()
+        yield publisher
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+
+async def tables(bus: JetStreamBus) -> dict[str, dict[str, bytes]]:
+    """The tables without their stamps."""
+    found = {table: await bus.rows(table) for table in TABLES}
+    for rows in found.values():
+        rows.pop(TABLE_STAMP, None)
+    return found
+
+
+async def agrees(bus: JetStreamBus, store: Store) -> bool:
+    return await tables(bus) == await store.outbox.all_rows() and not await store.outbox.pending()
+
+
+async def stamp_ms(bus: JetStreamBus, table: str) -> int:
+    return TableStamp.FromString((await bus.rows(table))[TABLE_STAMP]).time_ms
+
+
+async def test_what_is_settled_has_been_published(bus: JetStreamBus, store: Store) -> None:
+    async with publishing(bus, store) as publisher:
+        for number in range(20):
+            await make_key(store, Key(f"k{number}", "acme", scopes=("generate",), models=("*",)))
+            async with asyncio.timeout(0.8):  # below the pause between looks at the outbox
+                await publisher.settled()
+            assert f"k{number}" in await bus.rows(KEYS_TABLE)
+        await store.keys.revoke("acme", "k7", by=ROOT)
+        await publisher.settled()
+        assert "k7" not in await bus.rows(KEYS_TABLE)
+        assert await agrees(bus, store)
+
+
+async def test_what_was_committed_before_a_death_is_published_by_the_successor(
+    bus: JetStreamBus, store: Store, tmp_path: Path
+) -> None:
+    async with publishing(bus, store):
+        await make_key(store, Key("old", "acme", scopes=("generate",), models=("*",)))
+    await make_key(store, Key("new", "acme", scopes=("generate",), models=("*",)))
+    await store.keys.revoke("acme", "old", by=ROOT)
+    assert await store.outbox.pending()
+    await store.close()
+    again = await Store.open(f"sqlite:///{tmp_path / 'control.db'}")
+    async with publishing(bus, again) as publisher:
+        await publisher.settled()
+        assert (await tables(bus))[KEYS_TABLE].keys() == {"new"}
+        assert await agrees(bus, again)
+    await again.close()
+
+
+async def test_a_key_that_is_revoked_before_it_was_published_is_never_seen(
+    bus: JetStreamBus, store: Store
+) -> None:
+    seen: list[str] = []
+    watch = await bus.watch_table(
+        KEYS_TABLE,
+        lambda rows: seen.extend(rows),
+        lambda key, row: seen.append(key) if row else None,
+    )
+    await make_key(store, Key("short", "acme", scopes=("generate",), models=("*",)))
+    await store.keys.revoke("acme", "short", by=ROOT)
+    await make_key(store, Key("long", "acme", scopes=("generate",), models=("*",)))
+    async with publishing(bus, store) as publisher:
+        await publisher.settled()
+        await eventually(lambda: "long" in seen)
+        assert "short" not in seen
+    await watch.close()
+
+
+async def test_what_the_database_does_not_know_is_deleted_and_what_differs_is_replaced(
+    bus: JetStreamBus, store: Store
+) -> None:
+    await make_key(store, Key("k1", "acme.eu", scopes=("generate",), models=("*",)))
+    await bus.put_row(KEYS_TABLE, "forged", b"")
+    await bus.put_row(KEYS_TABLE, "k1", b"forged")
+    await bus.put_row(TENANTS_TABLE, "gone", b"")
+    async with publishing(bus, store):
+        found = await tables(bus)
+        assert found[KEYS_TABLE] == (await store.outbox.all_rows())[KEYS_TABLE]
+        assert found[TENANTS_TABLE].keys() == {"acme=eu"}
+        assert all([await stamp_ms(bus, table) for table in TABLES])
+
+
+async def test_stamps_are_renewed_while_the_tables_are_right(
+    bus: JetStreamBus, store: Store
+) -> None:
+    async with publishing(bus, store, stamp_s=0.05):
+        first = await stamp_ms(bus, KEYS_TABLE)
+
+        async def all_newer() -> bool:
+            return all([await stamp_ms(bus, table) > first for table in TABLES])
+
+        await eventually(all_newer)
+
+
+async def test_a_request_to_republish_repairs_the_tables(bus: JetStreamBus, store: Store) -> None:
+    await make_key(store, Key("k1", "acme", scopes=("generate",), models=("*",)))
+    async with publishing(bus, store) as publisher:
+        await bus.delete_row(KEYS_TABLE, "k1")
+        await bus.put_row(KEYS_TABLE, "forged", b"")
+        await store.outbox.request_republish(by=ROOT)
+        await publisher.settled()
+        assert await agrees(bus, store)
+
+
+async def test_changes_while_the_broker_is_away_are_published_when_it_is_back(
+    nats: NatsServer, bus: JetStreamBus, store: Store
+) -> None:
+    async with publishing(bus, store) as publisher:
+        await make_key(store, Key("before", "acme", scopes=("generate",), models=("*",)))
+        await publisher.settled()
+        await nats.kill()
+        await make_key(store, Key("meanwhile", "acme", scopes=("generate",), models=("*",)))
+        await store.keys.revoke("acme", "before", by=ROOT)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await publisher.settled()
+        await nats.start()
+        async with asyncio.timeout(15):
+            await publisher.settled()
+        assert await agrees(bus, store)
+
+
+async def test_a_broker_that_lost_its_store_gets_everything_again(
+    nats: NatsServer, bus: JetStreamBus, store: Store
+) -> None:
+    for number in range(50):
+        await make_key(store, Key(f"k{number}", "acme", scopes=("generate",), models=("*",)))
+    async with publishing(bus, store):
+        await nats.stop()
+        shutil.rmtree(nats.directory / "store")
+        await nats.start()
+
+        async def restored() -> bool:
+            try:
+                return await agrees(bus, store) and await stamp_ms(bus, KEYS_TABLE) > 0
+            except Exception:  # noqa: BLE001  # the stores are not there yet
+                return False
+
+        await eventually(restored, within_s=15)
+
+
+async def test_a_process_that_is_not_active_publishes_nothing(
+    bus: JetStreamBus, store: Store
+) -> None:
+    await store.tenants.create(Tenant("acme"), by=ROOT)
+    publisher = Publisher(bus, store.outbox, SystemClock(), stamp_s=10, is_active=lambda: False)
+    with pytest.raises(SteppedDown):
+        await publisher.run()
+    assert all([not await bus.rows(table) for table in TABLES])
+    assert await store.outbox.pending()
