@@ -27,10 +27,15 @@ class Answer:
 
 
 class Connection:
-    """One request at a time over one kept-alive connection. `close` it."""
+    """One request at a time over one kept-alive connection. `close` it.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        api_key: of every request; None: none.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
         self._host, self._port = split_host_port(url)
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(
@@ -41,7 +46,8 @@ class Connection:
         Raises:
             ConnectionLost, OSError: the next call connects anew.
         """
-        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        chosen = {**self._headers, **(headers or {})}
+        more = "".join(f"{name}: {value}\r\n" for name, value in chosen.items())
         if self._streams is not None:
             # Why: some servers close after an answer without announcing it.
             try:

@@ -56,18 +56,22 @@ class Load:
         return json.dumps(body).encode()
 
 
-async def run(load: Load, *, concurrency: int, requests: int) -> list[Outcome]:
+async def run(
+    load: Load, *, concurrency: int, requests: int, api_key: str | None = None
+) -> list[Outcome]:
     """Send `requests` requests, `concurrency` of them open at any time."""
     numbers = iter(range(requests))
     outcomes: list[Outcome] = []
     async with asyncio.TaskGroup() as group:
         for _ in range(min(concurrency, requests)):
-            group.create_task(_one_after_another(load, numbers, outcomes))
+            connection = Connection(load.url, api_key=api_key)
+            group.create_task(_one_after_another(load, connection, numbers, outcomes))
     return outcomes
 
 
-async def _one_after_another(load: Load, numbers: Iterator[int], outcomes: list[Outcome]) -> None:
-    connection = Connection(load.url)
+async def _one_after_another(
+    load: Load, connection: Connection, numbers: Iterator[int], outcomes: list[Outcome]
+) -> None:
     try:
         for number in numbers:
             outcomes.append(await _one(load, connection, number))

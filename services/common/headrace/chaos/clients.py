@@ -97,8 +97,8 @@ class _Stream:
 class OpenAIClient:
     """OpenAI's API as server-sent events; a connection for each request."""
 
-    def __init__(self, url: str, model: str) -> None:
-        self._url, self._model = url, model
+    def __init__(self, url: str, model: str, *, api_key: str | None = None) -> None:
+        self._url, self._model, self._api_key = url, model, api_key
 
     async def send(
         self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
@@ -109,7 +109,7 @@ class OpenAIClient:
 
     async def _read(self, request: ChaosRequest, stream: _Stream) -> bool:
         """Read one connection; return whether to resume."""
-        connection, recorder = Connection(self._url), stream.recorder
+        connection, recorder = Connection(self._url, api_key=self._api_key), stream.recorder
         reason = "ended without a finish"
         resume = {"last-event-id": stream.last_id} if stream.last_id else _RESUMABLE
         try:
@@ -195,7 +195,10 @@ def _record_chunk(data: bytes, recorder: StreamRecorder) -> None:
 class GrpcClient:
     """The native API, with token ids and their indices."""
 
-    def __init__(self, channel: grpc.aio.Channel, model: str) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, model: str, *, api_key: str | None = None
+    ) -> None:
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
         self._generation = GenerationServiceStub(channel)
         self._requests = RequestServiceStub(channel)
         self._model = model
@@ -209,7 +212,7 @@ class GrpcClient:
 
     def _call(self, request: ChaosRequest, position: StreamPosition) -> Call:
         if position.request_id:
-            return self._requests.AttachRequest(position.resume_request)
+            return self._requests.AttachRequest(position.resume_request, metadata=self._metadata)
         return self._generation.StreamGenerate(
             GenerateRequest(
                 model=self._model,
@@ -217,7 +220,8 @@ class GrpcClient:
                 seed=request.seed,
                 n=request.n,
                 parameters=SamplingParameters(**request.sampling),
-            )
+            ),
+            metadata=self._metadata,
         )
 
     async def _read(self, call: Call, stream: _Stream, position: StreamPosition) -> bool:

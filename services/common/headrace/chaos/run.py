@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.chaos.clients import ChaosClient, GrpcClient, OpenAIClient
 from headrace.chaos.faults import FaultInjector, FaultKind
@@ -45,6 +45,10 @@ class Run:
     log: EventLog
     report: Callable[[str], None]
     """Called with what is being done."""
+    api_key: str | None = field(default=None, repr=False)
+    """Of the requests; None: none."""
+    admin_key: str | None = field(default=None, repr=False)
+    """Of the look-ups of workers and lanes."""
 
     def __post_init__(self) -> None:
         self._rng = random.Random(f"faults {self.seed}")
@@ -56,14 +60,17 @@ class Run:
         Raises:
             MeshError: no worker serves a model.
         """
-        async with AsyncClient(self.url) as client:
+        async with (
+            AsyncClient(self.url, api_key=self.api_key) as client,
+            AsyncClient(self.url, api_key=self.admin_key) as operator,
+        ):
             model = await _served_model(client)
             about_model = (model.name, model.engine, model.batch_invariant)
             self.log.append(RunStarted(self.log.now_s, *about_model, self.seed))
             async with aio_channel(grpc_target(self.url)) as channel:
-                native = GrpcClient(channel, model.name)
+                native = GrpcClient(channel, model.name, api_key=self.api_key)
                 await self._load(self._traffic(model, native), model.name)
-            await self._until_idle(client)
+            await self._until_idle(operator)
 
     async def _load(self, traffic: Traffic, model: str) -> None:
         self.report(f"sends {len(traffic.requests)} requests to {model}, undisturbed")
@@ -82,7 +89,7 @@ class Run:
             self.report("no more faults; waits for the open streams")
 
     def _traffic(self, model: models_pb2.Model, native: GrpcClient) -> Traffic:
-        http = OpenAIClient(self.url, model.name)
+        http = OpenAIClient(self.url, model.name, api_key=self.api_key)
         clients: dict[Api, ChaosClient] = {Api.NATIVE: native, Api.COMPLETIONS: http}
         if model.chat:
             clients[Api.CHAT] = http

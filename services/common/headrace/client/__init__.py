@@ -12,6 +12,8 @@
         same = client.background_request(request.request_id)   # in any process
         print(same.result(timeout_s=60).choices[0].text)
 
+A mesh that requires keys gets one with `Client(url, api_key="hr_...")`.
+
 `AsyncClient` has the same methods; await the calls and iterate with `async for`.
 
 Every call raises a `headrace.errors.HeadraceError` for what the mesh rejects or fails with, and

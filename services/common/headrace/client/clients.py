@@ -88,6 +88,7 @@ class _BaseClient(Generic[EventsT]):
         url: str,
         open_channel: Callable[..., Any],
         *,
+        api_key: str | None,
         ca_file: Path | str | None,
         server_name: str,
     ) -> None:
@@ -97,6 +98,7 @@ class _BaseClient(Generic[EventsT]):
         except InvalidAddress as error:
             raise MeshUnreachable(str(error)) from error
         self.url = url
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
         # Typed as for threads; on a channel for the event loop, calls return awaitables.
         channel: grpc.Channel = self._channel
         self._generation = GenerationServiceStub(channel)
@@ -119,7 +121,9 @@ class _BaseClient(Generic[EventsT]):
         gateway; without, it raises.
         """
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), reattach)
+        return self._read(
+            lambda: self._generation.StreamGenerate(request, metadata=self._metadata), reattach
+        )
 
     def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> EventsT:
         """Yield the events of a request that was sent before, from after a position.
@@ -128,7 +132,9 @@ class _BaseClient(Generic[EventsT]):
         reader.
         """
         request = AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(request), reattach, after)
+        return self._read(
+            lambda: self._requests.AttachRequest(request, metadata=self._metadata), reattach, after
+        )
 
     def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> EventsT:
         raise NotImplementedError
@@ -139,6 +145,7 @@ class Client(_BaseClient[Events]):
 
     Args:
         url: of the mesh, `http://host:port` or `https://host:port`.
+        api_key: of every call; a mesh that requires no keys ignores it.
         ca_file: certificates of the authorities to trust, in PEM. Default: those of the web.
         server_name: what the mesh's certificate must have. Default: the host of the URL.
 
@@ -147,9 +154,16 @@ class Client(_BaseClient[Events]):
     """
 
     def __init__(
-        self, url: str, *, ca_file: Path | str | None = None, server_name: str = ""
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        ca_file: Path | str | None = None,
+        server_name: str = "",
     ) -> None:
-        super().__init__(url, blocking_channel, ca_file=ca_file, server_name=server_name)
+        super().__init__(
+            url, blocking_channel, api_key=api_key, ca_file=ca_file, server_name=server_name
+        )
 
     def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -172,7 +186,7 @@ class Client(_BaseClient[Events]):
                 finally:
                     call.cancel()
                 time.sleep(RESUME_PAUSE_S)
-                call = self._requests.AttachRequest(rest)
+                call = self._requests.AttachRequest(rest, metadata=self._metadata)
 
     def generate_in_background(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -202,7 +216,7 @@ class Client(_BaseClient[Events]):
         self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
     ) -> AnswerT:
         with _translated(self.url):
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._metadata)
 
     def close(self) -> None:
         self._channel.close()
@@ -221,9 +235,16 @@ class AsyncClient(_BaseClient[AsyncEvents]):
     """
 
     def __init__(
-        self, url: str, *, ca_file: Path | str | None = None, server_name: str = ""
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        ca_file: Path | str | None = None,
+        server_name: str = "",
     ) -> None:
-        super().__init__(url, aio_channel, ca_file=ca_file, server_name=server_name)
+        super().__init__(
+            url, aio_channel, api_key=api_key, ca_file=ca_file, server_name=server_name
+        )
 
     async def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -245,7 +266,7 @@ class AsyncClient(_BaseClient[AsyncEvents]):
                 finally:
                     call.cancel()
                 await asyncio.sleep(RESUME_PAUSE_S)
-                call = self._requests.AttachRequest(rest)
+                call = self._requests.AttachRequest(rest, metadata=self._metadata)
 
     async def generate_in_background(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -282,7 +303,9 @@ class AsyncClient(_BaseClient[AsyncEvents]):
         self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
     ) -> AnswerT:
         with _translated(self.url):
-            return await cast(Awaitable[AnswerT], method(request, timeout=timeout_s))
+            return await cast(
+                Awaitable[AnswerT], method(request, timeout=timeout_s, metadata=self._metadata)
+            )
 
     async def close(self) -> None:
         await self._channel.close()

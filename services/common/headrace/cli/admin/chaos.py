@@ -88,7 +88,9 @@ def chaos(
         def report(fact: str) -> None:
             click.echo(f"{log.now_s:7.1f} s  {fact}", err=True)
 
-        run = Run(url, kinds, state_dir=mesh.state_dir, log=log, report=report, **run_options)
+        keys = {"api_key": mesh.using_key(), "admin_key": mesh.admin_key()}
+        more = {**run_options, **keys}
+        run = Run(url, kinds, state_dir=mesh.state_dir, log=log, report=report, **more)
         asyncio.run(run.run())
     card = scorecard(judge(read(history)))
     if json_file is not None:

@@ -106,14 +106,14 @@ def _print_changed(_: list[LaneRow], changed: list[LaneRow]) -> None:
 
 
 async def _watch(mesh: MeshTarget, show: Callable[[list[LaneRow]], None]) -> None:
-    async with mesh.async_client() as client:
+    async with mesh.admin_client() as client:
         while True:
             show(await _rows(client))
             await asyncio.sleep(_POLL_S)
 
 
 async def _read(mesh: MeshTarget) -> list[LaneRow]:
-    async with mesh.async_client() as client:
+    async with mesh.admin_client() as client:
         return await _rows(client)
 
 

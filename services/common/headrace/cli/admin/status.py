@@ -121,7 +121,7 @@ async def _models(mesh: MeshTarget | None, names: list[str]) -> list[ModelStatus
     workers: list[fleet_pb2.Worker] = []
     if mesh is not None:
         try:
-            async with mesh.async_client() as client:
+            async with mesh.admin_client() as client:
                 lanes, workers = await asyncio.gather(client.lanes(), client.workers())
         except HeadraceError as error:
             click.echo(f"headrace: lanes and workers are unknown: {error}", err=True)

@@ -48,5 +48,5 @@ def _as_dict(worker: fleet_pb2.Worker) -> dict[str, object]:
 
 
 async def _workers(mesh: MeshTarget) -> list[fleet_pb2.Worker]:
-    async with mesh.async_client() as client:
+    async with mesh.admin_client() as client:
         return await client.workers()

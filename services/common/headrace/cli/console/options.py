@@ -86,12 +86,16 @@ class MeshTarget:
     """HEADRACE_CA_FILE."""
 
     def client(self) -> Client:
-        """Return a blocking client of the mesh. Raises as `url`."""
-        return Client(self.url, **self._trust())
+        """Return a blocking client that uses models. Raises as `url` and `using_key`."""
+        return Client(self.url, api_key=self.using_key(), **self._trust())
 
     def async_client(self) -> AsyncClient:
-        """Return a client for an event loop. Raises as `url`."""
-        return AsyncClient(self.url, **self._trust())
+        """Return a client that uses models, for an event loop. Raises as `client`."""
+        return AsyncClient(self.url, api_key=self.using_key(), **self._trust())
+
+    def admin_client(self) -> AsyncClient:
+        """Return a client that sees workers and lanes. Raises as `url` and `admin_key`."""
+        return AsyncClient(self.url, api_key=self.admin_key(), **self._trust())
 
     def security(self) -> ChannelSecurity | None:
         """Return the security of a channel to the mesh; None: it has no TLS."""
@@ -109,19 +113,26 @@ class MeshTarget:
             return {"ca_file": ca, "server_name": server_name(PUBLIC)}
         return {"ca_file": self.ca_file, "server_name": ""}
 
+    def using_key(self) -> str | None:
+        """Return the key that uses models: HEADRACE_API_KEY, or else cli.key, if there is one.
+
+        Raises:
+            ClickException: the file cannot be read.
+        """
+        return self.api_key or self._key_in(self.state_dir.cli_key)
+
     def admin_key(self) -> str | None:
         """Return the key that administers: HEADRACE_API_KEY, or else admin.key, if there is one.
 
         Raises:
             ClickException: the file cannot be read.
         """
-        return self.api_key or self._key_in("admin.key")
+        return self.api_key or self._key_in(self.state_dir.admin_key)
 
-    def _key_in(self, file_name: str) -> str | None:
+    def _key_in(self, file: Path) -> str | None:
         # Why: a key of the mesh here is no other mesh's business.
         if not self.is_local:
             return None
-        file = self.state_dir.folder / file_name
         try:
             return file.read_text().strip() or None
         except FileNotFoundError:
@@ -200,6 +211,7 @@ async def open_bus(
             name=f"headrace {command}",
             wait_s=_CONNECT_S,
             replicas=None,
+            credentials_file=state_dir.secrets.operator if nats_url is None else None,
         )
         try:
             yield bus

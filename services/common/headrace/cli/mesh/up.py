@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.console.options import state_dir_option
+from headrace.cli.console.options import MeshTarget, state_dir_option
 from headrace.cli.mesh import background
 from headrace.cli.mesh.progress import ParentPipe, ProgressDisplay, display
 from headrace.cli.mesh.welcome import show_welcome
@@ -201,7 +201,8 @@ async def _run(options: MeshOptions, state_dir: StateDir, shown: ProgressDisplay
         shown.ready(url)
         shown.finish()
         if not isinstance(shown, ParentPipe):
-            await show_welcome(url, models)
+            needs_keys = options.auth is Auth.KEYS
+            await show_welcome(MeshTarget(url, state_dir), models, needs_keys=needs_keys)
 
     try:
         with state_dir.lock():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from headrace.cli.console.options import MeshTarget
 from headrace.client import AsyncClient, Prompt, Sampling
 from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import ModelTask
@@ -14,21 +17,22 @@ SAMPLE_QUESTION = "Who are you?"
 _SAMPLE_TOKENS = 64
 
 
-async def show_welcome(url: str, models: Sequence[str]) -> None:
+async def show_welcome(mesh: MeshTarget, models: Sequence[str], *, needs_keys: bool) -> None:
     """Stream one answer of the first model to the terminal, then print example requests."""
     model, chats = models[0], True
+    url, key_file = mesh.url, mesh.state_dir.cli_key if needs_keys else None
     try:
-        async with AsyncClient(url) as client:
+        async with mesh.async_client() as client:
             (card,) = [card for card in await client.models() if card.name == model]
             if card.task != ModelTask.MODEL_TASK_GENERATE:
-                print(_how_to_rank(url, model), flush=True)
+                print(_how_to_rank(url, model, key_file), flush=True)
                 return
             chats = card.chat
             await _stream_sample(client, model, chats=chats)
     except HeadraceError as error:
         # The canary has passed; a failed sample must not end the mesh.
         print(f"\n(no sample: {error})")
-    print(_how_to(url, model, chats=chats), flush=True)
+    print(_how_to(url, model, key_file, chats=chats), flush=True)
 
 
 async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> None:
@@ -46,12 +50,20 @@ def in_shell(model: str) -> str:
     return json.dumps(model, ensure_ascii=False).replace("'", "'\\''")
 
 
-def _how_to_rank(url: str, model: str) -> str:
+def _key_header(key_file: Path | None) -> str:
+    """Return what curl needs besides, a line; empty where no keys are required."""
+    if key_file is None:
+        return ""
+    # Why not the key: terminals have scrollbacks, and screens are looked at.
+    return f' \\\n    -H "authorization: Bearer $(cat {shlex.quote(str(key_file))})"'
+
+
+def _how_to_rank(url: str, model: str, key_file: Path | None) -> str:
     """Return the text for models that embed or score; both can rerank."""
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 
-  curl {url}/v1/rerank -H 'content-type: application/json' \\
+  curl {url}/v1/rerank -H 'content-type: application/json'{_key_header(key_file)} \\
     -d '{{"model": {in_shell(model)}, "query": "Where is the mill?",
          "documents": ["It stands by the river.", "Cats sleep a lot."]}}'
 
@@ -59,21 +71,22 @@ Models that embed answer /v1/embeddings as well.
 """
 
 
-def _how_to(url: str, model: str, *, chats: bool) -> str:
+def _how_to(url: str, model: str, key_file: Path | None, *, chats: bool) -> str:
     path, field, text = "completions", "prompt", "text"
     question: object = SAMPLE_QUESTION
     if chats:
         path, field, text = "chat/completions", "messages", "delta.content"
         question = [{"role": "user", "content": SAMPLE_QUESTION}]
+    key = '"none"' if key_file is None else f"open({str(key_file)!r}).read().strip()"
     call, value = path.replace("/", "."), json.dumps(question)
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 
-  curl {url}/v1/{path} -H 'content-type: application/json' \\
+  curl {url}/v1/{path} -H 'content-type: application/json'{_key_header(key_file)} \\
     -d '{{"model": {in_shell(model)}, "{field}": {value}}}'
 
   from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="none")
+  client = OpenAI(base_url="{url}/v1", api_key={key})
   for chunk in client.{call}.create(model={json.dumps(model, ensure_ascii=False)}, stream=True,
       {field}={value}):
       print(chunk.choices[0].{text} or "", end="", flush=True)

@@ -134,7 +134,7 @@ def _find(state_dir: StateDir, name: str) -> ProcessRecord:
 
 async def _drain_worker(state_dir: StateDir, worker: ProcessRecord, grace_s: float | None) -> None:
     began_s, lines, is_over = time.monotonic(), ChangeLines(worker.name), False
-    async with MeshTarget(None, state_dir).async_client() as client:
+    async with MeshTarget(None, state_dir).admin_client() as client:
         await _warn_of_unserved_models(client, worker.name)
         await _request_drain(state_dir, worker.name, grace_s)
         while not state_dir.read_process(worker.name).drained:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 
 import click
 
 from headrace.bench.cpu import cpu_seconds, difference
-from headrace.bench.figures import Figures, Spread, figures
+from headrace.bench.figures import Figures, Outcome, Spread, figures
 from headrace.bench.load import Load, run
 from headrace.cli.console import terminal
 from headrace.cli.console.options import (
@@ -65,8 +67,9 @@ def bench(
         name = model or first_model(client)
     load = Load(mesh.url, name, **load_options)  # type: ignore[arg-type]
     record = mesh.state_dir.read_record() if mesh.is_local else None
-    asyncio.run(run(load, concurrency=1, requests=1))
-    runs = [_measure(load, record, each, requests or max(64, 8 * each)) for each in concurrency]
+    send = partial(run, load, api_key=mesh.using_key())
+    asyncio.run(send(concurrency=1, requests=1))
+    runs = [_measure(send, record, each, requests or max(64, 8 * each)) for each in concurrency]
     if as_json:
         click.echo(json.dumps({"load": asdict(load), "runs": [asdict(run) for run in runs]}))
     else:
@@ -74,10 +77,15 @@ def bench(
     return 1 if any(run.errors for run in runs) else 0
 
 
-def _measure(load: Load, mesh: MeshRecord | None, concurrency: int, requests: int) -> Figures:
+def _measure(
+    send: Callable[..., Coroutine[object, object, list[Outcome]]],
+    mesh: MeshRecord | None,
+    concurrency: int,
+    requests: int,
+) -> Figures:
     """Run the load; without a mesh on this machine, no CPU time is known but that of the client."""
     before, own_before_s = cpu_seconds(mesh), time.process_time()
-    outcomes = asyncio.run(run(load, concurrency=concurrency, requests=requests))
+    outcomes = asyncio.run(send(concurrency=concurrency, requests=requests))
     return figures(
         outcomes,
         concurrency=concurrency,

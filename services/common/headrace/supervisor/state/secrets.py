@@ -27,6 +27,12 @@ class MeshSecrets:
         self.peppers = folder / "peppers"
         self.edge = folder / "edge"
 
+    @property
+    def operator(self) -> Path | None:
+        """File of the broker's user that may do everything; None: there are no users."""
+        file = self.credentials("operator")
+        return file if file.exists() else None
+
     def credentials(self, user: str) -> Path:
         """Return the file with the user and the password of a user of the broker."""
         return self._folder / "nats" / user
