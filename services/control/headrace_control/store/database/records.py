@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.auth.scopes import ANY_MODEL, ROLE_SCOPES, SCOPES
-from headrace_control.base.published_rows import milliseconds, time_of
+from headrace_control.base.published_rows import EPOCH, milliseconds, time_of
 from headrace_control.base.records import (
     AuditEvent,
     Digest,
@@ -37,9 +37,7 @@ def _time(row_ms: int | None) -> datetime | None:
 
 
 def _sure_time(row_ms: int) -> datetime:
-    time = time_of(row_ms)
-    assert time is not None
-    return time
+    return time_of(row_ms) or EPOCH
 
 
 def limits_of(text: str) -> Limits:

@@ -1,0 +1,121 @@
+"""The schema: made by migrations, the same as the tables of the code, and checked at the start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from headrace.errors import ControlUnavailable, InvalidRequest
+from headrace_control.base.records import Tenant
+from headrace_control.store import SchemaMismatch, Store
+from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.schema import newest_revision, revision_of, upgrade_schema
+from headrace_control.store.database.tables import METADATA
+from helpers.control_store import ROOT
+
+
+async def execute(database_url: str, *statements: str) -> None:
+    engine = open_engine(database_url)
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(sa.text(statement))
+    await engine.dispose()
+
+
+async def test_an_empty_database_is_refused_until_it_is_upgraded(database_url: str) -> None:
+    with pytest.raises(SchemaMismatch, match="headrace db upgrade"):
+        await Store.open(database_url)
+    engine = open_engine(database_url)
+    assert await upgrade_schema(engine) == ""
+    assert await upgrade_schema(engine) == newest_revision()
+    await engine.dispose()
+    store = await Store.open(database_url)
+    await store.close()
+
+
+async def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
+    engine = open_engine(database_url)
+    await upgrade_schema(engine)
+    async with engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), METADATA)
+        )
+    await engine.dispose()
+    assert differences == []
+
+
+async def test_processes_that_start_together_upgrade_once(database_url: str) -> None:
+    engines = [open_engine(database_url) for _ in range(4)]
+    found = await asyncio.gather(*(upgrade_schema(engine) for engine in engines))
+    assert sorted(found) == ["", *[newest_revision()] * 3]
+    async with engines[0].connect() as connection:
+        assert await revision_of(connection) == newest_revision()
+    for engine in engines:
+        await engine.dispose()
+
+
+async def test_a_newer_schema_is_refused_with_the_version_that_wrote_it(
+    store: Store, database_url: str
+) -> None:
+    await execute(
+        database_url,
+        "UPDATE alembic_version SET version_num = '9999'",
+        "UPDATE facts SET value = '7.1.0' WHERE name = 'written_by'",
+    )
+    for upgrade in (False, True):
+        with pytest.raises(SchemaMismatch, match=r"9999, which version 7\.1\.0 of Headrace wrote"):
+            await Store.open(database_url, upgrade=upgrade)
+
+
+async def test_a_connection_holds_what_refers_to_something(store: Store, database_url: str) -> None:
+    await store.tenants.create(Tenant("acme"), by=ROOT)
+    statement = (
+        "INSERT INTO members (tenant, person, role, create_ms) VALUES ('acme', 'x', 'owner', 0)"
+    )
+    with pytest.raises(sa.exc.IntegrityError):
+        await execute(database_url, statement)
+
+
+async def test_the_files_of_sqlite_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = await Store.open(f"sqlite:///{tmp_path}/control/headrace.db", upgrade=True)
+        await store.tenants.create(Tenant("acme"), by=ROOT)
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode)
+            for path in (tmp_path / "control").iterdir()
+        }
+    finally:
+        os.umask(before)
+    await store.close()
+    assert modes == dict.fromkeys(["headrace.db", "headrace.db-wal", "headrace.db-shm"], 0o600)
+    assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("url", ["", "x", "mysql://h/d", "sqlite://", "sqlite:///", "sqlite:x"])
+async def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"sqlite:///PATH or postgresql://"):
+        await Store.open(url)
+
+
+async def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
+    with pytest.raises(
+        ControlUnavailable, match=r"postgresql://me:\*\*\*@127.0.0.1:1/d: "
+    ) as raised:
+        await Store.open("postgresql://me:hunter2@127.0.0.1:1/d?sslmode=disable")
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database " * 100)
+    with pytest.raises(ControlUnavailable, match="not a database"):
+        await Store.open(f"sqlite:///{path}", upgrade=True)
+    assert path.read_text().startswith("not a database")
