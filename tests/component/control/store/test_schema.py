@@ -23,10 +23,12 @@ from helpers.control_store import ROOT
 
 async def execute(database_url: str, *statements: str) -> None:
     engine = open_engine(database_url)
-    async with engine.begin() as connection:
-        for statement in statements:
-            await connection.execute(sa.text(statement))
-    await engine.dispose()
+    try:
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(sa.text(statement))
+    finally:
+        await engine.dispose()
 
 
 async def test_an_empty_database_is_refused_until_it_is_upgraded(database_url: str) -> None:
@@ -105,17 +107,15 @@ async def test_other_urls_are_refused(url: str) -> None:
         await Store.open(url)
 
 
-async def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
-    with pytest.raises(
-        ControlUnavailable, match=r"postgresql://me:\*\*\*@127.0.0.1:1/d: "
-    ) as raised:
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(ControlUnavailable, match="cannot be used now") as raised:
         await Store.open("postgresql://me:hunter2@127.0.0.1:1/d?sslmode=disable")
-    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in f"{raised.value} {raised.value.__cause__}"
 
 
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database " * 100)
-    with pytest.raises(ControlUnavailable, match="not a database"):
+    with pytest.raises(ControlUnavailable, match="cannot be used now"):
         await Store.open(f"sqlite:///{path}", upgrade=True)
     assert path.read_text().startswith("not a database")

@@ -20,6 +20,12 @@ UPGRADES = "headrace_upgrades"
 
 _BUSY_MS = 10_000
 """How long a statement on SQLite waits for another process's transaction."""
+_PRAGMAS = (
+    f"busy_timeout={_BUSY_MS}",
+    "journal_mode=wal",
+    "synchronous=normal",
+    "foreign_keys=on",
+)
 _CONNECT_S = 10.0
 _POOL = 5
 
@@ -83,13 +89,12 @@ def _open_sqlite(path: Path) -> AsyncEngine:
         # The driver begins transactions only before it writes; we say when and how.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={_BUSY_MS}",
-            "journal_mode=wal",
-            "synchronous=normal",
-            "foreign_keys=on",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in _PRAGMAS:
+                cursor.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()  # the pool does not know it yet
+            raise
         cursor.close()
 
     @sa.event.listens_for(engine.sync_engine, "begin")

@@ -35,7 +35,8 @@ def _means_unavailable(error: Exception) -> bool:
         case sa.exc.OperationalError() | sa.exc.InterfaceError() | sa.exc.TimeoutError():
             return True
         case sa.exc.DBAPIError():
-            return error.connection_invalidated
+            # SQLite's own class: the file is no database, or is damaged.
+            return error.connection_invalidated or type(error) is sa.exc.DatabaseError
         case OSError() | TimeoutError():
             return True
     # What asyncpg raises while it connects comes as it is.

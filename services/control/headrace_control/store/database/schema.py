@@ -73,16 +73,18 @@ async def upgrade_schema(engine: AsyncEngine) -> str:
     Raises:
         SchemaMismatch: it is newer than this version.
     """
-    async with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            # Remade tables would take along the rows that refer to them.
-            await connection.exec_driver_sql("PRAGMA foreign_keys=off")
-            await connection.rollback()
-        connection = await connection.execution_options(**{WRITES: True})
-        try:
+    try:
+        async with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                # Remade tables would take along the rows that refer to them. The pragma has no
+                # effect within a transaction, and the driver alone begins none.
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                await raw.execute("PRAGMA foreign_keys=off")
+            await connection.execution_options(**{WRITES: True})
             before = await _upgrade_locked(connection)
-        finally:
-            await connection.invalidate()
+    finally:
+        # Ends the lock, and what was set for this connection alone.
+        await engine.dispose()
     await check_schema(engine)
     return before
 
