@@ -48,6 +48,7 @@ from headrace_scheduler.state.events import (
     StreamLost,
     Submitted,
     TakeOverRequested,
+    WeightsChanged,
     WorkerReported,
 )
 from headrace_scheduler.state.live import LiveRequests
@@ -151,6 +152,8 @@ class Machine:
                 self._gateways.restart_silence(now_s)
             case ModelRemoved(removed):
                 self._removed = removed
+            case WeightsChanged(weights):
+                self._live.lanes.set_weights(weights)
 
     def _submit(self, request: Request, now_s: float) -> None:
         if not self._live.add(request, now_s=now_s):

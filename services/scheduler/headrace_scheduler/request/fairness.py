@@ -8,7 +8,8 @@ For example, of tenants a with weight 1 and b with weight 2, each request costin
     counters a 100, b 0   b is served twice                     b 50, then 100
     counters a 100, b 100 a is served again                     a 200
 
-So b is served twice as often. A tenant c that comes to wait now starts at 100, the least of
+So b is served twice as often. Weights may change while requests wait: what has been received keeps
+the weight that it was charged at. A tenant c that comes to wait now starts at 100, the least of
 those that wait: the time that it was away earns it nothing.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -58,6 +59,7 @@ class Accounts:
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self.settings = settings
+        self._weights: Mapping[str, float] = {}
         self.turns: list[tuple[float, int, str]] = []
         """Keys of the accounts that wait, the next one first."""
         self._waiting: dict[str, Account] = {}
@@ -73,8 +75,17 @@ class Accounts:
     def find(self, tenant: str) -> Account:
         """Return the account of any tenant; it is made if there is none."""
         known = self._waiting.get(tenant) or self._idle.get(tenant)
-        weight = self.settings.tenant_weights.get(tenant, 1.0)
-        return known or self._keep_idle(Account(tenant, weight))
+        return known or self._keep_idle(Account(tenant, self.weight(tenant)))
+
+    def weight(self, tenant: str) -> float:
+        """Return the weight of any tenant; of one that is not named, 1."""
+        return self._weights.get(tenant, 1.0)
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Charge tenants by these weights, which are greater than 0, from now on."""
+        self._weights = weights
+        for account in self:
+            account.weight = self.weight(account.tenant)
 
     def put(self, account: Account, key: tuple[int, str]) -> None:
         """Add a waiting request of the tenant."""

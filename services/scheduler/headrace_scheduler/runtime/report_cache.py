@@ -1,8 +1,9 @@
-"""Keeps the latest reports of workers and gateways for leaderships that begin later."""
+"""Keeps the latest reports of workers and gateways, and the weights of tenants, for leaderships that
+begin later."""
 
 from __future__ import annotations
 
-from headrace_scheduler.state.events import Event, GatewayReported, WorkerReported
+from headrace_scheduler.state.events import Event, GatewayReported, WeightsChanged, WorkerReported
 
 MAX_CHANGES = 256
 """Reports kept of a worker, from the last full one on. More follow on one only if others were
@@ -18,6 +19,7 @@ class ReportCache:
         """Since when all reports are received."""
         self._workers: dict[str, list[WorkerReported]] = {}
         self._gateways: dict[str, GatewayReported] = {}
+        self._weights = WeightsChanged({})
         self._forgot_s = float("-inf")
 
     def add_worker_report(self, event: WorkerReported) -> None:
@@ -34,6 +36,11 @@ class ReportCache:
         self._gateways[event.report.gateway_id] = event
         self._forget_at_times(event.received_s)
 
+    def set_weights(self, event: WeightsChanged) -> bool:
+        """Keep the weights; return whether they have changed."""
+        is_new, self._weights = event != self._weights, event
+        return is_new
+
     def _forget_at_times(self, now_s: float) -> None:
         # Why not with every report: it examines all workers, and they report all the time.
         if now_s - self._forgot_s >= self._kept_s:
@@ -49,4 +56,4 @@ class ReportCache:
         """Return the events that a new leader must apply first."""
         self._forget(now_s)
         workers = (event for kept in self._workers.values() for event in kept)
-        return [*workers, *self._gateways.values()]
+        return [self._weights, *workers, *self._gateways.values()]

@@ -64,6 +64,7 @@ class Service:
             ]
             self._report_cache.listening_since_s = self._clock.monotonic_s()
             subscriptions.append(await self._bus.watch_cards(self._on_card))
+            subscriptions.append(await self._watch_weights())
             recheck_cancelled()
             try:
                 await asyncio.get_running_loop().create_future()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.errors import Code, HeadraceError
@@ -126,6 +127,13 @@ class BusDown:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsChanged:
+    """The weights of all tenants whose weight is not 1."""
+
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRemoved:
     """The model is no longer configured; or, with False, it is again."""
 
@@ -149,6 +157,7 @@ Event = (
     | NoticeUnanswered
     | BusDown
     | ModelRemoved
+    | WeightsChanged
 )
 
 # Commands

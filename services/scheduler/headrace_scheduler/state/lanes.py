@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.request.fairness import Account, Accounts, moving_average
@@ -39,6 +39,10 @@ class Lane:
         self.credit = 0.0
         self.slots = 0
         """Slots that all waiting requests need."""
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Charge tenants by these weights from now on; those that are not named have 1."""
+        self._accounts.set_weights(weights)
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -162,8 +166,7 @@ class Lane:
         )
 
     def _usual_request_cost(self, tenant: str) -> float:
-        weight = self._accounts.settings.tenant_weights.get(tenant, 1.0)
-        return self._usual_cost / weight
+        return self._usual_cost / self._accounts.weight(tenant)
 
     def marks(
         self, tenant_shares: Sequence[TenantShare], own: TenantShare, size: int
@@ -202,6 +205,11 @@ class Lanes(dict[str, Lane]):
     def waiting(self) -> int:
         """Number of waiting requests in all lanes, probes included."""
         return sum(map(len, self.values()))
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """As `Lane.set_weights`, of all lanes."""
+        for lane in self.values():
+            lane.set_weights(weights)
 
     def set_credits(self, credits: tuple[float, ...]) -> None:
         for lane, credit in zip(self.values(), credits, strict=True):
