@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,6 +18,7 @@ from headrace_scheduler.state.events import (
     Event,
     ParkOnWorker,
     SendNotice,
+    WeightsChanged,
 )
 from helpers.counting_observer import CountingObserver
 from helpers.scheduler_events import (
@@ -88,6 +89,7 @@ class Simulation:
         *,
         token_s: float = 0.0,
         reports_tokens: bool = False,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.now_s = 0.0
         self._token_s, self._reported_token_s = token_s, token_s if reports_tokens else 0.0
@@ -99,7 +101,7 @@ class Simulation:
         self._workers: dict[str, _Worker] = {}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._ids = iter(range(1_000_000_000))
-        self._apply(*caught_up())
+        self._apply(*caught_up(), WeightsChanged(weights or {}))
         for i, slots in enumerate(workers):
             self.join(f"w{i}", slots)
 

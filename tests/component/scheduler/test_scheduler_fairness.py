@@ -12,6 +12,7 @@ from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.dispatch_pb2 import WorkerParkRequest, WorkerParkResponse
 from headrace.internal.v1.model_card_pb2 import Capabilities
+from helpers.access_tables import PublishedTables
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
 from helpers.scheduler_actors import GatewayActor, WorkerActor, next_lane_report, unsettled
@@ -72,7 +73,8 @@ async def test_a_bulk_request_is_parked_and_resumes_where_its_client_is(
 async def test_tenants_start_by_their_weights_however_much_one_requests(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
-    async with scheduler(nats_url, tenant_weights={"b": 3.0}, max_waiting=1000):
+    tables = PublishedTables(bus)
+    async with scheduler(nats_url, max_waiting=1000):
         for i in range(4):
             await gateway.submit(f"first-{i}")
         await eventually(lambda: len(worker.running) == 4)
@@ -81,6 +83,10 @@ async def test_tenants_start_by_their_weights_however_much_one_requests(
         for i in range(60):
             await gateway.submit(f"b-{i}", tenant="b")
         await eventually(lambda: _all_wait(bus, 120), within_s=20)
+        # Live: the weight comes while they wait.
+        await tables.tenant("b", weight=3.0)
+        await tables.stamp()
+        await asyncio.sleep(0.2)
         while len(worker.accepted) < 44:
             before = len(worker.accepted)
             done = next(iter(worker.running))

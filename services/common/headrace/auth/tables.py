@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -113,6 +114,12 @@ class AccessTables:
 
     def tenant(self, name: str) -> Tenant | None:
         return self._tenants.rows.get(tenant_row(name))
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights of all tenants whose weight is not 1."""
+        rows = (tenant.row for tenant in self._tenants.rows.values())
+        weights = {row.tenant: row.weight for row in rows if 0 < row.weight < math.inf}
+        return {tenant: weight for tenant, weight in weights.items() if weight != 1}
 
     def session(self, digest: str) -> Session | None:
         """Return the session whose cookie has this SHA-256, in hexadecimal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from headrace.settings import ServiceSettings
@@ -80,10 +80,6 @@ class SchedulerSettings(ServiceSettings):
     urgent requests, long bulk ones hold slots that the next wave waits for. Too large: in endless
     waves a bulk request is computed again and again before it ends."""
 
-    tenant_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Weights of tenants, as JSON, {"research": 3}, or as a table in the file: where several wait
-    in a lane, the one that has received least by its weight goes first. Tenants that are not named
-    have 1. Too far apart: small tenants wait long wherever a large one has many requests."""
     prompt_token_weight: float = Field(default=1.0, ge=0)
     """Cost of a prompt token to its tenant's share. Only the ratio to the cost of an output token,
     the next setting, counts. Too small: tenants with long prompts get more of the workers than

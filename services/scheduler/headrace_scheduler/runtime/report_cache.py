@@ -1,5 +1,5 @@
-"""Keeps the latest reports of workers and gateways, and the weights of tenants, for leaderships that
-begin later."""
+"""Keeps what leaderships that begin later need: the latest reports of workers and gateways, and the
+weights of tenants."""
 
 from __future__ import annotations
 
@@ -56,4 +56,5 @@ class ReportCache:
         """Return the events that a new leader must apply first."""
         self._forget(now_s)
         workers = (event for kept in self._workers.values() for event in kept)
-        return [self._weights, *workers, *self._gateways.values()]
+        weights = [self._weights] if self._weights.weights else []
+        return [*weights, *workers, *self._gateways.values()]

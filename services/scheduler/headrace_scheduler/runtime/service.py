@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from headrace.auth.tables import AccessTables
 from headrace.bus import Bus, Subscription
-from headrace.bus.subjects import GATEWAY_REPORTS, PREFIX_REPORTS, WORKER_REPORTS
+from headrace.bus.subjects import GATEWAY_REPORTS, PREFIX_REPORTS, TENANTS_TABLE, WORKER_REPORTS
 from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -19,7 +20,12 @@ from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.election import LeaderElection
 from headrace_scheduler.runtime.report_cache import ReportCache
-from headrace_scheduler.state.events import GatewayReported, PrefixesReported, WorkerReported
+from headrace_scheduler.state.events import (
+    GatewayReported,
+    PrefixesReported,
+    WeightsChanged,
+    WorkerReported,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ class Service:
         self._bus, self._settings, self._clock = bus, settings, clock
         kept_s = max(settings.worker_silence_s, settings.gateway_silence_s)
         self._report_cache = ReportCache(kept_s=kept_s)
+        self._tenants = AccessTables(bus, clock, [TENANTS_TABLE])
         self._elections: dict[str, LeaderElection] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
         """Tasks of the elections, by model."""
@@ -55,7 +62,7 @@ class Service:
 
     async def run(self) -> None:
         """Serve until cancelled; then release all leases."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._tenants.watching(self._on_tenants), asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             subscriptions: list[Subscription] = [
                 await self._bus.subscribe(WORKER_REPORTS, self._on_worker_report),
@@ -64,7 +71,6 @@ class Service:
             ]
             self._report_cache.listening_since_s = self._clock.monotonic_s()
             subscriptions.append(await self._bus.watch_cards(self._on_card))
-            subscriptions.append(await self._watch_weights())
             recheck_cancelled()
             try:
                 await asyncio.get_running_loop().create_future()
@@ -114,7 +120,12 @@ class Service:
             if election is not None and election.leader is not None:
                 election.leader.handle(PrefixesReported(report))
 
-    def _forward_to_leaders(self, event: WorkerReported | GatewayReported) -> None:
+    def _on_tenants(self) -> None:
+        event = WeightsChanged(self._tenants.weights())
+        if self._report_cache.set_weights(event):
+            self._forward_to_leaders(event)
+
+    def _forward_to_leaders(self, event: WorkerReported | GatewayReported | WeightsChanged) -> None:
         for election in self._elections.values():
             if election.leader is not None:
                 election.leader.handle(event)

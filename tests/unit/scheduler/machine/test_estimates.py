@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -178,10 +178,12 @@ def test_estimates_of_lower_lanes_count_what_the_upper_ones_leave() -> None:
         assert median_error(found, beyond_s=3.0) <= ROUGHLY
 
 
-def two_tenants(settings: SchedulerSettings, *, small_per_s: float) -> Simulation:
+def two_tenants(
+    settings: SchedulerSettings, *, small_per_s: float, weights: Mapping[str, float] | None = None
+) -> Simulation:
     """16 slots, of which one tenant requests ten times its share."""
     rng = random.Random(1)
-    simulation = Simulation([8, 8], settings)
+    simulation = Simulation([8, 8], settings, weights=weights)
     for tenant, per_s in (("big", 40.0), ("small", small_per_s)):
         simulation.offer(
             poisson(
@@ -219,8 +221,8 @@ def test_a_backlogs_estimate_counts_the_requests_that_will_go_before_it(small_pe
 
 
 def test_weights_are_part_of_the_estimated_wait() -> None:
-    settings = SchedulerSettings(max_waiting=100_000, tenant_weights={"small": 4.0})
-    simulation = two_tenants(settings, small_per_s=20.0)
+    settings = SchedulerSettings(max_waiting=100_000)
+    simulation = two_tenants(settings, small_per_s=20.0, weights={"small": 4.0})
     for tenant in ("big", "small"):
         assert median_error(of_tenant(simulation, tenant), beyond_s=2.0) <= ROUGHLY
 

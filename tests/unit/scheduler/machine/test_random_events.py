@@ -14,7 +14,14 @@ from hypothesis.stateful import (
 )
 
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.state.events import BusDown, Command, Dispatch, ParkOnWorker, SendNotice
+from headrace_scheduler.state.events import (
+    BusDown,
+    Command,
+    Dispatch,
+    ParkOnWorker,
+    SendNotice,
+    WeightsChanged,
+)
 from helpers.scheduler_checks import MAX_PREEMPTIONS
 from helpers.scheduler_gateways import Life
 from helpers.scheduler_models import WorkerModel
@@ -35,7 +42,6 @@ def tight_settings(max_attempts: int) -> SchedulerSettings:
         max_preemptions=MAX_PREEMPTIONS,
         max_waiting=16,
         max_orphans=6,
-        tenant_weights={"a": 3.0},
         max_tenants=1,
         prefix_wait_s_per_token=0.02,
     )
@@ -50,6 +56,7 @@ class RandomEvents(RuleBasedStateMachine):
     )
     def some_workers(self, slots: list[int], max_attempts: int) -> None:
         self.world = World(tight_settings(max_attempts))
+        self.world.apply(WeightsChanged({"a": 3.0}))
         for i, n in enumerate(slots):
             self.world.workers[f"w{i}"] = WorkerModel(f"w{i}", n)
 

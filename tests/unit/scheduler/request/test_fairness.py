@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.request.fairness import Account, Accounts
 from headrace_scheduler.request.live_request import Request
-from headrace_scheduler.state.events import Dispatch, DispatchAnswered, Submitted
+from headrace_scheduler.state.events import Dispatch, DispatchAnswered, Submitted, WeightsChanged
 from headrace_scheduler.state.lanes import Lane
 from helpers.counting_observer import CountingObserver
 from helpers.scheduler_events import (
@@ -36,8 +37,9 @@ def waiting(request_id: str, sequence: int, tenant: str, prompt_tokens: int = 3)
     return submitted(request_id, sequence, tenant=tenant, prompt_tokens=prompt_tokens).request
 
 
-def lane_of(*requests: Request, settings: SchedulerSettings | None = None) -> Lane:
-    lane = Lane(settings or SchedulerSettings())
+def lane_of(*requests: Request, weights: Mapping[str, float] | None = None) -> Lane:
+    lane = Lane(SchedulerSettings())
+    lane.set_weights(weights or {})
     for request in requests:
         lane.put(request)
     return lane
@@ -60,10 +62,19 @@ def test_of_two_tenants_the_one_that_has_had_less_goes_next() -> None:
 def test_a_tenant_with_twice_the_weight_is_served_twice_as_often() -> None:
     many = [waiting("abcdef"[i], i, "x") for i in range(6)]
     few = [waiting("XYZ"[i], 10 + i, "y") for i in range(3)]
-    assert (
-        order(lane_of(*many, *few, settings=SchedulerSettings(tenant_weights={"x": 2.0})))
-        == "aXbcYdeZf"
+    assert order(lane_of(*many, *few, weights={"x": 2.0})) == "aXbcYdeZf"
+
+
+def test_a_weight_that_changes_while_requests_wait_counts_from_then_on() -> None:
+    lane = lane_of(
+        *(waiting("abcdef"[i], i, "x") for i in range(6)),
+        *(waiting("UVWXYZ"[i], 10 + i, "y") for i in range(6)),
     )
+    assert order(lane) == "aUbVcWdXeYfZ"
+    lane.set_weights({"y": 2.0})
+    assert order(lane) == "aUVbWXcYZdef"
+    lane.set_weights({})
+    assert order(lane) == "aUbVcWdXeYfZ"
 
 
 def test_long_prompts_are_charged() -> None:
@@ -109,7 +120,8 @@ def test_only_so_many_tenants_with_nothing_waiting_are_remembered() -> None:
 def test_turns_are_in_order_whatever_is_put_removed_and_charged(
     steps: list[tuple[int, int, int]],
 ) -> None:
-    accounts = Accounts(SchedulerSettings(tenant_weights={"t1": 3.0}, max_tenants=2))
+    accounts = Accounts(SchedulerSettings(max_tenants=2))
+    accounts.set_weights({"t1": 3.0})
     waits: dict[str, list[tuple[int, str]]] = {}
     for place, (tenant_number, step, cost) in enumerate(steps):
         tenant = f"t{tenant_number}"
@@ -185,12 +197,13 @@ class Simulation:
 
     def __post_init__(self) -> None:
         settings = SchedulerSettings(
-            tenant_weights={t.name: t.weight for t in self.tenants},
             gateway_silence_s=1e9,
             max_waiting=1 << 20,
         )
         leadership = Leadership("s", MODEL, EPOCH, 0.0, listening_since_s=-10.0)
         self.machine = Machine(leadership, settings, CountingObserver())
+        weights = {t.name: t.weight for t in self.tenants}
+        self.machine.apply(WeightsChanged(weights), now_s=0.0)
         self.attempts: dict[str, int] = {}
         self.counted, self.reports = 0, 0
         for event in caught_up():

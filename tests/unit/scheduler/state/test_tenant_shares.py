@@ -50,7 +50,8 @@ def test_as_many_requests_go_before_each_as_estimated(
     arrivals: list[str], started: int, weight: float
 ) -> None:
     """Of equals it is not known which is first, so one of each other tenant more or less."""
-    lane = Lane(SchedulerSettings(tenant_weights={"a": weight}))
+    lane = Lane(SchedulerSettings())
+    lane.set_weights({"a": weight})
     for sequence, tenant in enumerate(arrivals):
         lane.put(waiting(sequence, tenant))
     for _ in range(min(started, len(arrivals) - 1)):
