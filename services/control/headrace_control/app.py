@@ -15,7 +15,16 @@ from uuid import uuid4
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from headrace.admin.v1 import keys_pb2, keys_pb2_grpc, tenants_pb2, tenants_pb2_grpc
+from headrace.admin.v1 import (
+    keys_pb2,
+    keys_pb2_grpc,
+    people_pb2,
+    people_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+    tenants_pb2,
+    tenants_pb2_grpc,
+)
 from headrace.auth.check.access import Access
 from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
@@ -36,6 +45,9 @@ from headrace.telemetry.condition_log import ConditionLog
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_control.api.calls import CallInterceptor
 from headrace_control.api.parts import Parts
+from headrace_control.api.people.member_service import MemberService
+from headrace_control.api.people.person_service import PersonService
+from headrace_control.api.people.session_service import SessionService
 from headrace_control.api.tenancy.key_service import KeyService
 from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
 from headrace_control.base.settings import ControlSettings
@@ -43,17 +55,27 @@ from headrace_control.publishing.access_reports import AccessReports
 from headrace_control.publishing.election import Election
 from headrace_control.publishing.first_keys import make_first_keys
 from headrace_control.publishing.publisher import Publisher
+from headrace_control.sign_in.expired_sessions import remove_expired_sessions
 from headrace_control.store import Store
 
 log = logging.getLogger(__name__)
 
 _KEYS = keys_pb2.DESCRIPTOR.services_by_name
+_PEOPLE = people_pb2.DESCRIPTOR.services_by_name
+_SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name
 _TENANTS = tenants_pb2.DESCRIPTOR.services_by_name
 
 SERVICES: tuple[
     tuple[Callable[[Any, grpc.aio.Server], None], Callable[[Parts], Any], ServiceDescriptor], ...
 ] = (
     (keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyService, _KEYS["KeyService"]),
+    (people_pb2_grpc.add_MemberServiceServicer_to_server, MemberService, _PEOPLE["MemberService"]),
+    (people_pb2_grpc.add_PersonServiceServicer_to_server, PersonService, _PEOPLE["PersonService"]),
+    (
+        sessions_pb2_grpc.add_SessionServiceServicer_to_server,
+        SessionService,
+        _SESSIONS["SessionService"],
+    ),
     (tenants_pb2_grpc.add_PlanServiceServicer_to_server, PlanService, _TENANTS["PlanService"]),
     (
         tenants_pb2_grpc.add_TenantServiceServicer_to_server,
@@ -167,15 +189,16 @@ class _Control:
         self._settings, self._bus, self._store = settings, bus, store
         clock = SystemClock()
         peppers = settings.peppers_file
+        control_id = f"{settings.name}-{uuid4().hex[:12]}"
+        self.access = Access(settings, bus, clock, control_id)
         self._parts = Parts(
             settings,
             bus,
             clock,
             store,
             None if peppers is None else SecretFile(peppers, Peppers.parse),
+            self.access,
         )
-        control_id = f"{settings.name}-{uuid4().hex[:12]}"
-        self.access = Access(settings, bus, clock, control_id)
         self.election = Election(bus, control_id, settings, clock)
         is_active = lambda: self.election.is_active  # noqa: E731
         self._publisher = Publisher(
@@ -213,6 +236,7 @@ class _Control:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._publisher.run())
                 tasks.create_task(self._serve())
+                tasks.create_task(remove_expired_sessions(self._store.sessions))
         finally:
             await set_serving(self._health, self._names, serving=False)
             await reports.close()

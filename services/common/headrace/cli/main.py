@@ -11,7 +11,10 @@ import sys
 import click
 
 from headrace.cli.admin.access.key import key
+from headrace.cli.admin.access.member import member
+from headrace.cli.admin.access.person import person
 from headrace.cli.admin.access.plan import plan
+from headrace.cli.admin.access.session import session
 from headrace.cli.admin.access.tenant import tenant
 from headrace.cli.admin.chaos import chaos
 from headrace.cli.admin.lanes import lanes
@@ -61,7 +64,7 @@ for command in (
     *(up, down, status, generate, chat, bench, chaos),
     *(lanes, workers, model, tls),
     *(requests, fleet, drain, dead_letters, audit),
-    *(tenant, plan, key),
+    *(tenant, plan, key, person, member, session),
 ):
     headrace.add_command(command)
 

@@ -5,7 +5,8 @@ gRPC itself ends such a call with UNKNOWN, through a proxy 500, and logs a stack
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,6 @@ from google.protobuf.message import DecodeError
 
 from headrace.errors import InvalidRequest
 from headrace.rpc.status import abort
-
-Serve = Callable[[Any, Any], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,24 @@ def _parsing(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return parse
 
 
-def _rejecting(serve: Serve) -> Serve:
+def _rejecting(serve: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(serve):
+
+        async def generated(request: Any, context: Any) -> AsyncIterator[Any]:
+            if isinstance(request, _Malformed):
+                await abort(context, _error(request))
+            async for message in serve(request, context):
+                yield message
+
+        return generated
+
     async def served(request: Any, context: Any) -> Any:
         if isinstance(request, _Malformed):
-            await abort(context, InvalidRequest(f"the message cannot be read: {request.fact}"))
+            await abort(context, _error(request))
         return await serve(request, context)
 
     return served
+
+
+def _error(request: _Malformed) -> InvalidRequest:
+    return InvalidRequest(f"the message cannot be read: {request.fact}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.auth.check.access import Access
 from headrace.auth.peppers import Peppers
 from headrace.bus import Bus
 from headrace.clock import Clock
@@ -25,6 +26,8 @@ class Parts:
     store: Store
     peppers: SecretFile[Peppers] | None
     """None where no keys are required and no file of peppers is set."""
+    access: Access
+    """The check of all calls."""
 
     def digest(self, secret: str) -> Digest:
         """Return the digest of a whole key, under the current pepper.

@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from headrace.auth.check.edge import Edge
+from headrace.auth.caller import Caller
+from headrace.auth.check.authenticator import AUTHORIZATION
+from headrace.auth.check.edge import HEADERS, Client, Context, Edge
 from headrace.auth.check.gates import Gate, KeyGate, OpenGate
 from headrace.auth.check.interceptor import AccessInterceptor, Reject, abort_rejected
 from headrace.auth.check.journal import AccessJournal
 from headrace.auth.check.report import AccessReporter
 from headrace.auth.peppers import Peppers
+from headrace.auth.scopes import SIGNED_IN
 from headrace.auth.settings import AccessSettings
 from headrace.auth.tables import AccessTables
 from headrace.bus import Bus
 from headrace.clock import Clock
 from headrace.credentials.secret_files import SecretFile
+from headrace.v1.access_pb2 import Access as CallAccess
 
 
 class Access:
@@ -50,7 +54,7 @@ class Access:
         """
         self.tables = AccessTables(bus, clock)
         self._reporter: AccessReporter | None = None
-        edge = Edge(settings)
+        self._edge = edge = Edge(settings)
         gate: Gate = OpenGate(edge, self.tables, tenant_header)
         self.requires_keys = settings.auth == "keys"
         if self.requires_keys:
@@ -59,11 +63,25 @@ class Access:
             gate = KeyGate(edge, self.tables, peppers.value, clock, journal)
             self._reporter = AccessReporter(bus, journal, clock, process_id)
             tenant_header = ""
+        self._gate = gate
         self.interceptor = AccessInterceptor(gate, tenant_header=tenant_header, reject=reject)
 
     def not_ready_reason(self) -> str | None:
         """Return why callers cannot be checked yet; None if they can be, or need no keys."""
         return self.tables.not_ready_reason() if self.requires_keys else None
+
+    def client(self, context: Context) -> Client:
+        """Return who is at the other end of a call."""
+        return self._edge.client(_proofs(context), context)
+
+    def caller_with_key(self, key: str, context: Context) -> Caller:
+        """Return whose key it is that a call has in its message, as if it were in its headers.
+
+        Raises:
+            HeadraceError: as for any call; a failure counts like any.
+        """
+        headers = {**_proofs(context), AUTHORIZATION: f"Bearer {key}"}
+        return self._gate.admit(CallAccess(scope=SIGNED_IN), headers, context)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Access]:
@@ -74,3 +92,9 @@ class Access:
                 reporting = asyncio.create_task(self._reporter.run())
                 stack.callback(reporting.cancel)
             yield self
+
+
+def _proofs(context: Context) -> dict[str, str]:
+    """Return the headers that say which way a call came."""
+    found = context.invocation_metadata() or ()
+    return {name: value for name, value in found if name in HEADERS and isinstance(value, str)}

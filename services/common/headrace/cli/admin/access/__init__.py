@@ -1,1 +1,1 @@
-"""Commands for who may call: tenants, plans and keys."""
+"""Commands for who may call: tenants, plans, keys, people and sessions."""

@@ -1,0 +1,87 @@
+"""What the commands for people have in common: roles, people by id or address, one call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+import grpc
+from rich.markup import escape
+
+from headrace.admin.v1 import people_pb2 as pb
+from headrace.admin.v1.people_pb2_grpc import PersonServiceStub
+from headrace.cli.admin.access.values import pages
+from headrace.cli.console import terminal
+from headrace.cli.console.admin_api import admin_api
+from headrace.cli.console.options import MeshTarget
+from headrace.errors import ResourceNotFound
+
+T = TypeVar("T")
+
+role_choice = click.Choice(["viewer", "member", "admin", "owner"])
+
+
+def role_value(role: str) -> pb.Role.ValueType:
+    return pb.Role.Value(f"ROLE_{role.upper()}")
+
+
+def role_name(role: pb.Role.ValueType) -> str:
+    return pb.Role.Name(role).removeprefix("ROLE_").lower()
+
+
+def call(mesh: MeshTarget, make: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
+    """Return what a call of the administration API answers."""
+
+    async def called() -> T:
+        async with admin_api(mesh) as channel:
+            return await make(channel)
+
+    return asyncio.run(called())
+
+
+async def all_people(channel: grpc.aio.Channel) -> list[pb.Person]:
+    stub: Any = PersonServiceStub(channel)
+
+    async def page(size: int, token: str) -> pb.ListPeopleResponse:
+        request = pb.ListPeopleRequest(page_size=size, page_token=token)
+        answer: pb.ListPeopleResponse = await stub.ListPeople(request)
+        return answer
+
+    return [each async for found in pages(page) for each in found.people]
+
+
+async def person_name(channel: grpc.aio.Channel, who: str) -> str:
+    """Return people/ID of a person who is named by id or by e-mail address.
+
+    Raises:
+        ResourceNotFound: no person has this address.
+    """
+    if "@" not in who:
+        return f"people/{who.removeprefix('people/')}"
+    for person in await all_people(channel):
+        if person.email.lower() == who.lower():
+            return person.name
+    raise ResourceNotFound(f"no person has the e-mail address {who}")
+
+
+def print_rows(rows: Sequence[dict[str, object]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print a list: as JSON, or those fields of it as a table."""
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    table = terminal.table(*(column.replace("_", " ") for column in columns))
+    for row in rows:
+        table.add_row(*(escape(_cell(column, row[column])) for column in columns))
+    terminal.console().print(table if rows else "there is none")
+
+
+def _cell(column: str, value: object) -> str:
+    text = "-" if value in (None, "") else str(value)
+    is_time = column in _TIMES and value is not None
+    return text[:16].replace("T", " ") if is_time else text
+
+
+_TIMES = ("created", "expires", "last_sign_in")

@@ -1,0 +1,1 @@
+"""People, memberships and sessions: PersonService, MemberService, SessionService."""
