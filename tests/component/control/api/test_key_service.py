@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -25,23 +24,6 @@ from headrace.errors import (
 from headrace.internal.v1.access_pb2 import KeyRow
 from headrace.testing.nats_server import NatsServer
 from helpers.control_api import ControlApi, refused
-from helpers.control_process import control_process, serving, write_peppers
-
-
-@pytest.fixture
-async def admin(nats: NatsServer, tmp_path: Path) -> AsyncIterator[ControlApi]:
-    """The API as an operator of the mesh calls it."""
-    async with control_process(
-        tmp_path,
-        nats.url,
-        auth="keys",
-        peppers_file=write_peppers(tmp_path / "peppers", "a"),
-        bootstrap_keys_dir=tmp_path,
-    ) as running:
-        await serving(running)
-        key = (tmp_path / "admin.key").read_text().strip()
-        async with ControlApi(running.ports["grpc"], key) as api:
-            yield api
 
 
 @pytest.fixture
