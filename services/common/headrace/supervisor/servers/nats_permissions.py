@@ -187,7 +187,8 @@ _CONTROL_PUBLISHES = (
     *_UPDATES,
     *(_row_writing(table) for table in subjects.TABLES),
     *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
-    *("headrace.scheduler.*.*", "headrace.gateway.*.notice"),
+    subjects.ACCESS_REPORTS,  # of the calls to itself
+    "headrace.scheduler.*.*",
     *(_DRAIN, "headrace.supervisor.*.drained"),
     *_messages(stores.DEAD_STREAM),
     *(_LANES_WRITE, *_messages(stores.RESULT_STREAM)),
