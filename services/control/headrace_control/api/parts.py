@@ -10,6 +10,7 @@ from headrace.bus import Bus
 from headrace.clock import Clock
 from headrace.credentials.secret_files import SecretFile
 from headrace.errors import FailedPrecondition
+from headrace.fleet.reports import ReportedFleet
 from headrace_control.base.published_rows import time_of
 from headrace_control.base.records import Digest
 from headrace_control.base.settings import ControlSettings
@@ -28,6 +29,7 @@ class Parts:
     """None where no keys are required and no file of peppers is set."""
     access: Access
     """The check of all calls."""
+    fleet: ReportedFleet
 
     def digest(self, secret: str) -> Digest:
         """Return the digest of a whole key, under the current pepper.

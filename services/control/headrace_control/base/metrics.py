@@ -24,3 +24,8 @@ repaired = Counter(
     ["table"],
 )
 reports = Counter("headrace_control_access_reports", "Reports of gateways that were stored.")
+unreadable_reports = Counter(
+    "headrace_control_unreadable_reports",
+    "Reports of workers and leaders that could not be read.",
+    ["report"],
+)

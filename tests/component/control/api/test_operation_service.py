@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,14 @@ from headrace.errors import (
     RequestNotFound,
     ResourceNotFound,
 )
-from headrace.fleet.lanes import ReportedLanes
-from headrace.fleet.reports import ReportedFleet, following
-from headrace.fleet.workers import FleetView
+from headrace.fleet.reports import ReportedFleet
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import DeadLetter, ResultRecord
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import PRIORITY_BULK
 from headrace_control.api.callers import calling
 from headrace_control.api.operation_service import OperationService
+from headrace_control.operations.fleet import FleetReports
 from headrace_control.store import Store
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
@@ -73,21 +71,15 @@ async def running(nats_url: str, bus: JetStreamBus, tmp_path: Path) -> AsyncIter
     await bus.put_card(MODEL, card.SerializeToString())
     store = await Store.open(f"sqlite:///{tmp_path}/headrace.db", upgrade=True)
     gateway, worker = GatewayActor(bus, "gw-1"), WorkerActor(bus, "worker-1", slots=3)
-    async with scheduler(nats_url), seen(bus) as fleet:
+    reports = FleetReports(bus, SystemClock())
+    async with scheduler(nats_url), reports.running():
         await gateway.start()
         await worker.start()
-        service = OperationService(Parts(bus, SystemClock(), store, fleet))
+        service = OperationService(Parts(bus, SystemClock(), store, reports.shown))
         yield Running(service, store, gateway, worker)
         await gateway.die()
         await worker.die()
     await store.close()
-
-
-@asynccontextmanager
-async def seen(bus: Bus) -> AsyncIterator[ReportedFleet]:
-    lanes, workers, clock = ReportedLanes(fresh_s=3.0), FleetView(), SystemClock()
-    async with following(bus, lanes, workers, clock, on_unreadable=lambda _: None):
-        yield ReportedFleet(workers, lanes, clock)
 
 
 async def submit_four(running: Running) -> None:
