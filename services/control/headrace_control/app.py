@@ -16,8 +16,12 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from headrace.admin.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    operations_pb2,
+    operations_pb2_grpc,
     people_pb2,
     people_pb2_grpc,
     sessions_pb2,
@@ -43,7 +47,9 @@ from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.condition_log import ConditionLog
 from headrace.telemetry.metrics_server import MetricsServer
+from headrace_control.api.audit_service import AuditService
 from headrace_control.api.calls import CallInterceptor
+from headrace_control.api.operation_service import OperationService
 from headrace_control.api.parts import Parts
 from headrace_control.api.people.member_service import MemberService
 from headrace_control.api.people.person_service import PersonService
@@ -51,6 +57,7 @@ from headrace_control.api.people.session_service import SessionService
 from headrace_control.api.tenancy.key_service import KeyService
 from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
 from headrace_control.base.settings import ControlSettings
+from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports
 from headrace_control.publishing.election import Election
 from headrace_control.publishing.first_keys import make_first_keys
@@ -63,6 +70,8 @@ log = logging.getLogger(__name__)
 _KEYS = keys_pb2.DESCRIPTOR.services_by_name
 _PEOPLE = people_pb2.DESCRIPTOR.services_by_name
 _SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name
+_AUDIT = audit_pb2.DESCRIPTOR.services_by_name
+_OPERATIONS = operations_pb2.DESCRIPTOR.services_by_name
 _TENANTS = tenants_pb2.DESCRIPTOR.services_by_name
 
 SERVICES: tuple[
@@ -81,6 +90,16 @@ SERVICES: tuple[
         tenants_pb2_grpc.add_TenantServiceServicer_to_server,
         TenantService,
         _TENANTS["TenantService"],
+    ),
+    (
+        operations_pb2_grpc.add_OperationServiceServicer_to_server,
+        OperationService,
+        _OPERATIONS["OperationService"],
+    ),
+    (
+        audit_pb2_grpc.add_AuditServiceServicer_to_server,
+        AuditService,
+        _AUDIT["AuditService"],
     ),
 )
 """How each service of the API is added, made, and described."""
@@ -157,7 +176,7 @@ class _Process:
                 write_ports(settings, ports)
                 await serve_drain(bus, settings.name, lambda _: stop())
                 log.info("control.started", extra=ports)
-                async with control.access.running():
+                async with control.access.running(), control.fleet.running():
                     await control.election.run(control.work)
             finally:
                 await store.close()
@@ -191,6 +210,7 @@ class _Control:
         peppers = settings.peppers_file
         control_id = f"{settings.name}-{uuid4().hex[:12]}"
         self.access = Access(settings, bus, clock, control_id)
+        self.fleet = FleetReports(bus, clock)
         self._parts = Parts(
             settings,
             bus,
@@ -198,6 +218,7 @@ class _Control:
             store,
             None if peppers is None else SecretFile(peppers, Peppers.parse),
             self.access,
+            self.fleet.shown,
         )
         self.election = Election(bus, control_id, settings, clock)
         is_active = lambda: self.election.is_active  # noqa: E731
