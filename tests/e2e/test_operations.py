@@ -35,6 +35,12 @@ async def mesh(tmp_path: Path) -> AsyncIterator[FreshMesh]:
     fails = ("--set", f"worker.scripted_fail_token={FAILS}")
     options = ("--scripted-step-ms", "20", "--workers", "2", *fails)
     async with fresh_mesh(tmp_path / "mesh", *options) as running:
+
+        async def is_administered() -> bool:
+            return (await elsewhere(running, "fleet")).status == 0
+
+        # Without keys a mesh is ready, because it generates, before it is administered.
+        await eventually(is_administered, within_s=30)
         yield running
 
 
