@@ -39,9 +39,9 @@ def print_fields(fields: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def _shown(value: object) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
     match value:
-        case None | "" | [] | {}:
-            return "-"
         case bool():
             return "yes" if value else "no"
         case list():

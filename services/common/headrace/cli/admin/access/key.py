@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -65,7 +65,7 @@ def key() -> None:
     metavar="CIDR",
     help="Network that it may be used from, as 10.1.0.0/16. May be repeated. Default: any.",
 )
-@click.option("--display-name", default="", help="Name for people.")
+@click.option("--display-name", default="", show_default=False, help="Name for people.")
 @limit_options
 @json_option
 @mesh_options
@@ -181,8 +181,9 @@ def _state(found: pb.Key) -> str:
         return "revoked"
     if not found.HasField("expire_time"):
         return "valid"
-    expires = day_text(shown_time(found, "expire_time"))
-    return f"until {expires}"
+    if found.expire_time.ToDatetime(tzinfo=UTC) <= datetime.now(UTC):
+        return "expired"
+    return f"until {day_text(shown_time(found, 'expire_time'))}"
 
 
 def _as_dict(found: pb.Key) -> dict[str, object]:

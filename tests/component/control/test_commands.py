@@ -1,0 +1,75 @@
+"""`headrace tenant`, `plan` and `key`, run as an operator runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from headrace.auth.keys import key_id_of
+from headrace.testing.nats_server import NatsServer
+from helpers.command import Ran, headrace
+from helpers.control_process import control_process, serving, write_peppers
+
+
+class Commands:
+    """Commands for a control process; `key` is that of HEADRACE_API_KEY."""
+
+    def __init__(self, folder: Path, port: int, key: str) -> None:
+        self._folder, self._port, self.key = folder, port, key
+
+    async def __call__(self, *arguments: str, key: str | None = None) -> Ran:
+        options = ("--url", f"http://127.0.0.1:{self._port}", "--api-key", key or self.key)
+        return await headrace(*arguments, *options, folder=self._folder)
+
+
+@pytest.fixture
+async def run(nats: NatsServer, tmp_path: Path) -> AsyncIterator[Commands]:
+    async with control_process(
+        tmp_path,
+        nats.url,
+        auth="keys",
+        peppers_file=write_peppers(tmp_path / "peppers", "a"),
+        bootstrap_keys_dir=tmp_path,
+    ) as running:
+        await serving(running)
+        admin_key = (tmp_path / "admin.key").read_text().strip()
+        yield Commands(tmp_path, running.ports["grpc"], admin_key)
+
+
+async def test_a_key_is_created_listed_rotated_and_revoked(run: Commands) -> None:
+    made = await run("key", "create", "--tenant", "acme", "--label", "team=search", "--json")
+    assert made.status == 0, made.err
+    shown = json.loads(made.out)
+    assert shown["id"] == key_id_of(shown["key"])
+    assert shown["tenant"] == "acme"
+    assert (shown["models"], shown["labels"]) == (["*"], {"team": "search"})
+    listed = json.loads((await run("key", "list", "--tenant", "acme", "--json")).out)
+    assert [each["id"] for each in listed] == [shown["id"]]
+    assert "key" not in listed[0]
+    rotated = await run("key", "rotate", shown["id"], "--grace", "0s")
+    secret, *rest = rotated.out.splitlines()
+    assert (key_id_of(secret), rest) == (shown["id"], [])
+    assert "shown this once" in rotated.err
+    old = await run("key", "show", shown["id"], key=shown["key"])
+    assert (old.status, old.err) == (2, "headrace: Incorrect API key provided.\n")
+    revoked = await run("key", "revoke", shown["id"])
+    assert revoked.out == f"key {shown['id']} of tenant acme is revoked\n"
+    assert (await run("key", "list", "--tenant", "acme")).out == "there is no key\n"
+
+
+async def test_a_tenant_gets_a_plan_and_other_fields(run: Commands) -> None:
+    plan = await run("plan", "create", "small", "--requests-per-minute", "60")
+    assert plan.status == 0, plan.err
+    assert "requests_per_minute=60" in plan.out
+    await run("tenant", "create", "acme", "--plan", "small", "--network", "10.0.0.0/8")
+    changed = await run("tenant", "update", "acme", "--any-network", "--disable", "--json")
+    shown = json.loads(changed.out)
+    assert (shown["plan"], shown["networks"], shown["disabled"]) == ("small", [], True)
+    refused = await run("plan", "delete", "small")
+    assert refused.status == 2
+    assert "acme among them" in refused.err
+    assert (await run("tenant", "delete", "acme")).out == "tenant acme is deleted\n"
+    assert (await run("tenant", "show", "acme")).err == "headrace: there is no tenant acme\n"
