@@ -159,17 +159,21 @@ class AccessTables:
                     _then(table.on_row, on_change),
                 )
                 stack.push_async_callback(watch.close)
-            checking = asyncio.create_task(self._check_age())
+            checking = asyncio.create_task(self._check_often())
             stack.callback(checking.cancel)
             yield self
 
-    async def _check_age(self) -> None:
+    def check_age(self) -> None:
+        """Warn about tables that control has not stamped for a day."""
+        now_s, age_s = self._clock.monotonic_s(), self.age_s()
+        if age_s is not None and age_s > OLD_S:
+            self._age.active(now_s, age_s=round(age_s))
+        else:
+            self._age.cleared(now_s)
+
+    async def _check_often(self) -> None:
         while True:
-            now_s, age_s = self._clock.monotonic_s(), self.age_s()
-            if age_s is not None and age_s > OLD_S:
-                self._age.active(now_s, age_s=round(age_s))
-            else:
-                self._age.cleared(now_s)
+            self.check_age()
             await asyncio.sleep(_CHECK_S)
 
 
