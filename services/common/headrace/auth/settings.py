@@ -27,6 +27,12 @@ class AccessSettings(ServiceSettings):
     without its content in a call, the client's address is that of the connection, and cookies are
     refused. Only its owner may read it; a changed file is read again."""
 
+    failed_attempts_per_minute: int = Field(default=20, gt=0)
+    """Calls with an invalid key or cookie that one client address, of IPv6 one /64, may send; more
+    are refused with 429. Calls with a valid key are never refused for it. Too small: people behind
+    one address wait after a few mistyped keys. Too large: keys can be tried faster, and reports to
+    control grow."""
+
     @field_validator("peppers_file", "edge_secret_file")
     @classmethod
     def _secret(cls, path: Path | None, info: ValidationInfo) -> Path | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from headrace.auth.caller import Caller
 from headrace.auth.check.authenticator import AUTHORIZATION
 from headrace.auth.check.edge import HEADERS, Client, Context, Edge
+from headrace.auth.check.failures import FailureLimiter
 from headrace.auth.check.gates import Gate, KeyGate, OpenGate
 from headrace.auth.check.interceptor import AccessInterceptor, Reject, abort_rejected
 from headrace.auth.check.journal import AccessJournal
@@ -60,7 +61,8 @@ class Access:
         if self.requires_keys:
             peppers = SecretFile(settings.peppers_file or Path(), Peppers.parse)
             journal = AccessJournal()
-            gate = KeyGate(edge, self.tables, peppers.value, clock, journal)
+            limiter = FailureLimiter(settings.failed_attempts_per_minute)
+            gate = KeyGate(edge, self.tables, peppers.value, clock, journal, limiter)
             self._reporter = AccessReporter(bus, journal, clock, process_id)
             tenant_header = ""
         self._gate = gate

@@ -84,11 +84,11 @@ class KeyGate:
         peppers: Callable[[], Peppers],
         clock: Clock,
         journal: AccessJournal,
+        limiter: FailureLimiter,
     ) -> None:
         self._edge, self._tables, self._peppers = edge, tables, peppers
-        self._clock, self._journal = clock, journal
+        self._clock, self._journal, self._limiter = clock, journal, limiter
         self._authenticator = Authenticator(tables)
-        self._limiter = FailureLimiter()
 
     def admit(self, access: Access | None, headers: Mapping[str, str], context: Context) -> Caller:
         client = self._edge.client(headers, context)

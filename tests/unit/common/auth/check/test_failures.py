@@ -8,7 +8,7 @@ from headrace.auth.check.failures import FailureLimiter, FailureLog
 
 
 def test_twenty_attempts_a_minute_may_fail_and_then_one_every_three_seconds() -> None:
-    limiter = FailureLimiter()
+    limiter = FailureLimiter(20)
     assert [limiter.fail("192.0.2.1", 0.0) for _ in range(20)] == [None] * 20
     assert limiter.fail("192.0.2.1", 0.0) == pytest.approx(3.0)
     assert limiter.fail("192.0.2.1", 2.9) == pytest.approx(0.1)
