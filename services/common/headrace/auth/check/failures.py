@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.auth.networks import client_group
 from headrace.internal.v1.access_pb2 import FailedAttempts
 
+PER_MINUTE = 20
 MAX_CLIENTS = 10_000
 MAX_ENTRIES = 1000
 
@@ -26,7 +27,7 @@ class FailureLimiter:
     recently are forgotten.
     """
 
-    def __init__(self, per_minute: int, max_clients: int = MAX_CLIENTS) -> None:
+    def __init__(self, per_minute: int = PER_MINUTE, max_clients: int = MAX_CLIENTS) -> None:
         self._per_minute, self._max_clients = per_minute, max_clients
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
