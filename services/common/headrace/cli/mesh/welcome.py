@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headrace.cli.console.options import MeshTarget
 from headrace.client import AsyncClient, Prompt, Sampling
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidApiKey
 from headrace.v1.common_pb2 import ModelTask
 
 SAMPLE_QUESTION = "Who are you?"
@@ -25,14 +25,16 @@ async def show_welcome(mesh: MeshTarget, models: Sequence[str], *, needs_keys: b
         async with mesh.async_client() as client:
             (card,) = [card for card in await client.models() if card.name == model]
             if card.task != ModelTask.MODEL_TASK_GENERATE:
-                print(_how_to_rank(url, model, key_file), flush=True)
+                print(rank_examples(url, model, key_file), flush=True)
                 return
             chats = card.chat
             await _stream_sample(client, model, chats=chats)
+    except InvalidApiKey:
+        print(f"\n(no sample: {key_file} has no valid key; `headrace key create` makes one)")
     except HeadraceError as error:
         # The canary has passed; a failed sample must not end the mesh.
         print(f"\n(no sample: {error})")
-    print(_how_to(url, model, key_file, chats=chats), flush=True)
+    print(examples(url, model, key_file, chats=chats), flush=True)
 
 
 async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> None:
@@ -55,10 +57,19 @@ def _key_header(key_file: Path | None) -> str:
     if key_file is None:
         return ""
     # Why not the key: terminals have scrollbacks, and screens are looked at.
-    return f' \\\n    -H "authorization: Bearer $(cat {shlex.quote(str(key_file))})"'
+    given = f"$(cat {shlex.quote(str(key_file))})" if key_file.exists() else "$HEADRACE_API_KEY"
+    return f' \\\n    -H "authorization: Bearer {given}"'
 
 
-def _how_to_rank(url: str, model: str, key_file: Path | None) -> str:
+def _key_in_python(key_file: Path | None) -> str:
+    if key_file is None:
+        return '"none"'
+    if key_file.exists():
+        return f"open({str(key_file)!r}).read().strip()"
+    return 'os.environ["HEADRACE_API_KEY"]'
+
+
+def rank_examples(url: str, model: str, key_file: Path | None) -> str:
     """Return the text for models that embed or score; both can rerank."""
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
@@ -71,13 +82,18 @@ Models that embed answer /v1/embeddings as well.
 """
 
 
-def _how_to(url: str, model: str, key_file: Path | None, *, chats: bool) -> str:
+def examples(url: str, model: str, key_file: Path | None, *, chats: bool) -> str:
+    """Return how to send requests to a model that generates.
+
+    Args:
+        key_file: with a key; if it is not there, the key is the environment's. None: no keys are
+            required.
+    """
     path, field, text = "completions", "prompt", "text"
     question: object = SAMPLE_QUESTION
     if chats:
         path, field, text = "chat/completions", "messages", "delta.content"
         question = [{"role": "user", "content": SAMPLE_QUESTION}]
-    key = '"none"' if key_file is None else f"open({str(key_file)!r}).read().strip()"
     call, value = path.replace("/", "."), json.dumps(question)
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
@@ -86,7 +102,7 @@ The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in anoth
     -d '{{"model": {in_shell(model)}, "{field}": {value}}}'
 
   from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key={key})
+  client = OpenAI(base_url="{url}/v1", api_key={_key_in_python(key_file)})
   for chunk in client.{call}.create(model={json.dumps(model, ensure_ascii=False)}, stream=True,
       {field}={value}):
       print(chunk.choices[0].{text} or "", end="", flush=True)
