@@ -106,6 +106,7 @@ SERVICES: tuple[
 
 _RETRY_S = 0.5
 _ACCESS_POLL_S = 0.01
+_STOP_S = 5.0
 
 
 async def run(settings: ControlSettings) -> int:
@@ -135,8 +136,8 @@ async def run(settings: ControlSettings) -> int:
         await process.drain()
         for task in (serving, stopping, beating):
             task.cancel()
-        await asyncio.wait({serving, stopping, beating})
-    if not serving.cancelled() and (error := serving.exception()) is not None:
+        await asyncio.wait({serving, stopping, beating}, timeout=_STOP_S)
+    if serving.done() and not serving.cancelled() and (error := serving.exception()) is not None:
         log.error("control.ended", extra={"error": str(error)}, exc_info=_unforeseen(error))
         return 1
     log.info("control.stopped")
@@ -296,9 +297,7 @@ async def _connected(settings: ControlSettings) -> Bus:
 async def _opened(settings: ControlSettings) -> Store:
     """Return the store, however long the database is away."""
     waiting = ConditionLog(log, active="control.waits_for_database", cleared="control.database")
-    open_store = partial(
-        Store.open, settings.database_url.get_secret_value(), upgrade=settings.database_upgrade
-    )
+    open_store = partial(Store.open, settings.database(), upgrade=settings.database_upgrade)
     while True:
         try:
             store = await open_store()

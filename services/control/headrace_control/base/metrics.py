@@ -20,7 +20,7 @@ published = Counter(
 )
 repaired = Counter(
     "headrace_control_repaired_rows",
-    "Rows that a comparison of a whole table found to differ from the database.",
+    "Rows of a stamped table that a comparison found to differ from the database.",
     ["table"],
 )
 reports = Counter("headrace_control_access_reports", "Reports of gateways that were stored.")

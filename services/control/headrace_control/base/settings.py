@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
+from headrace.credentials.secret_files import check_secret_file, read_secret
 from headrace_control.base.sign_in_settings import SignInSettings
 
 
@@ -26,6 +27,9 @@ class ControlSettings(SignInSettings, AccessSettings):
     """Where tenants, keys and people are stored: sqlite:///relative/path, sqlite:////absolute/path,
     or postgresql://user:password@host:port/name. SQLite is one file for one control process; with
     PostgreSQL others may stand by on other machines. The password is never logged."""
+    database_url_file: Path | None = None
+    """File with one line, the URL, for a URL with a password; goes before `database_url`. It must
+    be readable by this process alone (mode 0600)."""
     database_upgrade: bool = True
     """Whether a start brings an older database to the schema of this version. Off: it refuses to
     start, and `headrace db upgrade` does it: for databases that are backed up before."""
@@ -52,3 +56,20 @@ class ControlSettings(SignInSettings, AccessSettings):
     """Longest that the answer to a change waits until gateways have it. The change is stored by
     then, and is published later where the broker is away. Too small: a change that was answered is
     not in force yet. Too large: administrators wait for a broker that is away."""
+
+    @field_validator("database_url_file")
+    @classmethod
+    def _database_secret(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            check_secret_file(file)
+        return file
+
+    def database(self) -> str:
+        """Return the URL of the database, with its password.
+
+        Raises:
+            InsecureSecretFile: its file cannot be used.
+        """
+        if self.database_url_file is None:
+            return self.database_url.get_secret_value()
+        return read_secret(self.database_url_file).decode(errors="replace")

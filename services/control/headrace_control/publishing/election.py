@@ -88,7 +88,8 @@ class Election:
             await run_isolated(self._work_until_over(work))
         except* SteppedDown as over:
             log.warning("control.stepped_down", extra={"why": str(_first(over))})
-        except* (BusError, ControlUnavailable) as failed:
+        # ValueError: a file of the first keys holds none.
+        except* (BusError, ControlUnavailable, OSError, ValueError) as failed:
             now_s = self._clock.monotonic_s()
             self._failing.active(now_s, why=str(_first(failed)))
         # Why all: whatever it is, another process, or this one a moment later, may succeed.

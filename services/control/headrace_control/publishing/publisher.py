@@ -131,8 +131,9 @@ class Publisher:
         wanted = await self._outbox.all_rows()
         for table in _ORDER:
             rows = {bus_key(table, key): row for key, row in wanted[table].items()}
-            changes = difference(rows, await self._bus.rows(table))
-            if changes:
+            held = await self._bus.rows(table)
+            changes = difference(rows, held)
+            if changes and TABLE_STAMP in held:
                 log.warning("publishing.repaired", extra={"table": table, "rows": len(changes)})
                 metrics.repaired.labels(table).inc(len(changes))
             await self._publish(OutboxRow(0, table, key, row) for key, row in changes.items())
