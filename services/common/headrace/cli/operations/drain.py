@@ -16,7 +16,7 @@ from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.options import MeshTarget, mesh_options, open_bus
 from headrace.cli.console.terminal import ChangeLines
 from headrace.client import AsyncClient
-from headrace.errors import HeadraceError
+from headrace.errors import CapacityError, HeadraceError
 from headrace.supervisor.health import wait_until_ready
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import InvalidOption, MeshError
@@ -55,7 +55,7 @@ def drain(
     if nats_url is not None:
         asyncio.run(_over_bus(nats_url, mesh.state_dir, name, grace_s, undo))
     elif mesh.is_local:
-        _in_state_dir(mesh.state_dir, name, grace_s, undo)
+        _in_state_dir(mesh, name, grace_s, undo)
     else:
         asyncio.run(_over_api(mesh, name, grace_s, undo))
 
@@ -66,31 +66,17 @@ def drain(
 async def _over_bus(
     nats_url: str, state_dir: StateDir, name: str, grace_s: float | None, undo: bool
 ) -> None:
-    async with open_bus(nats_url, state_dir, command="drain") as bus:
-        try:
-            if undo:
-                _print_undone(name, await request_undrain(bus, name, timeout_s=_REPLY_S))
-                return
-            reply = await request_drain(bus, name, grace_s=grace_s, timeout_s=_REPLY_S)
-        except NoResponders as error:
-            broker = redact_url(nats_url)
-            fact = str(error) if undo else f"no process named {name} is connected to {broker}"
-            raise MeshError(fact) from None
-    _print_drains(name, reply)
+    if undo:
+        _print_undone(name, await _undrain_over_bus(nats_url, state_dir, name))
+    else:
+        _print_drains(name, await _drain_over_bus(nats_url, state_dir, name, grace_s))
 
 
 async def _over_api(mesh: MeshTarget, name: str, grace_s: float | None, undo: bool) -> None:
-    request = pb.DrainWorkerRequest(name=f"workers/{name}")
-    if grace_s is not None:
-        request.grace.FromNanoseconds(int(grace_s * 1e9))
-    async with admin_api(mesh) as channel:
-        stub = OperationServiceStub(channel)
-        if undo:
-            undrain = pb.UndrainWorkerRequest(name=request.name)
-            _print_undone(name, (await stub.UndrainWorker(undrain)).was_drained)
-            return
-        found = await stub.DrainWorker(request)
-    _print_drains(name, DrainReply(found.draining > 0, found.stays_stopped))
+    if undo:
+        _print_undone(name, await _undrain_over_api(mesh, name))
+    else:
+        _print_drains(name, await _drain_over_api(mesh, name, grace_s))
 
 
 def _print_drains(name: str, reply: DrainReply) -> None:
@@ -111,16 +97,16 @@ def _print_undone(name: str, was_drained: bool) -> None:
 # On the machine of its supervisor: the end of it is waited for.
 
 
-def _in_state_dir(state_dir: StateDir, name: str, grace_s: float | None, undo: bool) -> None:
-    process = _find(state_dir, name)
+def _in_state_dir(mesh: MeshTarget, name: str, grace_s: float | None, undo: bool) -> None:
+    process = _find(mesh.state_dir, name)
     if undo:
-        asyncio.run(_undo(state_dir, process))
+        asyncio.run(_undo(mesh, process))
     elif process.drained:
         click.echo(f"{name} is drained already; start it again with `headrace drain {name} --undo`")
     elif process.role == Role.WORKER:
-        asyncio.run(_drain_worker(state_dir, process, grace_s))
+        asyncio.run(_drain_worker(mesh, process, grace_s))
     else:
-        asyncio.run(_restart(state_dir, process))
+        asyncio.run(_restart(mesh, process))
 
 
 def _find(state_dir: StateDir, name: str) -> ProcessRecord:
@@ -132,12 +118,12 @@ def _find(state_dir: StateDir, name: str) -> ProcessRecord:
     return found
 
 
-async def _drain_worker(state_dir: StateDir, worker: ProcessRecord, grace_s: float | None) -> None:
+async def _drain_worker(mesh: MeshTarget, worker: ProcessRecord, grace_s: float | None) -> None:
     began_s, lines, is_over = time.monotonic(), ChangeLines(worker.name), False
-    async with MeshTarget(None, state_dir).admin_client() as client:
+    async with mesh.admin_client() as client:
         await _warn_of_unserved_models(client, worker.name)
-        await _request_drain(state_dir, worker.name, grace_s)
-        while not state_dir.read_process(worker.name).drained:
+        await _request_drain(mesh, worker.name, grace_s)
+        while not mesh.state_dir.read_process(worker.name).drained:
             if not is_over and grace_s is not None and time.monotonic() - began_s >= grace_s:
                 lines.update(f"{grace_s:g} s are over; other workers take over its requests")
                 is_over = True
@@ -147,13 +133,12 @@ async def _drain_worker(state_dir: StateDir, worker: ProcessRecord, grace_s: flo
     click.echo(f"{worker.name} has stopped after {time.monotonic() - began_s:.1f} s; {undo}")
 
 
-async def _request_drain(state_dir: StateDir, name: str, grace_s: float | None) -> None:
-    async with open_bus(None, state_dir, command="drain") as bus:
-        try:
-            await request_drain(bus, name, grace_s=grace_s, timeout_s=_REPLY_S)
-        except NoResponders:
-            fact = f"{name} has just died or is being started; retry once it is healthy"
-            raise MeshError(fact) from None
+async def _request_drain(mesh: MeshTarget, name: str, grace_s: float | None) -> None:
+    try:
+        await _drain_over_api(mesh, name, grace_s)
+    except CapacityError:
+        # Why not only so: control audits it. A mesh is drained without control as well.
+        await _drain_over_bus(None, mesh.state_dir, name, grace_s)
 
 
 async def _warn_of_unserved_models(client: AsyncClient, name: str) -> None:
@@ -180,19 +165,21 @@ async def _workers(
     return [w for w in workers if w.name == name], [w for w in workers if w.name != name]
 
 
-async def _undo(state_dir: StateDir, process: ProcessRecord) -> None:
+async def _undo(mesh: MeshTarget, process: ProcessRecord) -> None:
     if not process.drained:
         raise InvalidOption(f"{process.name} is not drained; there is nothing to undo")
-    async with open_bus(None, state_dir, command="drain") as bus:
-        await request_undrain(bus, process.name, timeout_s=_REPLY_S)
-    waited_s = await _until_another_run(state_dir, process)
+    try:
+        await _undrain_over_api(mesh, process.name)
+    except CapacityError:
+        await _undrain_over_bus(None, mesh.state_dir, process.name)
+    waited_s = await _until_another_run(mesh.state_dir, process)
     click.echo(f"{process.name} serves again after {waited_s:.1f} s")
 
 
-async def _restart(state_dir: StateDir, process: ProcessRecord) -> None:
-    await _request_drain(state_dir, process.name, None)
+async def _restart(mesh: MeshTarget, process: ProcessRecord) -> None:
+    await _request_drain(mesh, process.name, None)
     click.echo(f"{process.name}: drains")
-    waited_s = await _until_another_run(state_dir, process)
+    waited_s = await _until_another_run(mesh.state_dir, process)
     click.echo(f"{process.name} has stopped and is back after {waited_s:.1f} s")
 
 
@@ -201,3 +188,40 @@ async def _until_another_run(state_dir: StateDir, before: ProcessRecord) -> floa
     began_s, name, lines = time.monotonic(), before.name, ChangeLines(before.name)
     await wait_until_ready(state_dir, name, other_than=before.pid, on_reason=lines.update)
     return time.monotonic() - began_s
+
+
+# The same word, both ways.
+
+
+async def _drain_over_api(mesh: MeshTarget, name: str, grace_s: float | None) -> DrainReply:
+    request = pb.DrainWorkerRequest(name=f"workers/{name}")
+    if grace_s is not None:
+        request.grace.FromNanoseconds(int(grace_s * 1e9))
+    async with admin_api(mesh) as channel:
+        found = await OperationServiceStub(channel).DrainWorker(request)
+    return DrainReply(found.draining > 0, found.stays_stopped)
+
+
+async def _undrain_over_api(mesh: MeshTarget, name: str) -> bool:
+    request = pb.UndrainWorkerRequest(name=f"workers/{name}")
+    async with admin_api(mesh) as channel:
+        return bool((await OperationServiceStub(channel).UndrainWorker(request)).was_drained)
+
+
+async def _drain_over_bus(
+    nats_url: str | None, state_dir: StateDir, name: str, grace_s: float | None
+) -> DrainReply:
+    async with open_bus(nats_url, state_dir, command="drain") as bus:
+        try:
+            return await request_drain(bus, name, grace_s=grace_s, timeout_s=_REPLY_S)
+        except NoResponders:
+            where = f" to {redact_url(nats_url)}" if nats_url is not None else ""
+            raise MeshError(f"no process named {name} is connected{where}") from None
+
+
+async def _undrain_over_bus(nats_url: str | None, state_dir: StateDir, name: str) -> bool:
+    async with open_bus(nats_url, state_dir, command="drain") as bus:
+        try:
+            return await request_undrain(bus, name, timeout_s=_REPLY_S)
+        except NoResponders as error:
+            raise MeshError(str(error)) from None
