@@ -20,17 +20,18 @@ from headrace.cli.admin.access.people import (
 )
 from headrace.cli.admin.access.values import last_part, pages, shown_time
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
+from headrace.errors import ResourceNotFound
 
 _MEMBERS = "person", "email", "role", "created"
 _INVITATIONS = "id", "email", "role", "expires"
 _tenant = click.argument("tenant")
-_person = click.argument("person")
+_who = click.argument("who", metavar="PERSON")
 _role = click.option("--role", type=role_choice, default="member", help="What they may do.")
 
 
 @click.group()
 def member() -> None:
-    """List, add, change, remove or invite the members of a tenant."""
+    """List, add, change, remove or invite a tenant's members. PERSON is an id or an address."""
 
 
 @member.command("list")
@@ -39,29 +40,17 @@ def member() -> None:
 @mesh_options
 def list_members(tenant: str, mesh: MeshTarget, as_json: bool) -> None:
     """List the members of TENANT."""
-
-    async def found(channel: grpc.aio.Channel) -> list[pb.Member]:
-        stub: Any = MemberServiceStub(channel)
-
-        async def page(size: int, token: str) -> pb.ListMembersResponse:
-            request = pb.ListMembersRequest(
-                parent=f"tenants/{tenant}", page_size=size, page_token=token
-            )
-            answer: pb.ListMembersResponse = await stub.ListMembers(request)
-            return answer
-
-        return [each async for some in pages(page) for each in some.members]
-
-    print_rows([_as_dict(each) for each in call(mesh, found)], _MEMBERS, as_json=as_json)
+    found = call(mesh, lambda channel: _all_members(channel, tenant))
+    print_rows([_as_dict(each) for each in found], _MEMBERS, as_json=as_json)
 
 
 @member.command()
 @_tenant
-@click.argument("who", metavar="PERSON")
+@_who
 @_role
 @mesh_options
 def add(tenant: str, who: str, mesh: MeshTarget, role: str) -> None:
-    """Make PERSON, an id or an e-mail address, a member. For administrators of the mesh."""
+    """Make PERSON a member of TENANT. For administrators of the mesh; others invite."""
 
     async def made(channel: grpc.aio.Channel) -> pb.Member:
         request = pb.CreateMemberRequest(
@@ -77,14 +66,15 @@ def add(tenant: str, who: str, mesh: MeshTarget, role: str) -> None:
 
 @member.command()
 @_tenant
-@_person
+@_who
 @click.option("--role", type=role_choice, required=True, help="What they may do from now on.")
 @mesh_options
-def update(tenant: str, person: str, mesh: MeshTarget, role: str) -> None:
-    """Give the member with this id another role. In force within a second."""
+def update(tenant: str, who: str, mesh: MeshTarget, role: str) -> None:
+    """Give the member PERSON another role. In force within a second."""
 
     async def changed(channel: grpc.aio.Channel) -> pb.Member:
-        given = pb.Member(name=_name(tenant, person), role=role_value(role))
+        name = await _member_name(channel, tenant, who)
+        given = pb.Member(name=name, role=role_value(role))
         request = pb.UpdateMemberRequest(member=given)
         answer: pb.Member = await MemberServiceStub(channel).UpdateMember(request)
         return answer
@@ -94,13 +84,17 @@ def update(tenant: str, person: str, mesh: MeshTarget, role: str) -> None:
 
 @member.command()
 @_tenant
-@_person
+@_who
 @mesh_options
-def remove(tenant: str, person: str, mesh: MeshTarget) -> None:
+def remove(tenant: str, who: str, mesh: MeshTarget) -> None:
     """End a membership, with the person's sessions and keys of TENANT, within a second."""
-    request = pb.DeleteMemberRequest(name=_name(tenant, person))
-    call(mesh, lambda channel: MemberServiceStub(channel).DeleteMember(request))
-    click.echo(f"{person} is no member of {tenant} any more; sessions and keys of it ended")
+
+    async def ended(channel: grpc.aio.Channel) -> None:
+        name = await _member_name(channel, tenant, who)
+        await MemberServiceStub(channel).DeleteMember(pb.DeleteMemberRequest(name=name))
+
+    call(mesh, ended)
+    click.echo(f"{who} is no member of {tenant} any more; sessions and keys of it ended")
 
 
 @member.command()
@@ -169,8 +163,31 @@ def uninvite(tenant: str, invitation: str, mesh: MeshTarget) -> None:
     click.echo(f"invitation {invitation} is deleted")
 
 
-def _name(tenant: str, person: str) -> str:
-    return f"tenants/{tenant}/members/{last_part(person)}"
+async def _all_members(channel: grpc.aio.Channel, tenant: str) -> list[pb.Member]:
+    stub: Any = MemberServiceStub(channel)
+
+    async def page(size: int, token: str) -> pb.ListMembersResponse:
+        request = pb.ListMembersRequest(
+            parent=f"tenants/{tenant}", page_size=size, page_token=token
+        )
+        answer: pb.ListMembersResponse = await stub.ListMembers(request)
+        return answer
+
+    return [each async for some in pages(page) for each in some.members]
+
+
+async def _member_name(channel: grpc.aio.Channel, tenant: str, who: str) -> str:
+    """Return the membership's name, of a person who is named by id or by e-mail address.
+
+    Raises:
+        ResourceNotFound: no member has this address.
+    """
+    if "@" not in who:
+        return f"tenants/{tenant}/members/{last_part(who)}"
+    for member in await _all_members(channel, tenant):
+        if member.email.lower() == who.lower():
+            return member.name
+    raise ResourceNotFound(f"no member of {tenant} has the e-mail address {who}")
 
 
 def _print_role(found: pb.Member, tenant: str) -> None:

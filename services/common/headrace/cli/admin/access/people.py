@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from headrace.admin.v1 import people_pb2 as pb
 from headrace.admin.v1.people_pb2_grpc import PersonServiceStub
-from headrace.cli.admin.access.values import pages
+from headrace.cli.admin.access.values import day_text, pages
 from headrace.cli.console import terminal
 from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.options import MeshTarget
@@ -75,13 +75,14 @@ def print_rows(rows: Sequence[dict[str, object]], columns: Sequence[str], *, as_
     table = terminal.table(*(column.replace("_", " ") for column in columns))
     for row in rows:
         table.add_row(*(escape(_cell(column, row[column])) for column in columns))
-    terminal.console().print(table if rows else "there is none")
+    terminal.console().print(table if rows else "there are none")
 
 
 def _cell(column: str, value: object) -> str:
-    text = "-" if value in (None, "") else str(value)
-    is_time = column in _TIMES and value is not None
-    return text[:16].replace("T", " ") if is_time else text
+    if value is None or value == "" or value is False:
+        return "-"
+    text = "yes" if value is True else str(value)
+    return day_text(text) if column in _TIMES else text
 
 
 _TIMES = ("created", "expires", "last_sign_in")
