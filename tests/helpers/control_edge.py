@@ -14,6 +14,8 @@ import httpx
 
 from headrace.bus.jetstream import connect
 from headrace.testing.nats_server import nats_server
+from headrace_control.base.records import AuditEvent
+from headrace_control.store import Store
 from helpers import openid_provider as fake
 from helpers.control_api import ControlApi
 from helpers.control_process import control_process, serving, write_peppers
@@ -32,6 +34,7 @@ class ControlEdge:
     admin_key: str
     login: fake.OpenIdProvider
     log: Path
+    database_url: str
 
     def admin(self) -> ControlApi:
         """Calls as an operator of the mesh."""
@@ -39,6 +42,14 @@ class ControlEdge:
 
     def browser(self) -> Browser:
         return Browser(self)
+
+    async def audited(self, action: str) -> list[AuditEvent]:
+        """Return the audit's events of this action, the newest first."""
+        store = await Store.open(self.database_url)
+        try:
+            return list((await store.audit.list(action=action)).items)
+        finally:
+            await store.close()
 
     async def rows(self, table: str) -> dict[str, bytes]:
         """Return what gateways see."""
@@ -122,8 +133,10 @@ async def control_edge(folder: Path, **settings: Any) -> AsyncIterator[ControlEd
                 await serving(running)
                 port = running.ports["grpc"]
                 edge.edge.set_controls([("127.0.0.1", port)])
-                key = (folder / "state" / "admin.key").read_text().strip()
-                served = ControlEdge(edge.url, port, nats.url, key, login, folder / "control.log")
+                file = folder / "state" / "admin.key"
+                key = file.read_text().strip() if file.exists() else ""
+                log, database_url = folder / "control.log", f"sqlite:///{folder / 'control.db'}"
+                served = ControlEdge(edge.url, port, nats.url, key, login, log, database_url)
                 await _reached(served)
                 yield served
 
@@ -131,5 +144,5 @@ async def control_edge(folder: Path, **settings: Any) -> AsyncIterator[ControlEd
 async def _reached(edge: ControlEdge) -> None:
     """Return once Envoy has found control healthy."""
     async with asyncio.timeout(20), edge.browser() as browser:
-        while (await browser.me()).status_code != 401:
+        while (await browser.me()).status_code not in (200, 401):
             await asyncio.sleep(0.05)

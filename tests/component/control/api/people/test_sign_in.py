@@ -131,6 +131,7 @@ async def test_a_token_of_another_sign_in_opens_nothing(
             edge.login.lies = {}
         assert (answer.status_code, browser.session) == (403, None)
         assert "does not prove who you are" in answer.text
+    assert (await edge.audited("sessions.refuse"))[0].details.startswith('{"why": "')
 
 
 async def test_a_code_that_the_provider_does_not_know_opens_nothing(edge: ControlEdge) -> None:
@@ -167,6 +168,9 @@ async def test_a_stranger_is_told_whom_to_ask_and_gets_no_account(edge: ControlE
         answer = await browser.sign_in(email="eve@elsewhere.example", subject="eve")
         assert (answer.status_code, browser.session) == (403, None)
         assert "eve@elsewhere.example has no account here: ask an administrator" in answer.text
+    event = (await edge.audited("sessions.refuse"))[0]
+    assert "eve@elsewhere.example" in event.details
+    assert (event.actor, event.client) == ("anonymous", "127.0.0.1")
     async with edge.admin() as admin:
         found = await admin.people.ListPeople(pb.ListPeopleRequest(page_size=1000))
         assert "eve@elsewhere.example" not in [each.email for each in found.people]
