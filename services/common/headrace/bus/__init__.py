@@ -7,7 +7,7 @@ headrace.internal.v1; `headrace.bus.subjects` says which message travels where.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -310,7 +310,35 @@ class StoreProbe(Protocol):
         ...
 
 
-class Bus(Messages, Lanes, Cards, Leases, Results, Tables, StoreProbe, Protocol):
+class Snapshots(Protocol):
+    """Whole streams of `stores.BACKED_UP`, for backups of the broker."""
+
+    async def stored(self) -> dict[str, int]:
+        """Return how many messages each stream holds; those that there are not are left out.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
+
+    async def save_stream(self, stream: str, write: Callable[[bytes], object]) -> bytes:
+        """Write a stream as it is at one moment, part by part; return its description.
+
+        Raises:
+            BusError: the broker cannot; what was written is incomplete.
+        """
+        ...
+
+    async def load_stream(self, stream: str, description: bytes, chunks: Iterable[bytes]) -> None:
+        """Make a stream anew from what `save_stream` wrote and returned; a present one is deleted.
+
+        Raises:
+            BusError: the broker cannot, and the stream is not there.
+        """
+        ...
+
+
+class Bus(Messages, Lanes, Cards, Leases, Results, Tables, StoreProbe, Snapshots, Protocol):
     """All of it. Services take the parts that they use."""
 
     async def close(self) -> None: ...

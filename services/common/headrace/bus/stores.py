@@ -14,6 +14,13 @@ CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
     "headrace_tokenizers",
 )
 """The last of these is an object store."""
+BACKED_UP = (
+    # Why in this order: a request that ends meanwhile is saved as one that waits, and runs again,
+    # rather than not at all.
+    *(REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM),
+    *(f"KV_{CARD_BUCKET}", f"OBJ_{TOKENIZER_BUCKET}", f"KV_{LEASE_BUCKET}"),
+)
+"""Streams of what is nowhere else. The tables are made from control's database."""
 
 
 def bucket_of(table: str) -> str:

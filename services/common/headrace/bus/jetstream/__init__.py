@@ -27,6 +27,7 @@ from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
 from headrace.bus.jetstream.records import StoredCards, StoredResults
+from headrace.bus.jetstream.snapshots import StreamSnapshots
 from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import buckets, streams
 from headrace.bus.jetstream.tables import StoredTables
@@ -53,6 +54,7 @@ class JetStreamBus(
     StoredResults,
     StoredTables,
     JetStreamProbe,
+    StreamSnapshots,
 ):
     """Implements `headrace.bus.Bus`. `connect` makes it; it reconnects for as long as it takes."""
 
