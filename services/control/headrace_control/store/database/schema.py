@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,41 +75,63 @@ async def upgrade_schema(engine: AsyncEngine) -> str:
     Raises:
         SchemaMismatch: it is newer than this version.
     """
+    async with one_upgrade(engine) as connection:
+        before = await revision_of(connection)
+        if connection.dialect.name == "postgresql":
+            await connection.rollback()  # so that each migration is a transaction
+        if not before or before in _known_revisions():
+            await migrate(connection, newest_revision())
+            await connection.commit()
+    await check_schema(engine)
+    return before
+
+
+@asynccontextmanager
+async def one_upgrade(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Give out a connection for changes of the schema, one at a time among all processes.
+
+    On SQLite its one transaction has the database to itself; foreign keys are not enforced.
+    """
     try:
         async with engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
             if engine.dialect.name == "sqlite":
                 # Remade tables would take along the rows that refer to them. The pragma has no
                 # effect within a transaction, and the driver alone begins none.
                 raw: Any = (await connection.get_raw_connection()).driver_connection
                 await raw.execute("PRAGMA foreign_keys=off")
-            await connection.execution_options(**{WRITES: True})
-            before = await _upgrade_locked(connection)
+            else:
+                await connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
+                await connection.commit()
+            yield connection
     finally:
         # Ends the lock, and what was set for this connection alone.
         await engine.dispose()
-    await check_schema(engine)
-    return before
 
 
-async def _upgrade_locked(connection: AsyncConnection) -> str:
-    if connection.dialect.name == "postgresql":
-        await connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
-        await connection.commit()
-    before = await revision_of(connection)
-    if connection.dialect.name == "postgresql":
-        await connection.rollback()
-    if before and before not in _known_revisions():
-        return before
-    await connection.run_sync(_run_migrations)
+async def migrate(connection: AsyncConnection, revision: str) -> None:
+    """Bring the schema to a revision; in the transaction of the connection, if there is one."""
+
+    def run(sync: sa.Connection) -> None:
+        config = Config(attributes={"connection": sync})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, revision)
+
+    await connection.run_sync(run)
     await _write_version(connection)
-    await connection.commit()
-    return before
 
 
-def _run_migrations(connection: sa.Connection) -> None:
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(MIGRATIONS))
-    command.upgrade(config, "head")
+def check_known(revision: str) -> None:
+    """Refuse the schema of a later version.
+
+    Raises:
+        SchemaMismatch: this version does not know it.
+    """
+    if revision not in _known_revisions():
+        raise SchemaMismatch(
+            f"the backup has schema {revision}; this is version {version('headrace')}, which knows"
+            f" schemas up to {newest_revision()}: install the version that made it"
+        )
 
 
 async def _write_version(connection: AsyncConnection) -> None:

@@ -61,9 +61,7 @@ class Database:
     async def changing(self, by: Actor) -> AsyncIterator[Change]:
         """One transaction that changes; committed unless the body raises."""
         async with self.writing() as connection:
-            # PostgreSQL's writers of other processes wait here, SQLite's have done so.
-            head = (await connection.execute(sa.select(audit_head).with_for_update())).one()
-            change = Change(connection, by, self.now(), _Head(head.sequence, head.hash))
+            change = await begin_change(connection, by, self.now())
             yield change
         if change.has_published:
             self.outbox_written.set()
@@ -73,6 +71,13 @@ class Database:
 class _Head:
     sequence: int
     hash: str
+
+
+async def begin_change(connection: AsyncConnection, by: Actor, now: datetime) -> Change:
+    """Begin a change in a transaction that may write."""
+    # PostgreSQL's writers of other processes wait here, SQLite's have done so.
+    head = (await connection.execute(sa.select(audit_head).with_for_update())).one()
+    return Change(connection, by, now, _Head(head.sequence, head.hash))
 
 
 class Change:

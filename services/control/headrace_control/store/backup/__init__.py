@@ -1,0 +1,1 @@
+"""Backups: one archive of the database and of what the broker stores, and restoring it."""
