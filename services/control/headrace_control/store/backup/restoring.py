@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.bus import Snapshots
+from headrace.bus.snapshots import Snapshots
 from headrace.clock import Clock, SystemClock
 from headrace.errors import FailedPrecondition
 from headrace_control.base.records import REPUBLISH, SYSTEM, OutboxRow

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.bus import Snapshots
+from headrace.bus.snapshots import Snapshots
 from headrace.clock import Clock, SystemClock
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.store.backup.archive import ArchiveWriter, Manifest
