@@ -77,6 +77,8 @@ def main() -> None:
 def _run() -> int:
     # Commands print what becomes of their connections; the log events are for services.
     logging.getLogger("headrace.bus").setLevel(logging.ERROR)
+    # It warns of a protocol of its own, each time that a broker with TLS ends a connection.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         outcome = headrace.main(standalone_mode=False)
     except click.ClickException as error:

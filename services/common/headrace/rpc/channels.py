@@ -55,13 +55,11 @@ def aio_channel(
         interceptors: of its calls.
         security: of `headrace.rpc.tls`; None: plain text.
     """
-    options = (*_OPTIONS, *pings)
+    options: tuple[tuple[str, str | int], ...] = (*_OPTIONS, *pings)
     if security is None:
         return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
-    secured = (*options, *security.options)
-    return grpc.aio.secure_channel(
-        target, security.credentials, options=secured, interceptors=interceptors
-    )
+    options = (*options, *security.options)
+    return grpc.aio.secure_channel(target, security.credentials, options, None, interceptors)
 
 
 def blocking_channel(
@@ -71,5 +69,4 @@ def blocking_channel(
     options = (*_OPTIONS, *pings)
     if security is None:
         return grpc.insecure_channel(target, options=options)
-    secured = (*options, *security.options)
-    return grpc.secure_channel(target, security.credentials, options=secured)
+    return grpc.secure_channel(target, security.credentials, (*options, *security.options))

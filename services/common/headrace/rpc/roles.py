@@ -60,9 +60,8 @@ def _checked(serve: Callable[[Any, Any], Any], service: str, allowed: frozenset[
         role = peer_role(context)
         if role not in allowed:
             fact = f"a {role} may not call {service}" if role else "the peer has no role here"
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED, f"{fact}; {_or(allowed)} may call it"
-            )
+            who = " or ".join(sorted(allowed)) or "nothing"
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{fact}; {who} may call it")
 
     if inspect.isasyncgenfunction(serve):
 
@@ -78,7 +77,3 @@ def _checked(serve: Callable[[Any, Any], Any], service: str, allowed: frozenset[
         return await serve(request, context)
 
     return served
-
-
-def _or(allowed: frozenset[str]) -> str:
-    return " or ".join(sorted(allowed)) or "nothing"

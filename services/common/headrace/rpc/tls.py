@@ -14,15 +14,13 @@ import grpc
 from headrace.credentials.tls_files import TlsFiles, TlsMaterial
 from headrace.rpc.identity import server_name
 
-Options = tuple[tuple[str, str], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class ChannelSecurity:
     """What a channel proves itself with, and what it expects of the server."""
 
     credentials: grpc.ChannelCredentials
-    options: Options = ()
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def mesh_security(files: TlsFiles | None, role: str) -> ChannelSecurity | None:

@@ -64,6 +64,12 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
 
+    def reload(self) -> None:
+        """Send SIGHUP, unless the program has ended."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """Kill the program and all that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from urllib.parse import quote
 
 import httpx
@@ -12,6 +13,7 @@ from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
 from headrace.supervisor.state.failures import CanaryFailed
 from headrace.supervisor.state.state_dir import StateDir
 
+open_plain = partial(httpx.AsyncClient, trust_env=False)
 _RETRY_S = 0.1
 _PROBE_TIMEOUT_S = 2.0
 CANARY_TIMEOUT_S = 30.0
@@ -75,8 +77,17 @@ def error_text(answer: httpx.Response) -> str:
         return answer.text.strip().partition("\n")[0]
 
 
-async def wait_for_canary(url: str, model: str, *, within_s: float = CANARY_TIMEOUT_S) -> None:
+async def wait_for_canary(
+    url: str,
+    model: str,
+    open_http: Callable[..., httpx.AsyncClient] = open_plain,
+    *,
+    within_s: float = CANARY_TIMEOUT_S,
+) -> None:
     """Request one token from the public port until it comes.
+
+    Args:
+        open_http: called with `timeout`.
 
     Raises:
         CanaryFailed: it has not come within `within_s`; the text has the last answer.
@@ -85,7 +96,7 @@ async def wait_for_canary(url: str, model: str, *, within_s: float = CANARY_TIME
     try:
         async with (
             asyncio.timeout(within_s),
-            httpx.AsyncClient(trust_env=False, timeout=within_s) as http,
+            open_http(timeout=within_s) as http,
         ):
             while (failure := await _send_canary(http, url, model)) is not None:
                 await asyncio.sleep(_RETRY_S)

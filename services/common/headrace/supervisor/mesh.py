@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import httpx
 
-from headrace.bus import Bus, BusError, connect
+from headrace.bus import Bus, BusError
 from headrace.rpc.addresses import connect_host, join_host_port
 from headrace.supervisor.drain_service import serve_drained_marks
 from headrace.supervisor.health import (
@@ -26,7 +26,7 @@ from headrace.supervisor.plan.program import Program, Service
 from headrace.supervisor.plan.stop_timeouts import STOP_ORDER, mesh_stop_timeout_s, stop_timeout_s
 from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
 from headrace.supervisor.public_port import external_urls, require_free_port
-from headrace.supervisor.servers.envoy import Edge, EdgeOptions
+from headrace.supervisor.servers.envoy import Edge
 from headrace.supervisor.servers.nats import Broker
 from headrace.supervisor.state.failures import ProcessFailed
 from headrace.supervisor.state.state_dir import MeshRecord, StateDir
@@ -58,19 +58,14 @@ class Mesh:
         self._options = options
         self._state_dir = state_dir
         self._report, self._on_ready = report, on_ready
-        self._access = MeshAccess(options.auth, state_dir)
+        self._access = access = MeshAccess(options, state_dir)
         self._broker = Broker(
             state_dir.broker,
             sync_interval=options.sync_interval,
-            passwords=self._access.passwords,
+            passwords=access.passwords,
+            tls=access.broker_tls,
         )
-        listener = EdgeOptions(
-            host=options.host,
-            port=options.port,
-            trusted_proxies=options.trusted_proxies,
-            allowed_origins=options.allowed_origins,
-        )
-        self._edge = Edge(state_dir.edge, state_dir.logs, listener, proof=self._access.proof)
+        self._edge = Edge(state_dir.edge, state_dir.logs, access.listener, proof=access.proof)
         self._processes: list[SupervisedProcess] = []
         self._ready = False
         self._is_written, self._has_reported_disk = True, False
@@ -84,11 +79,13 @@ class Mesh:
         """
         require_free_port(self._options.host, self._options.port)
         async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self._access.keep(self._report, self._reload_broker))
             life = group.create_task(self._live(group))
             await _first_of(stop, life)
             life.cancel()
             drain = group.create_task(self._drain())
             await _first_of(kill, drain)
+            keeper.cancel()
             for process in self._processes:
                 process.kill()
 
@@ -115,7 +112,8 @@ class Mesh:
     def _report_access(self) -> None:
         """Report who reaches the mesh, and once where the first keys are."""
         guard = "with a key" if self._access.needs_keys else "without authentication"
-        for url in external_urls(self._options.host, self._public_port or 0):
+        scheme = self._access.scheme
+        for url in external_urls(self._options.host, self._public_port or 0, scheme):
             self._report("mesh", f"other machines reach it at {url}, {guard}")
         for warning in self._options.warnings:
             self._report("mesh", f"warning: {warning}")
@@ -123,12 +121,12 @@ class Mesh:
             self._report("mesh", new_keys)
 
     async def _open_bus(self) -> Bus:
-        return await connect(
-            self._broker.url,
-            name="headrace up",
-            replicas=None,
-            credentials_file=self._access.credentials_file,
-        )
+        return await self._access.open_bus(self._broker.url, name="headrace up", replicas=None)
+
+    def _reload_broker(self) -> None:
+        for process in self._processes:
+            if process.program is self._broker:
+                process.reload()
 
     async def _start_all(self, group: asyncio.TaskGroup) -> list[str]:
         """Return the models that are served."""
@@ -165,7 +163,7 @@ class Mesh:
             self._report("mesh", "a token came through")
             return
         for model in models:
-            await wait_for_canary(self._url or "", model)
+            await wait_for_canary(self._url or "", model, self._access.public_http)
             self._report("mesh", f"a token of {model} came through")
 
     def _plans(self) -> Iterator[ServicePlan]:
@@ -213,11 +211,8 @@ class Mesh:
         silence_s = self._options.replace_after_s or None
         match program.role:
             case Role.NATS:
-                return BrokerProbe(
-                    self._state_dir.broker,
-                    silence_s=silence_s,
-                    credentials_file=self._access.credentials_file,
-                )
+                folder, open_bus = self._state_dir.broker, self._access.open_bus
+                return BrokerProbe(folder, silence_s=silence_s, open_bus=open_bus)
             case Role.ENVOY:
                 return HttpProbe("admin", "/ready", silence_s=silence_s, must_be_ok=False)
             case _:
@@ -270,7 +265,8 @@ class Mesh:
     def _url(self) -> str | None:
         port = self._public_port
         host = connect_host(self._options.host)
-        return None if port is None else f"http://{join_host_port(host, port)}"
+        scheme = self._access.scheme
+        return None if port is None else f"{scheme}://{join_host_port(host, port)}"
 
     def _changed(self) -> None:
         self._is_written = False

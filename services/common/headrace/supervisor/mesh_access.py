@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from headrace.supervisor.plan.mesh_options import Auth, Role
+import httpx
+
+from headrace.bus import Bus, connect
+from headrace.credentials.tls_files import TlsPaths
+from headrace.extras import require
+from headrace.rpc.identity import PUBLIC, server_name
+from headrace.supervisor.plan.mesh_options import Auth, MeshOptions, Role
+from headrace.supervisor.servers.envoy import EdgeOptions
 from headrace.supervisor.servers.nats_permissions import BrokerUser
 from headrace.supervisor.state.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from headrace.supervisor.servers.encryption import Encryption
 
 _ANSWER_CALLERS = (Role.GATEWAY, Role.CONTROL)
 
 
 class MeshAccess:
-    """The secrets of a mesh whose callers need keys; of any other mesh nothing.
+    """The secrets of a mesh whose callers need keys, and the certificates of one with TLS.
 
     Where keys are required, the broker has users as well: who could publish to it could do without
     a key.
     """
 
-    def __init__(self, auth: Auth, state_dir: StateDir) -> None:
-        """Make the secrets that are missing.
+    def __init__(self, options: MeshOptions, state_dir: StateDir) -> None:
+        """Make the secrets and certificates that are missing.
 
         Raises:
             OSError: they cannot be written.
+            InvalidOption: the given certificate cannot be used.
         """
-        self.needs_keys = auth is Auth.KEYS
+        self._options = options
+        self.needs_keys = options.auth is Auth.KEYS
+        self.encryption = _encryption(options, state_dir) if options.has_tls else None
+        self.scheme = "http" if self.encryption is None else "https"
         self._secrets = state_dir.secrets
         self._keys = (state_dir.admin_key, state_dir.cli_key)
         self._had_keys = any(file.exists() for file in self._keys)
@@ -53,14 +69,58 @@ class MeshAccess:
         return self._secrets.proof() if self.needs_keys else ""
 
     @property
+    def broker_tls(self) -> TlsPaths | None:
+        return None if self.encryption is None else self.encryption.broker
+
+    @property
+    def listener(self) -> EdgeOptions:
+        """How Envoy treats its clients."""
+        return EdgeOptions(
+            host=self._options.host,
+            port=self._options.port,
+            trusted_proxies=self._options.trusted_proxies,
+            allowed_origins=self._options.allowed_origins,
+            tls=None if self.encryption is None else self.encryption.edge,
+        )
+
+    async def open_bus(self, url: str, **options: Any) -> Bus:
+        """Connect to the broker as the supervisor does; as `headrace.bus.connect`."""
+        return await connect(
+            url,
+            **options,
+            tls=None if self.encryption is None else self.encryption.operator(),
+            credentials_file=self.credentials_file,
+        )
+
+    async def keep(
+        self, report: Callable[[str, str], None], on_broker_changed: Callable[[], None]
+    ) -> None:
+        """Renew certificates until cancelled; see `Encryption.keep`."""
+        if self.encryption is not None:
+            await self.encryption.keep(report, on_broker_changed)
+
+    def public_http(self, *, timeout: float) -> httpx.AsyncClient:
+        """Return a client of the public port."""
+        if self.encryption is None:
+            return httpx.AsyncClient(trust_env=False, timeout=timeout)
+        context = ssl.create_default_context(cafile=str(self.encryption.store.ca))
+        return httpx.AsyncClient(
+            trust_env=False,
+            timeout=timeout,
+            verify=context,
+            event_hooks={"request": [_ask_for_the_meshs_certificate]},
+        )
+
+    @property
     def credentials_file(self) -> Path | None:
         """The supervisor's own, for the broker."""
         return self._secrets.credentials(BrokerUser.OPERATOR) if self.needs_keys else None
 
     def flags(self, role: Role) -> tuple[str, ...]:
         """Return the settings of a role's processes."""
+        encrypted = () if self.encryption is None else self.encryption.flags(role)
         if not self.needs_keys:
-            return ()
+            return encrypted
         flags = [f"--nats-credentials-file={self._secrets.credentials(role)}"]
         if role in _ANSWER_CALLERS:
             flags += [
@@ -68,4 +128,19 @@ class MeshAccess:
                 f"--peppers-file={self._secrets.peppers}",
                 f"--edge-secret-file={self._secrets.edge}",
             ]
-        return tuple(flags)
+        return (*flags, *encrypted)
+
+
+def _encryption(options: MeshOptions, state_dir: StateDir) -> Encryption:
+    require("mesh", "cryptography")
+    # Why here: an installation of the client alone has no cryptography.
+    from headrace.supervisor.servers.encryption import Encryption
+
+    encryption = Encryption(state_dir.tls, options)
+    encryption.prepare()
+    return encryption
+
+
+async def _ask_for_the_meshs_certificate(request: httpx.Request) -> None:
+    # Why: the listener may have another one for clients, whose names lead elsewhere.
+    request.extensions["sni_hostname"] = server_name(PUBLIC)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,7 @@ from headrace.supervisor.plan.mesh_options import LOOPBACK
 from headrace.supervisor.plan.replacement import Fault
 from headrace.supervisor.state.disk import disk_problem
 
+OpenBus = Callable[..., Awaitable[Bus]]
 PROBE_TIMEOUT_S = 2.0
 _BROKEN_S = 3.0
 """A broker that cannot store on a disk that can is replaced after this time: nats-server keeps such
@@ -87,15 +89,15 @@ class BrokerProbe(Probe):
 
     Args:
         folder: of the broker's store.
-        credentials_file: of the supervisor's user; None: the broker has no users.
+        open_bus: called as `connect` of the bus.
     """
 
     def __init__(
-        self, folder: Path, *, silence_s: float | None, credentials_file: Path | None = None
+        self, folder: Path, *, silence_s: float | None, open_bus: OpenBus = connect
     ) -> None:
         super().__init__(silence_s)
         self._folder = folder
-        self._credentials_file = credentials_file
+        self._open_bus = open_bus
         self._bus: Bus | None = None
         self._has_reported = False
 
@@ -103,12 +105,9 @@ class BrokerProbe(Probe):
         if self._bus is None:
             # Why first: a broker that cannot store still passes on the report of that.
             with contextlib.suppress(BusUnavailable):
-                self._bus = await connect(
-                    f"nats://{LOOPBACK}:{ports['nats']}",
-                    name="supervisor",
-                    wait_s=PROBE_TIMEOUT_S,
-                    replicas=None,
-                    credentials_file=self._credentials_file,
+                url = f"nats://{LOOPBACK}:{ports['nats']}"
+                self._bus = await self._open_bus(
+                    url, name="supervisor", wait_s=PROBE_TIMEOUT_S, replicas=None
                 )
         fault = await self._find_fault(ports)
         await self._report(fault)

@@ -34,7 +34,7 @@ def require_free_port(host: str, port: int) -> None:
         ) from error
 
 
-def external_urls(host: str, port: int) -> list[str]:
+def external_urls(host: str, port: int, scheme: str = "http") -> list[str]:
     """Return the URLs for other machines if the mesh listens on every address; else none."""
     if host not in UNSPECIFIED:
         return []
@@ -44,7 +44,7 @@ def external_urls(host: str, port: int) -> list[str]:
         each.address for addresses in interfaces for each in addresses if each.family == family
     ]
     return [
-        f"http://{join_host_port(address, port)}"
+        f"{scheme}://{join_host_port(address, port)}"
         for address in found
         if "%" not in address and not ip_address(address).is_loopback
     ]

@@ -108,6 +108,11 @@ class SupervisedProcess:
         if self._child is not None:
             self._child.kill()
 
+    def reload(self) -> None:
+        """Have it read its files again, by SIGHUP."""
+        if self._child is not None:
+            self._child.reload()
+
     async def replace(self, reason: str) -> None:
         """End this run; `run` starts another."""
         if (child := self._child) is not None:

@@ -5,20 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from headrace.supervisor.mesh_access import MeshAccess
-from headrace.supervisor.plan.mesh_options import Auth, Role
+from headrace.supervisor.plan.mesh_options import DEFAULT_MODEL, Auth, MeshOptions, Role
 from headrace.supervisor.servers.nats_permissions import BrokerUser
 from headrace.supervisor.state.state_dir import StateDir
 
+FILES = {"ca": "ca.crt", "cert": "tls.crt", "key": "tls.key"}
+
+
+def options(auth: Auth, *, tls: bool = False) -> MeshOptions:
+    return MeshOptions((DEFAULT_MODEL,), auth=auth, tls=tls)
+
 
 def test_without_keys_there_are_no_secrets_and_no_users(tmp_path: Path) -> None:
-    access = MeshAccess(Auth.NONE, StateDir(tmp_path))
+    access = MeshAccess(options(Auth.NONE), StateDir(tmp_path))
     assert (access.passwords, access.proof, access.credentials_file) == ({}, "", None)
     assert not any(access.flags(role) for role in Role)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: Path) -> None:
-    access = MeshAccess(Auth.KEYS, StateDir(tmp_path))
+    access = MeshAccess(options(Auth.KEYS), StateDir(tmp_path))
     assert set(access.passwords) == set(BrokerUser)
     assert access.flags(Role.WORKER) == (f"--nats-credentials-file={tmp_path}/secrets/nats/worker",)
     for role in (Role.GATEWAY, Role.CONTROL):
@@ -32,9 +38,19 @@ def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: 
 
 def test_the_first_keys_are_named_once(tmp_path: Path) -> None:
     state_dir = StateDir(tmp_path)
-    first = MeshAccess(Auth.KEYS, state_dir)
+    first = MeshAccess(options(Auth.KEYS), state_dir)
     assert first.new_keys == ""  # control has not made them
     for file in (state_dir.admin_key, state_dir.cli_key):
         file.touch()
     assert str(state_dir.cli_key) in first.new_keys
-    assert MeshAccess(Auth.KEYS, state_dir).new_keys == ""
+    assert MeshAccess(options(Auth.KEYS), state_dir).new_keys == ""
+
+
+def test_with_tls_each_role_gets_its_own_certificate(tmp_path: Path) -> None:
+    access = MeshAccess(options(Auth.NONE, tls=True), StateDir(tmp_path))
+    for role in (Role.GATEWAY, Role.WORKER, Role.SCHEDULER, Role.CONTROL):
+        at = tmp_path / "tls" / role
+        files = [f"--tls-{n}-file={at / f}" for n, f in FILES.items()]
+        assert access.flags(role) == tuple(files)
+        assert all((at / name).exists() for name in FILES.values())
+    assert access.scheme == "https"

@@ -13,6 +13,7 @@ import click
 
 from headrace.bus import Bus, BusError, connect
 from headrace.client import AsyncClient, Client
+from headrace.credentials.tls_files import TlsFiles, TlsPaths
 from headrace.errors import BrokerUnavailable
 from headrace.rpc.addresses import is_https
 from headrace.rpc.identity import PUBLIC, server_name
@@ -107,7 +108,7 @@ class MeshTarget:
 
     def _trust(self) -> _Trust:
         """Return by which authority the mesh's certificate must be signed, and its name."""
-        ca = self.state_dir.folder / "tls" / "ca.crt"
+        ca = self.state_dir.tls / "ca.crt"
         if self.ca_file is None and self.is_local and ca.exists():
             # Why: whatever certificate it has for others, it also has one of its own authority.
             return {"ca_file": ca, "server_name": server_name(PUBLIC)}
@@ -211,7 +212,7 @@ async def open_bus(
             name=f"headrace {command}",
             wait_s=_CONNECT_S,
             replicas=None,
-            credentials_file=state_dir.secrets.operator if nats_url is None else None,
+            **({} if nats_url else _operator(state_dir)),
         )
         try:
             yield bus
@@ -219,6 +220,23 @@ async def open_bus(
             await bus.close()
     except BusError as error:
         raise BrokerUnavailable(str(error)) from error
+
+
+class _Operator(TypedDict, total=False):
+    tls: TlsFiles | None
+    credentials_file: Path | None
+
+
+def _operator(state_dir: StateDir) -> _Operator:
+    """Return what the broker of this directory's mesh knows its operator by."""
+    at = state_dir.tls / "operator"
+    # Why by the URL: what an earlier mesh of this directory had may be there all the same.
+    is_encrypted = is_https(state_dir.read_record().url or "")
+    paths = TlsPaths(at / "ca.crt", at / "tls.crt", at / "tls.key")
+    return {
+        "tls": TlsFiles(paths) if is_encrypted else None,
+        "credentials_file": state_dir.secrets.operator,
+    }
 
 
 def _broker_url(state_dir: StateDir) -> str:

@@ -72,6 +72,30 @@ from headrace.supervisor.state.state_dir import StateDir
     "--insecure", is_flag=True, help="Let other machines use the mesh without keys, or unencrypted."
 )
 @click.option(
+    "--tls",
+    is_flag=True,
+    help="Serve https, and encrypt every line between the processes. Certificates are made in the "
+    "tls directory of --state-dir and renewed under way; clients trust its ca.crt.",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="Certificate for clients, with those between it and its authority, in PEM; with --tls-key."
+    " It is read again when it changes. Implies --tls.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="Key of --tls-cert, in PEM; only you may be able to read it.",
+)
+@click.option(
+    "--tls-name",
+    "tls_names",
+    metavar="NAME",
+    multiple=True,
+    help="Further host name at which clients reach the mesh, for the certificate that --tls makes.",
+)
+@click.option(
     "--trusted-proxies",
     type=click.IntRange(0, 16),
     default=0,

@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace.cli.console.options import MeshTarget
 from headrace.client import AsyncClient, Prompt, Sampling
 from headrace.errors import HeadraceError, InvalidApiKey
+from headrace.rpc.addresses import is_https
 from headrace.v1.common_pb2 import ModelTask
 
 SAMPLE_QUESTION = "Who are you?"
@@ -21,11 +22,12 @@ async def show_welcome(mesh: MeshTarget, models: Sequence[str], *, needs_keys: b
     """Stream one answer of the first model to the terminal, then print example requests."""
     model, chats = models[0], True
     url, key_file = mesh.url, mesh.state_dir.cli_key if needs_keys else None
+    trust = _how_to_trust(mesh.state_dir.tls / "ca.crt") if is_https(url) else ""
     try:
         async with mesh.async_client() as client:
             (card,) = [card for card in await client.models() if card.name == model]
             if card.task != ModelTask.MODEL_TASK_GENERATE:
-                print(rank_examples(url, model, key_file), flush=True)
+                print(trust + rank_examples(url, model, key_file), flush=True)
                 return
             chats = card.chat
             await _stream_sample(client, model, chats=chats)
@@ -34,7 +36,7 @@ async def show_welcome(mesh: MeshTarget, models: Sequence[str], *, needs_keys: b
     except HeadraceError as error:
         # The canary has passed; a failed sample must not end the mesh.
         print(f"\n(no sample: {error})")
-    print(examples(url, model, key_file, chats=chats), flush=True)
+    print(trust + examples(url, model, key_file, chats=chats), flush=True)
 
 
 async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> None:
@@ -67,6 +69,14 @@ def _key_in_python(key_file: Path | None) -> str:
     if key_file.exists():
         return f"open({str(key_file)!r}).read().strip()"
     return 'os.environ["HEADRACE_API_KEY"]'
+
+
+def _how_to_trust(ca: Path) -> str:
+    return f"""
+Certificates are signed by an authority of the mesh. The examples below trust it after
+
+  export SSL_CERT_FILE={shlex.quote(str(ca))}
+"""
 
 
 def rank_examples(url: str, model: str, key_file: Path | None) -> str:

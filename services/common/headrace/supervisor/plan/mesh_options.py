@@ -159,6 +159,10 @@ class MeshOptions:
         return is_loopback(self.host)
 
     @property
+    def has_tls(self) -> bool:
+        return self.tls or self.tls_cert is not None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Return what whoever starts this mesh must know."""
         if self.is_local:
@@ -166,7 +170,7 @@ class MeshOptions:
         found = []
         if self.auth is Auth.NONE:
             found.append("whoever reaches the public port may do everything; see --auth")
-        if not (self.tls or self.tls_cert):
+        if not self.has_tls:
             found.append("prompts, answers and keys cross the network unencrypted; see --tls")
         return tuple(found)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from headrace.credentials.tls_files import TlsFiles
+from headrace.credentials.tls_files import TlsFiles, TlsPaths
 from headrace.extras import require
 from headrace.rpc.addresses import UNSPECIFIED, without_zone
 from headrace.rpc.identity import PUBLIC
 from headrace.supervisor.plan.mesh_options import MeshOptions, Role
+from headrace.supervisor.servers.envoy_tls import EdgeTls
 from headrace.supervisor.servers.tls_store import GIVEN, OPERATOR, TlsStore
 from headrace.supervisor.state.failures import InvalidOption
 
@@ -31,9 +32,15 @@ class Encryption:
         self._broker_seen: bytes | None = None
 
     @property
-    def public_names(self) -> tuple[str, ...]:
-        """The public listener's certificates, the one for clients that ask for no name first."""
-        return (PUBLIC,) if self._options.tls_cert is None else (GIVEN, PUBLIC)
+    def broker(self) -> TlsPaths:
+        return self.store.paths(Role.NATS)
+
+    @property
+    def edge(self) -> EdgeTls:
+        # The given one first: it is also for clients that ask for no name.
+        public = (PUBLIC,) if self._options.tls_cert is None else (GIVEN, PUBLIC)
+        listener = tuple(map(self.store.paths, public))
+        return EdgeTls(self.store.folder, listener, self.store.paths(Role.ENVOY))
 
     def prepare(self) -> None:
         """Make or renew what is needed to start.
@@ -47,10 +54,11 @@ class Encryption:
 
     def flags(self, role: Role) -> tuple[str, ...]:
         """Return what a service of this role is started with."""
-        paths = self.store.paths(role.value)
+        paths = self.store.paths(role)
         return (
-            *("--tls-ca-file", str(paths.ca), "--tls-cert-file", str(paths.cert)),
-            *("--tls-key-file", str(paths.key)),
+            f"--tls-ca-file={paths.ca}",
+            f"--tls-cert-file={paths.cert}",
+            f"--tls-key-file={paths.key}",
         )
 
     def operator(self) -> TlsFiles:
@@ -90,18 +98,15 @@ class Encryption:
         return cert is not None and key is not None and self.store.take(cert, key)
 
     def _broker_certificate(self) -> bytes:
-        paths = self.store.paths(Role.NATS.value)
+        paths = self.broker
         return paths.ca.read_bytes() + paths.cert.read_bytes()
 
 
 def _public_hosts(options: MeshOptions) -> list[str]:
     """Return the names and addresses that clients reach the listener at."""
-    here = _own_addresses(options.host) if options.host in UNSPECIFIED else [options.host]
-    return list(dict.fromkeys([*options.tls_names, *here, *_own_names(options.host)]))
-
-
-def _own_names(host: str) -> Iterable[str]:
-    return [socket.gethostname()] if host in UNSPECIFIED else []
+    if options.host not in UNSPECIFIED:
+        return [*options.tls_names, options.host]
+    return [*options.tls_names, *_own_addresses(options.host), socket.gethostname()]
 
 
 def _own_addresses(host: str) -> Iterator[str]:
