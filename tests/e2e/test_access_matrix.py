@@ -1,0 +1,353 @@
+"""Every method and path x every kind of caller who may not call it, and one who may.
+
+The rows come from the descriptors that Envoy transcodes by: a method without a sample, or without
+the option `access`, fails. Calls go through a real Envoy to a real gateway and control, as REST and
+as native gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import httpx
+import pytest
+
+from headrace.auth.keys import new_key
+from headrace.auth.scopes import ADMIN, PUBLIC, SIGNED_IN
+from helpers.access_matrix import Json, Method, Sample, methods
+from helpers.access_samples import samples
+from helpers.eventually import eventually
+from helpers.running_mesh import RunningMesh, start, stop
+
+METHODS = {method.name: method for method in methods()}
+REFUSED = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED}
+VIEWER_SCOPES = {"models:read", "usage:read", SIGNED_IN, PUBLIC}
+WITHOUT_A_VALID_KEY = (
+    "no key",
+    "unknown key",
+    "malformed key",
+    "foreign format",
+    "expired key",
+    "revoked key",
+    "unknown cookie",
+    "cookie without same origin",
+    "cookie from another origin",
+)
+SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+
+
+@dataclass(frozen=True)
+class World:
+    """A mesh with two tenants, and the headers of every kind of caller."""
+
+    url: str
+    callers: Mapping[str, dict[str, str]]
+    samples: Mapping[str, Sample]
+
+    def sample(self, method: str) -> Sample:
+        return self.samples[method.rpartition(".")[2]]
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    running = start(
+        tmp_path_factory.mktemp("matrix"),
+        *("--engine", "scripted", "--auth", "keys"),
+        # The matrix fails more often in a second than a person does in a year.
+        *("--set", "gateway.failed_attempts_per_minute=1000000"),
+        *("--set", "control.failed_attempts_per_minute=1000000"),
+    )
+    yield running
+    stop(running)
+
+
+class Admin:
+    """The administration API over REST, as one caller."""
+
+    def __init__(self, http: httpx.AsyncClient, key: str) -> None:
+        self._http, self._headers = http, {"authorization": f"Bearer {key}"}
+
+    async def __call__(self, verb: str, path: str, body: Json | None = None) -> Json:
+        answer = await self._http.request(
+            verb, f"/v2/admin/{path}", json=body, headers=self._headers
+        )
+        assert answer.status_code == 200, f"{verb} {path}: {answer.status_code} {answer.text}"
+        return dict(answer.json())
+
+    async def key(self, tenant: str, *scopes: str, **more: Any) -> tuple[str, str]:
+        """Make a key; return its resource name and the key."""
+        body = {"scopes": scopes, "models": ["*"]} | more
+        made = await self("POST", f"tenants/{tenant}/keys", body)
+        return made["key"]["name"], made["secret"]
+
+
+@pytest.fixture(scope="module")
+def world(mesh: RunningMesh) -> World:
+    return asyncio.run(_make_world(mesh, Path(mesh.folder, "admin.key").read_text().strip()))
+
+
+async def _make_world(mesh: RunningMesh, key: str) -> World:
+    async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=30) as http:
+        operator = Admin(http, key)
+        for tenant in ("acme", "other"):
+            await operator("POST", f"tenants?tenant_id={tenant}", {})
+        callers = await _callers(http, operator, key)
+        found = await _resources_of_other(http, operator)
+    return World(mesh.url, callers, samples(**found))
+
+
+async def _callers(http: httpx.AsyncClient, operator: Admin, key: str) -> dict[str, dict[str, str]]:
+    soon = {"expire_time": _soon()}
+    _, user = await operator.key("acme", "generate", "embed", "models:read", "usage:read")
+    _, batches = await operator.key("acme", "batches")
+    _, admin = await operator.key("acme", ADMIN)
+    _, expired = await operator.key("acme", "generate", **soon)
+    name, revoked = await operator.key("acme", "generate", "embed", "models:read")
+    await operator("POST", f"{name}:revoke", {})
+    cookie = await _viewer(http, operator)
+    callers = {
+        "no key": {},
+        "unknown key": _bearer(new_key()),
+        "malformed key": _bearer(user[:-1] + ("0" if user[-1] != "0" else "1")),
+        "foreign format": _bearer("sk-1234567890"),
+        "expired key": _bearer(expired),
+        "revoked key": _bearer(revoked),
+        "unknown cookie": {"cookie": "headrace_session=" + "A" * 43} | SAME_ORIGIN,
+        "cookie without same origin": {"cookie": cookie},
+        "cookie from another origin": {
+            "cookie": cookie,
+            "origin": "https://elsewhere.example",
+            "sec-fetch-site": "cross-site",
+        },
+        "viewer": {"cookie": cookie} | SAME_ORIGIN,
+        "wrong scope": _bearer(batches),
+        "user": _bearer(user),
+        "admin": _bearer(admin),
+        "operator": _bearer(key),
+    }
+    probe = {"headers": callers["expired key"]}
+
+    async def is_expired() -> bool:
+        return (await http.get("/v1/models", **probe)).status_code == 401  # type: ignore[arg-type]
+
+    await eventually(is_expired, within_s=10)
+    return callers
+
+
+def _soon() -> str:
+    """Return a time in two seconds, as JSON has it."""
+    return (datetime.now(UTC) + timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+async def _viewer(http: httpx.AsyncClient, operator: Admin) -> str:
+    """Invite a viewer and accept; return the cookie."""
+    invited = {"email": "viewer@example.com", "role": "ROLE_VIEWER"}
+    token = (await operator("POST", "tenants/acme/invitations", invited))["token"]
+    accepted = await http.post("/v2/admin/invitations:accept", json={"token": token})
+    assert accepted.status_code == 200, accepted.text
+    morsel = SimpleCookie(accepted.headers["set-cookie"])["headrace_session"]
+    return f"headrace_session={morsel.value}"
+
+
+async def _resources_of_other(http: httpx.AsyncClient, operator: Admin) -> dict[str, str]:
+    name, secret = await operator.key("other", "generate", "models:read")
+    headers = _bearer(secret)
+    background = {
+        "prompt": "Hello",
+        "detached": True,
+        "request_id": "of-other",
+        "parameters": {"max_tokens": 2},
+    }
+    began = await http.post("/v2/models/scripted:generate", json=background, headers=headers)
+    assert began.status_code == 202, began.text
+    person = await operator("POST", "people", {"email": "someone@other.example"})
+    member = {"role": "ROLE_MEMBER"}
+    await operator("POST", f"tenants/other/members?person={person['name']}", member)
+    session = await http.post("/v2/admin/sessions", json={"key": secret})
+    assert session.status_code == 200, session.text
+    return {
+        "request": "of-other",
+        "key": name.rpartition("/")[2],
+        "person": person["name"].rpartition("/")[2],
+        "session": session.json()["name"].rpartition("/")[2],
+    }
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=8)
+    async with httpx.AsyncClient(
+        base_url=world.url, trust_env=False, timeout=30, limits=limits
+    ) as client:
+        yield client
+
+
+async def rest_statuses(
+    http: httpx.AsyncClient, method: Method, request: Mapping[str, Any], headers: dict[str, str]
+) -> dict[str, int]:
+    """Return the status of the call by each of the method's paths."""
+    found = {}
+    for verb, path, body in method.http_calls(request):
+        async with http.stream(verb, path, json=body, headers=headers) as answer:
+            found[f"{verb} {path}"] = answer.status_code
+    return found
+
+
+async def grpc_status(
+    channel: grpc.aio.Channel, method: Method, request: Mapping[str, Any], headers: dict[str, str]
+) -> grpc.StatusCode:
+    """Return the status of the native call, or OK once a message has come."""
+    data, metadata = method.message(request), tuple(headers.items())
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        kind: Any = channel.unary_stream if method.streams else channel.unary_unary
+        call = kind(method.name)(data, metadata=metadata, timeout=20)
+        if not method.streams:
+            await call
+            return grpc.StatusCode.OK
+        async for _ in call:
+            call.cancel()
+            return grpc.StatusCode.OK
+    return cast(grpc.StatusCode, await call.code())
+
+
+def test_every_method_says_who_may_call_it() -> None:
+    missing = [name for name, method in METHODS.items() if not method.access.scope]
+    assert missing == []
+
+
+def test_every_method_has_a_sample() -> None:
+    known = samples(request="", key="", person="", session="")
+    assert {name.rpartition(".")[2] for name in METHODS} == set(known)
+
+
+@pytest.mark.parametrize("caller", WITHOUT_A_VALID_KEY)
+async def test_without_a_valid_key_only_public_methods_answer(
+    world: World, http: httpx.AsyncClient, caller: str
+) -> None:
+    wrong = {}
+    headers = world.callers[caller]
+    for method in METHODS.values():
+        is_public = method.access.scope == PUBLIC
+        request = world.sample(method.name).request
+        for call, status in (await rest_statuses(http, method, request, headers)).items():
+            # A sign-in with a wrong key, or an invitation's, is itself a 401.
+            if (status == 401) == is_public and not _is_a_sign_in(method):
+                wrong[call] = status
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("caller", WITHOUT_A_VALID_KEY)
+async def test_without_a_valid_key_only_public_methods_answer_native_calls(
+    world: World, caller: str
+) -> None:
+    wrong = {}
+    async with _channel(world) as channel:
+        for method in METHODS.values():
+            sample = world.sample(method.name).request
+            status = await grpc_status(channel, method, sample, world.callers[caller])
+            is_refused = status is grpc.StatusCode.UNAUTHENTICATED
+            if is_refused == (method.access.scope == PUBLIC) and not _is_a_sign_in(method):
+                wrong[method.name] = status
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("caller", ["viewer", "wrong scope", "admin"])
+async def test_a_caller_may_do_what_its_scopes_say_and_no_more(
+    world: World, http: httpx.AsyncClient, caller: str
+) -> None:
+    wrong: dict[str, Any] = {}
+    headers = world.callers[caller]
+    async with _channel(world) as channel:
+        for method in METHODS.values():
+            may = _may(caller, method)
+            request = world.sample(method.name).request
+            if may is None:
+                continue
+            for call, status in (await rest_statuses(http, method, request, headers)).items():
+                if (status == 403) == may or (status == 401 and not _is_a_sign_in(method)):
+                    wrong[call] = status
+            native = await grpc_status(channel, method, request, headers)
+            if (native is grpc.StatusCode.PERMISSION_DENIED) == may:
+                wrong[method.name] = native
+    assert wrong == {}
+
+
+def _may(caller: str, method: Method) -> bool | None:
+    """Return whether this caller's scopes allow a method; None if that depends on the request."""
+    scope, operator_only = method.access.scope, method.access.operator_only
+    if scope == PUBLIC:
+        return True
+    if scope == SIGNED_IN:
+        return None
+    if caller == "viewer":
+        return scope in VIEWER_SCOPES
+    return caller == "admin" and scope == ADMIN and not operator_only
+
+
+async def test_who_may_call_a_method_reaches_it(world: World, http: httpx.AsyncClient) -> None:
+    wrong: dict[str, Any] = {}
+    async with _channel(world) as channel:
+        for method in METHODS.values():
+            is_administration = method.access.scope in (ADMIN, SIGNED_IN)
+            headers = world.callers["operator" if is_administration else "user"]
+            request = world.sample(method.name).request
+            for call, status in (await rest_statuses(http, method, request, headers)).items():
+                if status in (401, 403, 500, 502, 503) and not _is_a_sign_in(method):
+                    wrong[call] = status
+            native = await grpc_status(channel, method, request, headers)
+            if native in REFUSED.values() and not _is_a_sign_in(method):
+                wrong[method.name] = native
+    assert wrong == {}
+
+
+async def test_another_tenants_resources_are_not_found(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    wrong: dict[str, Any] = {}
+    async with _channel(world) as channel:
+        for method in METHODS.values():
+            foreign = world.sample(method.name).foreign
+            if foreign is None or method.access.operator_only:
+                continue
+            is_administration = method.access.scope in (ADMIN, SIGNED_IN)
+            headers = world.callers["admin" if is_administration else "user"]
+            for call, status in (await rest_statuses(http, method, foreign, headers)).items():
+                if status != 404:
+                    wrong[call] = status
+            native = await grpc_status(channel, method, foreign, headers)
+            if native is not grpc.StatusCode.NOT_FOUND:
+                wrong[method.name] = native
+    assert wrong == {}
+
+
+async def test_a_refusal_never_says_why_a_key_is_not_valid(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    bodies = set()
+    for caller in ("unknown key", "malformed key", "expired key", "revoked key"):
+        answer = await http.get("/v1/models", headers=world.callers[caller])
+        bodies.add((answer.status_code, re.sub(r"req_\w+", "", answer.text)))
+    assert len(bodies) == 1
+
+
+def _is_a_sign_in(method: Method) -> bool:
+    return method.name.endswith(("/CreateSession", "/AcceptInvitation", "/FinishSignIn"))
+
+
+@contextlib.asynccontextmanager
+async def _channel(world: World) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(world.url.removeprefix("http://")) as channel:
+        yield channel

@@ -1,0 +1,165 @@
+"""A call of every method: one about the tenant `acme`, and one about a resource of `other`.
+
+A method without a sample fails the access matrix.
+"""
+
+from __future__ import annotations
+
+from helpers.access_matrix import Json, Sample
+
+CHAT: Json = {
+    "model": "scripted",
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 2,
+}
+GENERATE: Json = {"model": "scripted", "prompt": "Hello", "parameters": {"max_tokens": 2}}
+REST: Json = {"model": "scripted", "body": {"prompt": "Hello", "parameters": {"max_tokens": 2}}}
+NOTHING = "00000000000"
+"""An id that nothing has."""
+
+
+def _public_samples(request: str) -> dict[str, Sample]:
+    """Args:
+    request: id of a background request of the tenant `other`.
+    """
+    mine, foreign = {"request_id": "never-sent"}, {"request_id": request}
+    return {
+        "OpenAIService/ChatCompletions": Sample(CHAT),
+        "OpenAIService/Completions": Sample(
+            {"model": "scripted", "prompt": "Hello", "max_tokens": 2}
+        ),
+        "OpenAIService/Embeddings": Sample({"model": "scripted", "input": "Hello"}),
+        "OpenAIService/Rerank": Sample({"model": "scripted", "query": "a", "documents": ["b"]}),
+        "OpenAIService/RerankV2": Sample({"model": "scripted", "query": "a", "documents": ["b"]}),
+        "OpenAIService/Score": Sample({"model": "scripted", "text_1": "a", "text_2": "b"}),
+        "OpenAIService/Embed": Sample({"inputs": "Hello"}),
+        "OpenAIService/Tokenize": Sample({"model": "scripted", "prompt": "Hello"}),
+        "OpenAIService/Detokenize": Sample({"model": "scripted", "tokens": [72]}),
+        "OpenAIService/ListModels": Sample({}),
+        "OpenAIService/GetModel": Sample({"model": "scripted"}),
+        "GenerationService/StreamGenerate": Sample(GENERATE),
+        "GenerationService/Generate": Sample(GENERATE),
+        "EmbeddingService/Embed": Sample({"model": "scripted"}),
+        "EmbeddingService/Rerank": Sample({"model": "scripted"}),
+        "ModelService/ListModels": Sample({}),
+        "ModelService/GetModel": Sample({"model": "scripted"}),
+        "ModelService/Tokenize": Sample({"model": "scripted", "prompt": "Hello"}),
+        "RestService/StreamGenerate": Sample(REST),
+        "RestService/Generate": Sample(REST),
+        "RestService/AttachRequest": Sample(mine, foreign),
+        "RestService/Embed": Sample({"model": "scripted", "body": {"inputs": ["Hello"]}}),
+        "RestService/Rerank": Sample({"model": "scripted", "body": {"query": "a"}}),
+        "RestService/Tokenize": Sample({"model": "scripted", "body": {"prompt": "Hello"}}),
+        "RequestService/CreateRequest": Sample(GENERATE),
+        "RequestService/GetRequest": Sample(mine, foreign),
+        "RequestService/CancelRequest": Sample(mine, foreign),
+        "RequestService/AttachRequest": Sample(mine, foreign),
+        "FleetService/ListWorkers": Sample({}),
+        "FleetService/ListLanes": Sample({}),
+        "ProbeService/GetHealth": Sample({}),
+        "ProbeService/Ping": Sample({}),
+        "ProbeService/GetVersion": Sample({}),
+        "ProbeService/GetOpenApi": Sample({}),
+    }
+
+
+def _tenant_samples(key: str) -> dict[str, Sample]:
+    """Args:
+    key: id of a key of the tenant `other`.
+    """
+    own_key, other_key = f"tenants/acme/keys/{NOTHING}", f"tenants/other/keys/{key}"
+    made = {"display_name": "sample", "scopes": ["generate"], "models": ["*"]}
+    return {
+        "TenantService/CreateTenant": Sample({"tenant_id": "acme", "tenant": {}}),
+        "TenantService/GetTenant": Sample({"name": "tenants/acme"}, {"name": "tenants/other"}),
+        "TenantService/ListTenants": Sample({}),
+        "TenantService/UpdateTenant": Sample({"tenant": {"name": "tenants/nowhere"}}),
+        "TenantService/DeleteTenant": Sample({"name": "tenants/nowhere"}),
+        "PlanService/CreatePlan": Sample({"plan_id": "small", "plan": {}}),
+        "PlanService/GetPlan": Sample({"name": "plans/nothing"}),
+        "PlanService/ListPlans": Sample({}),
+        "PlanService/UpdatePlan": Sample({"plan": {"name": "plans/nothing"}}),
+        "PlanService/DeletePlan": Sample({"name": "plans/nothing"}),
+        "KeyService/CreateKey": Sample(
+            {"parent": "tenants/acme", "key": made}, {"parent": "tenants/other", "key": made}
+        ),
+        "KeyService/GetKey": Sample({"name": own_key}, {"name": other_key}),
+        "KeyService/ListKeys": Sample({"parent": "tenants/acme"}, {"parent": "tenants/other"}),
+        "KeyService/UpdateKey": Sample({"key": {"name": own_key}}, {"key": {"name": other_key}}),
+        "KeyService/RotateKey": Sample({"name": own_key}, {"name": other_key}),
+        "KeyService/RevokeKey": Sample({"name": own_key}, {"name": other_key}),
+    }
+
+
+def _people_samples(person: str, session: str) -> dict[str, Sample]:
+    """Args:
+    person, session: ids of a person who is a member of `other` alone, and of a session there.
+    """
+    viewer = "ROLE_VIEWER"
+    own, foreign = {"parent": "tenants/acme"}, {"parent": "tenants/other"}
+    member = {"person": f"people/{person}", "member": {"role": viewer}}
+    invited = {"invitation": {"email": "new@example.com", "role": viewer}}
+    own_member = {"name": "tenants/acme/members/nobody"}
+    foreign_member = {"name": f"tenants/other/members/{person}"}
+    return {
+        "PersonService/CreatePerson": Sample({"person": {"email": "sample@example.com"}}),
+        "PersonService/GetPerson": Sample({"name": "people/nobody"}, {"name": f"people/{person}"}),
+        "PersonService/ListPeople": Sample({}),
+        "PersonService/DeactivatePerson": Sample({"name": "people/nobody"}),
+        "PersonService/ActivatePerson": Sample({"name": "people/nobody"}),
+        "MemberService/CreateMember": Sample(
+            own | {"person": "people/nobody", "member": {"role": viewer}}, foreign | member
+        ),
+        "MemberService/ListMembers": Sample(own, foreign),
+        "MemberService/UpdateMember": Sample(
+            {"member": own_member | {"role": viewer}}, {"member": foreign_member | {"role": viewer}}
+        ),
+        "MemberService/DeleteMember": Sample(own_member, foreign_member),
+        "MemberService/CreateInvitation": Sample(own | invited, foreign | invited),
+        "MemberService/ListInvitations": Sample(own, foreign),
+        "MemberService/DeleteInvitation": Sample(
+            {"name": "tenants/acme/invitations/none"}, {"name": "tenants/other/invitations/none"}
+        ),
+        "MemberService/AcceptInvitation": Sample({"token": "not-a-token"}),
+        "SessionService/CreateSession": Sample({"key": "hr_not_a_key"}),
+        "SessionService/GetSession": Sample(
+            {"name": "sessions/me"}, {"name": f"sessions/{session}"}
+        ),
+        "SessionService/ListSessions": Sample({}),
+        "SessionService/DeleteSession": Sample(
+            {"name": "sessions/none"}, {"name": f"sessions/{session}"}
+        ),
+        "SessionService/SwitchTenant": Sample({"tenant": "tenants/nowhere"}),
+        "SessionService/BeginSignIn": Sample({}),
+        "SessionService/FinishSignIn": Sample({"code": "1", "state": "2"}),
+    }
+
+
+def _operation_samples(request: str) -> dict[str, Sample]:
+    """Args:
+    request: id of a background request of the tenant `other`.
+    """
+    return {
+        "OperationService/ListRequests": Sample({}, {"parent": "tenants/other"}),
+        "OperationService/CancelRequest": Sample(
+            {"name": "tenants/acme/requests/never-sent"},
+            {"name": f"tenants/other/requests/{request}"},
+        ),
+        "OperationService/WatchFleet": Sample({}),
+        "OperationService/DrainWorker": Sample({"name": "workers/nothing"}),
+        "OperationService/UndrainWorker": Sample({"name": "workers/nothing"}),
+        "OperationService/ListDeadLetters": Sample({}),
+        "OperationService/ResendDeadLetter": Sample({"name": "deadLetters/999999"}),
+        "AuditService/ListAuditEvents": Sample({}, {"parent": "tenants/other"}),
+        "AuditService/ExportAuditEvents": Sample({}),
+    }
+
+
+def samples(*, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
+    """Return the samples by `Service/Method`; the arguments are ids of resources of `other`."""
+    return (
+        _public_samples(request)
+        | _tenant_samples(key)
+        | _people_samples(person, session)
+        | _operation_samples(request)
+    )
