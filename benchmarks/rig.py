@@ -45,11 +45,18 @@ def options(what: str) -> argparse.ArgumentParser:
 @contextmanager
 def mesh(*up: str) -> Iterator[MeshRecord]:
     """A mesh for the length of a `with`: one thread for arithmetic, a free port."""
+    with mesh_in_folder(*up) as folder:
+        yield StateDir(folder).read_record()
+
+
+@contextmanager
+def mesh_in_folder(*up: str) -> Iterator[Path]:
+    """The same; yields its state directory."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         state = ("--state-dir", folder)
         headrace("up", "--detach", "--port", "0", *up, *state)
         try:
-            yield StateDir(Path(folder)).read_record()
+            yield Path(folder)
         finally:
             headrace("down", *state)
 

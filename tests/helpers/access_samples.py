@@ -43,7 +43,7 @@ def _public_samples(request: str) -> dict[str, Sample]:
         "EmbeddingService/Rerank": Sample({"model": "scripted"}),
         "ModelService/ListModels": Sample({}),
         "ModelService/GetModel": Sample({"model": "scripted"}),
-        "ModelService/Tokenize": Sample({"model": "scripted", "prompt": "Hello"}),
+        "ModelService/Tokenize": Sample({"model": "scripted", "text": "Hello"}),
         "RestService/StreamGenerate": Sample(REST),
         "RestService/Generate": Sample(REST),
         "RestService/AttachRequest": Sample(mine, foreign),
