@@ -15,7 +15,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from http.cookies import SimpleCookie
@@ -104,7 +104,7 @@ class Administration:
     async def sign_out(self, name: str) -> None:
         (await self._http.delete(f"/v2/admin/{name}", headers=self._headers)).raise_for_status()
 
-    async def _post(self, path: str, body: dict[str, object]) -> Any:
+    async def _post(self, path: str, body: Mapping[str, object]) -> Any:
         answer = await self._http.post(f"/v2/admin/{path}", json=body, headers=self._headers)
         answer.raise_for_status()
         return answer.json()
