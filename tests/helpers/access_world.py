@@ -1,4 +1,4 @@
-"""A mesh with keys on: two tenants, the resources of one, and the headers of every kind of caller."""
+"""A mesh with keys on: two tenants, resources of one, and the headers of every kind of caller."""
 
 from __future__ import annotations
 
