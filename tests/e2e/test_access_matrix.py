@@ -174,6 +174,9 @@ def _may(caller: str, method: Method) -> bool | None:
         return None
     if caller == "viewer":
         return scope in VIEWER_SCOPES
+    if method.name.endswith("/CreateMember"):
+        # Of its own tenant a 403 that says to invite the person; of another one a 404.
+        return False
     return caller == "admin" and scope == ADMIN and not operator_only
 
 
