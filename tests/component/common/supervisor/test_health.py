@@ -7,9 +7,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headrace.supervisor.health import health_url, not_ready_reason, wait_for_canary
+from headrace.supervisor.health import (
+    health_url,
+    not_ready_reason,
+    wait_for_canary,
+    wait_for_gateway_canary,
+)
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import CanaryFailed
+from helpers.http_server import answer, http_server
 from helpers.running_edge import running_edge
 
 
@@ -21,6 +27,17 @@ async def test_a_canary_that_does_not_come_is_reported_with_the_last_answer(
             await wait_for_canary(edge.url, "pebble", within_s=0.3)
     with pytest.raises(CanaryFailed, match="the last answer: "):
         await wait_for_canary(edge.url, "pebble", within_s=0.3)
+
+
+async def test_the_first_token_of_a_gateways_own_canary_is_waited_for() -> None:
+    count = 'headrace_gateway_canary_seconds_count{model="pebble"}'
+    async with http_server() as server:
+        server.answers = [answer(body=f"{count} 0.0\n"), answer(body=f"{count} 1.0\n")]
+        await wait_for_gateway_canary([None, server.port])
+        assert len(server.asked) == 2
+        server.answers = [answer(body="")]
+        with pytest.raises(CanaryFailed, match=r"canary\.failed"):
+            await wait_for_gateway_canary([server.port], within_s=0.3)
 
 
 async def test_a_process_is_ready_if_its_probe_answers_200(tmp_path: Path) -> None:

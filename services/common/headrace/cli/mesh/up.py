@@ -68,9 +68,7 @@ from headrace.supervisor.state.state_dir import StateDir
     help="keys: every call needs an API key; the first ones are written to --state-dir. none: "
     "whoever reaches the public port may do everything.",
 )
-@click.option(
-    "--insecure", is_flag=True, help="Let other machines use the mesh without keys, or unencrypted."
-)
+@click.option("--insecure", is_flag=True, help="Let other machines use the mesh without keys.")
 @click.option(
     "--tls",
     is_flag=True,

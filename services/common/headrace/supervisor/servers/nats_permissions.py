@@ -176,7 +176,10 @@ _SCHEDULER_READS = (
 _WORKER_PUBLISHES = (
     *(subjects.WORKER_REPORTS, subjects.PREFIX_REPORTS),
     "headrace.scheduler.*.park",
-    *_MODELS_READ,
+    # Why without consumers: the broker delivers what one reads to any subject that its creator
+    # names, so whoever can write a bucket and read it so could publish anywhere.
+    *_messages(_kv(stores.CARD_BUCKET)),
+    *_messages(_TOKENIZER_STREAM),
     _CARDS_WRITE,
     f"$O.{stores.TOKENIZER_BUCKET}.>",
     # Of a bundle that could not be stored whole.

@@ -87,6 +87,18 @@ async def test_same_origin_is_proven_by_the_browser_and_a_type_that_forms_cannot
     assert ("x-hr-same-origin" in seen.metadata[-1]) is same
 
 
+async def test_the_scheme_of_an_origin_is_that_of_the_trusted_proxys_listener(
+    tmp_path: Path,
+) -> None:
+    page = {"host": "mesh.test", "origin": "https://mesh.test", "x-forwarded-proto": "https"}
+    async with edge_before_gateway(tmp_path / "proxied", trusted_proxies=1) as (_, http, seen):
+        await http.post(CHAT, json=ECHO, headers=page)
+        assert seen.metadata[-1]["x-hr-same-origin"] == "1"
+    async with edge_before_gateway(tmp_path / "direct") as (_, http, seen):
+        await http.post(CHAT, json=ECHO, headers=page)
+        assert "x-hr-same-origin" not in seen.metadata[-1]
+
+
 async def test_pages_of_listed_origins_may_call_and_without_cookies(tmp_path: Path) -> None:
     options = {"allowed_origins": ("https://app.example.com",)}
     async with edge_before_gateway(tmp_path, **options) as (_, http, _seen):

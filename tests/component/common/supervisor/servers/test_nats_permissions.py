@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from nats.js.api import ConsumerConfig
 
 from headrace.bus import BusUnavailable, NoReply, NoResponders, subjects
 from headrace.bus.control import request_drain, serve_drain
@@ -209,6 +210,29 @@ async def test_gateways_and_workers_neither_lead_nor_drain(connected: Connect) -
         assert await refused(bus.request(subjects.drain("worker-0"), b"", timeout_s=0.3))
         assert await refused(bus.request(subjects.dispatch("w"), b"", timeout_s=0.3))
     assert await refused((await connected(BrokerUser.SCHEDULER)).rows(subjects.KEYS_TABLE))
+
+
+async def test_a_worker_cannot_have_the_broker_deliver_what_it_wrote_to_others(
+    connected: Connect,
+) -> None:
+    worker = await connected(BrokerUser.WORKER)
+    await worker.put_card(MODEL, b"forged")
+    aimed = ConsumerConfig(deliver_subject=subjects.dispatch("other"))
+    assert await refused(worker.jetstream.add_consumer("KV_headrace_cards", aimed))
+
+
+async def test_what_a_consumer_delivers_is_not_stored_under_a_subject_of_control(
+    connected: Connect,
+) -> None:
+    scheduler, control = (
+        (await connected(BrokerUser.SCHEDULER)),
+        await connected(BrokerUser.CONTROL),
+    )
+    await scheduler.put_card(MODEL, b"forged")
+    aimed = ConsumerConfig(deliver_subject="$KV.headrace_sessions.forged")
+    await scheduler.jetstream.add_consumer("KV_headrace_cards", aimed)
+    await asyncio.sleep(NOT_ALLOWED_S)
+    assert await control.rows(subjects.SESSIONS_TABLE) == {}
 
 
 @pytest.mark.parametrize("user", [u for u in BrokerUser if u is not BrokerUser.OPERATOR])
