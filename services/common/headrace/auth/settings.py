@@ -33,6 +33,12 @@ class AccessSettings(ServiceSettings):
     one address wait after a few mistyped keys. Too large: keys can be tried faster, and reports to
     control grow."""
 
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _auth(cls, auth: object) -> object:
+        # Flags and environment say None by the word that is a value here.
+        return "none" if auth is None else auth
+
     @field_validator("peppers_file", "edge_secret_file")
     @classmethod
     def _secret(cls, path: Path | None, info: ValidationInfo) -> Path | None:

@@ -36,7 +36,7 @@ class SessionOpener:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._limiter = FailureLimiter()
+        self._limiter = FailureLimiter(parts.settings.failed_attempts_per_minute)
 
     def require_sessions(self) -> None:
         """
