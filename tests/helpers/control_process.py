@@ -25,6 +25,12 @@ def write_peppers(file: Path, *ids: str) -> Path:
     return file
 
 
+def add_pepper(file: Path, pepper_id: str) -> None:
+    """Make a new pepper the current one; the others stay."""
+    old = file.read_text()
+    file.write_text(write_peppers(file.with_name("new"), pepper_id).read_text() + old)
+
+
 @asynccontextmanager
 async def control_process(
     folder: Path, nats_url: str, *, name: str = "control", **settings: object

@@ -58,7 +58,7 @@ from headrace_control.api.tenancy.key_service import KeyService
 from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
 from headrace_control.base.settings import ControlSettings
 from headrace_control.operations.fleet import FleetReports
-from headrace_control.publishing.access_reports import AccessReports
+from headrace_control.publishing.access_reports import AccessReports, SettledPepper
 from headrace_control.publishing.election import Election
 from headrace_control.publishing.first_keys import make_first_keys
 from headrace_control.publishing.publisher import Publisher
@@ -226,9 +226,8 @@ class _Control:
         self._publisher = Publisher(
             bus, store.outbox, clock, stamp_s=settings.stamp_s, is_active=is_active
         )
-        self._reports = AccessReports(
-            store.uses, is_active=is_active, pepper_id=lambda: self._parts.pepper_id
-        )
+        pepper = SettledPepper(lambda: self._parts.pepper_id, clock, settings.pepper_settle_s)
+        self._reports = AccessReports(store.uses, is_active=is_active, pepper_id=pepper.pepper_id)
         calls = CallInterceptor(
             is_active=is_active,
             settled=self._publisher.settled,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from headrace.errors import InvalidRequest
 
+MAX_NAME = 400
+"""Characters. Errors repeat ids, and go into a header; the database knows no unprintable ones."""
+
 
 def ids_in(name: str, pattern: str, *, field: str = "name") -> tuple[str, ...]:
     """Return the ids of a name, for each `{...}` of its pattern.
@@ -16,7 +19,8 @@ def ids_in(name: str, pattern: str, *, field: str = "name") -> tuple[str, ...]:
     parts, wanted = name.split("/"), pattern.split("/")
     ids = tuple(p for p, w in zip(parts, wanted, strict=False) if w[0] == "{")
     fixed = (p == w for p, w in zip(parts, wanted, strict=False) if w[0] != "{")
-    if len(parts) != len(wanted) or not all(ids) or not all(fixed):
+    is_sane = len(name) <= MAX_NAME and name.isprintable()
+    if len(parts) != len(wanted) or not all(ids) or not all(fixed) or not is_sane:
         raise InvalidRequest(f"{field} is {name[:120]!r}; it must be like {pattern}", field=field)
     return ids
 

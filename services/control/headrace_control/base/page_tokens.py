@@ -52,6 +52,9 @@ def start_after(token: str, of: str, types: Sequence[type]) -> tuple[Value, ...]
         name, *values = found
         if name != of or [type(value) for value in values] != list(types):
             raise ValueError
+        # What no name has, such as a NUL, is an error to some databases.
+        if any(isinstance(value, str) and not value.isprintable() for value in values):
+            raise ValueError
         if any(isinstance(value, int) and abs(value) >= _MAX_NUMBER for value in values):
             raise ValueError
     except (ValueError, TypeError, RecursionError):

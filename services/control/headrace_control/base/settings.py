@@ -57,6 +57,11 @@ class ControlSettings(SignInSettings, AccessSettings):
     then, and is published later where the broker is away. Too small: a change that was answered is
     not in force yet. Too large: administrators wait for a broker that is away."""
 
+    pepper_settle_s: float = Field(default=120.0, ge=0)
+    """How long a new current pepper must be known here before digests of keys are made anew under
+    it. Too small: a gateway that has not got the file yet refuses keys. Too large: a rotation of
+    peppers takes longer."""
+
     @field_validator("database_url_file")
     @classmethod
     def _database_secret(cls, file: Path | None) -> Path | None:

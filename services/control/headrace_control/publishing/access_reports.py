@@ -8,6 +8,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
+from headrace.clock import Clock
 from headrace.internal.v1 import access_pb2
 from headrace_control.base import metrics
 from headrace_control.base.published_rows import EPOCH, time_of
@@ -37,7 +38,7 @@ class AccessReports:
     def __init__(
         self, uses: Uses, *, is_active: Callable[[], bool], pepper_id: Callable[[], str]
     ) -> None:
-        """`pepper_id`: of the current pepper; empty where no keys are required."""
+        """`pepper_id`: of the pepper whose digests may be stored; empty: none."""
         self._uses, self._is_active, self._pepper_id = uses, is_active, pepper_id
 
     async def answer(self, payload: bytes) -> bytes:
@@ -60,6 +61,25 @@ class AccessReports:
         if is_new:
             metrics.reports.inc()
         return access_pb2.AccessReportResponse().SerializeToString()
+
+
+class SettledPepper:
+    """Says which pepper's digests may be stored: the current one, once all gateways must know it.
+
+    Why not at once: a gateway that has not read the new file yet would refuse the key.
+    """
+
+    def __init__(self, current: Callable[[], str], clock: Clock, settle_s: float) -> None:
+        """`current`: id of the current pepper; empty where there is none."""
+        self._current, self._clock, self._settle_s = current, clock, settle_s
+        self._seen, self._since_s = current(), clock.monotonic_s()
+
+    def pepper_id(self) -> str:
+        """Return the current pepper's id; empty while it is too new."""
+        now_s, current = self._clock.monotonic_s(), self._current()
+        if current != self._seen:
+            self._seen, self._since_s = current, now_s
+        return current if now_s - self._since_s >= self._settle_s else ""
 
 
 def _use(use: access_pb2.KeyUse) -> KeyUse:

@@ -26,6 +26,9 @@ def test_a_name_has_the_ids_of_its_pattern() -> None:
         "tenants/acme/members/8f3c/",
         "/tenants/acme/members/8f3c",
         "tenants/a/b/members/x",
+        "tenants/a\0/members/x",
+        "tenants/a\nb/members/x",
+        f"tenants/{'a' * 400}/members/x",
     ],
 )
 def test_another_name_is_refused_with_the_pattern(name: str) -> None:
