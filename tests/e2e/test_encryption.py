@@ -1,0 +1,126 @@
+"""A mesh with TLS and keys, as its users meet it, and its certificates exchanged under load."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import openai
+import pytest
+
+from headrace.bus import BusUnavailable, connect
+from headrace.supervisor.state.state_dir import StateDir
+from helpers.command import headrace
+from helpers.running_mesh import RunningMesh, start, stop
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    folder = tmp_path_factory.mktemp("encrypted")
+    running = start(folder, "--engine", "scripted", "--tls", "--auth", "keys", "--gateways", "2")
+    yield running
+    stop(running)
+
+
+def _api(mesh: RunningMesh) -> openai.AsyncOpenAI:
+    """A client that trusts what the state directory says now, and never repeats a request."""
+    home = StateDir(mesh.folder)
+    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+    return openai.AsyncOpenAI(
+        base_url=f"{mesh.url}/v1",
+        api_key=home.cli_key.read_text().strip(),
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(verify=context, trust_env=False),
+    )
+
+
+def _authorities(mesh: RunningMesh) -> int:
+    return (mesh.folder / "tls" / "ca.crt").read_bytes().count(b"BEGIN CERTIFICATE")
+
+
+async def _stream(api: openai.AsyncOpenAI, mesh: RunningMesh) -> str:
+    chunks = await api.completions.create(
+        model=mesh.model, prompt="Hello", max_tokens=16, stream=True
+    )
+    return "".join([chunk.choices[0].text async for chunk in chunks if chunk.choices])
+
+
+async def _run(mesh: RunningMesh, *arguments: str) -> str:
+    ran = await headrace(*arguments, "--state-dir", str(mesh.folder), folder=mesh.folder)
+    assert ran.status == 0, ran.out + ran.err
+    return ran.out
+
+
+async def test_the_openai_client_streams_with_the_meshs_authority(mesh: RunningMesh) -> None:
+    assert mesh.url.startswith("https://")
+    async with _api(mesh) as api:
+        assert await _stream(api, mesh)
+
+
+async def test_commands_of_the_state_directory_need_no_options(mesh: RunningMesh) -> None:
+    assert await _run(mesh, "generate", "Hello", "--max-tokens", "3")
+    assert "healthy" in await _run(mesh, "status")
+    assert "no dead letters" in await _run(mesh, "dead-letters")
+
+
+async def test_no_inner_line_takes_a_stranger(mesh: RunningMesh) -> None:
+    """Neither a gateway's two ports nor control nor the broker, even with the broker's password."""
+    home = StateDir(mesh.folder)
+    for process in home.read_record().processes:
+        for name in ("grpc", "delivery"):
+            if (port := process.ports.get(name)) is None:
+                continue
+            for credentials in (None, (home.tls / "ca.crt").read_bytes()):
+                await _assert_refused(port, credentials)
+    (broker,) = (p for p in home.read_record().processes if p.role == "nats")
+    with pytest.raises(BusUnavailable, match="certificate"):
+        await connect(
+            f"nats://127.0.0.1:{broker.ports['nats']}",
+            name="stranger",
+            wait_s=1.0,
+            credentials_file=home.secrets.credentials("operator"),
+        )
+
+
+async def _assert_refused(port: int, ca: bytes | None) -> None:
+    target = f"127.0.0.1:{port}"
+    trusted = None if ca is None else grpc.ssl_channel_credentials(ca)
+    opened = (
+        grpc.aio.insecure_channel(target)
+        if trusted is None
+        else grpc.aio.secure_channel(target, trusted)
+    )
+    async with opened as channel:
+        call: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"", timeout=5)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_no_request_fails_while_everything_is_signed_anew(mesh: RunningMesh) -> None:
+    answers, stop_load = 0, asyncio.Event()
+
+    async def load(*, reconnects: bool) -> None:
+        nonlocal answers
+        while not stop_load.is_set():
+            async with _api(mesh) as api:
+                for _ in range(1 if reconnects else 50):
+                    assert await _stream(api, mesh)
+                    answers += 1
+                    if stop_load.is_set():
+                        return
+
+    async with asyncio.TaskGroup() as group:
+        loads = [group.create_task(load(reconnects=each)) for each in (True, True, False)]
+        for arguments in (("rotate",), ("rotate", "--authority"), ("forget-authorities",)):
+            await _run(mesh, "tls", *arguments)
+            await asyncio.sleep(2)
+        stop_load.set()
+        await asyncio.gather(*loads)
+    assert answers > 100
+    # The authority that signs now is the only one, also for who connects from now on.
+    assert _authorities(mesh) == 1
+    await test_commands_of_the_state_directory_need_no_options(mesh)
