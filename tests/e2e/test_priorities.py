@@ -15,6 +15,7 @@ import pytest
 from headrace.client import AsyncClient, make_request
 from headrace.v1.common_pb2 import Priority
 from headrace.v1.generation_pb2_grpc import GenerationServiceStub
+from helpers.command import headrace
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.streams import Seen, chat
@@ -139,12 +140,11 @@ async def test_a_burst_through_two_gateways_fills_the_lane_exactly(
 async def test_a_trusted_header_names_the_tenant_over_http_and_grpc(
     tmp_path: Path,
 ) -> None:
-    tenants = (
-        *("--set", "gateway.tenant_header=x-tenant"),
-        *("--set", 'gateway.tenant_highest_priority={"nightly": "bulk"}'),
-    )
     body = {"model": "scripted", "prompt": "Hello", "max_tokens": 3}
-    async with fresh_mesh(tmp_path, *tenants) as mesh:
+    async with fresh_mesh(tmp_path, "--set", "gateway.tenant_header=x-tenant") as mesh:
+        line = ("tenant", "create", "nightly", "--highest-priority", "bulk")
+        created = await headrace(*line, folder=tmp_path)
+        assert created.status == 0, created.err
         async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=30) as client:
 
             async def status(name: str, path: str, **fields: object) -> tuple[int, str]:

@@ -1,14 +1,19 @@
-"""Equal ids of two tenants are two separate requests."""
+"""Equal ids of two tenants are two separate requests; a tenant is that of the call's key."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from helpers.command import command
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh
 from helpers.running_mesh import start, stop
@@ -16,28 +21,48 @@ from helpers.running_mesh import start, stop
 WHOLE = "/v2/models/scripted:generate"
 TENANTS = ("default", "a", "b", "team.one")
 ENDED = "REQUEST_STATE_ENDED"
+Of = Callable[[str], dict[str, str]]
 SEVERAL_TIMES = 6
 """Envoy sends them to both gateways in turns."""
 
 
+@dataclass(frozen=True)
+class Tenants:
+    """A mesh that requires keys, and one of each tenant."""
+
+    mesh: FreshMesh
+    keys: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
+def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
     folder = tmp_path_factory.mktemp("tenants")
     options = ("--engine", "scripted", "--gateways", "2", "--scripted-step-ms", "20")
-    running = start(folder / ".headrace", *options, "--set", "gateway.tenant_header=x-tenant")
-    yield FreshMesh(folder, running.url)
-    stop(running)
+    running = start(folder / ".headrace", *options, "--auth", "keys")
+    try:
+        mesh = FreshMesh(folder, running.url)
+        yield Tenants(mesh, {tenant: make_key(folder, tenant) for tenant in TENANTS})
+    finally:
+        stop(running)
+
+
+def make_key(folder: Path, tenant: str) -> str:
+    line = command("key", "create", "--tenant", tenant, "--json")
+    made = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    return str(json.loads(made.stdout)["key"])
 
 
 @pytest.fixture
-async def http(mesh: FreshMesh) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=60) as client:
+async def http(tenants: Tenants) -> AsyncIterator[httpx.AsyncClient]:
+    url = tenants.mesh.url
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
         yield client
 
 
-def of(tenant: str) -> dict[str, str]:
-    """Headers of a tenant; of `default`, none."""
-    return {} if tenant == "default" else {"x-tenant": tenant}
+@pytest.fixture
+def of(tenants: Tenants) -> Of:
+    """Headers of a call of a tenant."""
+    return lambda tenant: {"authorization": f"Bearer {tenants.keys[tenant]}"}
 
 
 def body(tenant: str, tokens: int, **changes: Any) -> dict[str, Any]:
@@ -46,26 +71,26 @@ def body(tenant: str, tokens: int, **changes: Any) -> dict[str, Any]:
 
 
 async def background(
-    http: httpx.AsyncClient, tenant: str, name: str, tokens: int = 30
+    http: httpx.AsyncClient, of: Of, tenant: str, name: str, tokens: int = 30
 ) -> httpx.Response:
     sent = body(tenant, tokens, detached=True, request_id=name)
     return await http.post(WHOLE, json=sent, headers=of(tenant))
 
 
-async def streamed(http: httpx.AsyncClient, tenant: str, name: str) -> httpx.Response:
+async def streamed(http: httpx.AsyncClient, of: Of, tenant: str, name: str) -> httpx.Response:
     """The stream of the request from its beginning; it ends with the request."""
     return await http.get(f"/v2/requests/{name}:stream", headers=of(tenant))
 
 
 async def test_equal_ids_of_several_tenants_are_separate_requests(
-    http: httpx.AsyncClient,
+    http: httpx.AsyncClient, of: Of
 ) -> None:
-    begun = await asyncio.gather(*(background(http, each, "mine") for each in TENANTS))
+    begun = await asyncio.gather(*(background(http, of, each, "mine") for each in TENANTS))
     assert [each.status_code for each in begun] == [202] * len(TENANTS), begun[-1].text
     assert {each.json()["request_id"] for each in begun} == {"mine"}
     texts = set()
     for tenant in TENANTS:
-        read = await streamed(http, tenant, "mine")
+        read = await streamed(http, of, tenant, "mine")
         assert read.status_code == 200, read.text
         assert '"request_id":"mine"' in read.text.replace(" ", "")
         assert f"{tenant}/" not in read.text, "callers see ids and not keys"
@@ -77,15 +102,15 @@ async def test_equal_ids_of_several_tenants_are_separate_requests(
 
 
 async def test_a_request_of_another_tenant_is_not_found_and_keeps_running(
-    http: httpx.AsyncClient,
+    http: httpx.AsyncClient, of: Of
 ) -> None:
-    assert (await background(http, "a", "long", tokens=150)).status_code == 202
+    assert (await background(http, of, "a", "long", tokens=150)).status_code == 202
     for other in ("default", "b"):
         for _ in range(SEVERAL_TIMES):
             answers = [
                 await http.get("/v2/requests/long", headers=of(other)),
                 await http.post("/v2/requests/long:cancel", json={}, headers=of(other)),
-                await streamed(http, other, "long"),
+                await streamed(http, of, other, "long"),
             ]
             assert [each.status_code for each in answers] == [404] * 3, answers[0].text
             assert "not found" in answers[0].text
@@ -95,7 +120,9 @@ async def test_a_request_of_another_tenant_is_not_found_and_keeps_running(
     assert cancelled.status_code == 200
 
 
-async def test_an_idempotency_key_is_separate_for_each_tenant(http: httpx.AsyncClient) -> None:
+async def test_an_idempotency_key_is_separate_for_each_tenant(
+    http: httpx.AsyncClient, of: Of
+) -> None:
     sent = {"model": "scripted", "prompt": "Go on", "max_tokens": 8, "temperature": 1.0}
     ids = set()
     for tenant in TENANTS:
@@ -110,13 +137,13 @@ async def test_an_idempotency_key_is_separate_for_each_tenant(http: httpx.AsyncC
 
 @pytest.mark.timeout(180)
 async def test_requests_survive_a_killed_gateway_for_their_own_tenants(
-    mesh: FreshMesh, http: httpx.AsyncClient
+    tenants: Tenants, http: httpx.AsyncClient, of: Of
 ) -> None:
     for tenant in ("a", "b"):
         for number in range(4):
-            begun = await background(http, tenant, f"kept-{number}", tokens=100)
+            begun = await background(http, of, tenant, f"kept-{number}", tokens=100)
             assert begun.status_code == 202, begun.text
-    await mesh.kill("gateway-0")
+    await tenants.mesh.kill("gateway-0")
 
     async def found(tenant: str, number: int) -> bool:
         answer = await http.get(f"/v2/requests/kept-{number}", headers=of(tenant))
@@ -125,7 +152,7 @@ async def test_requests_survive_a_killed_gateway_for_their_own_tenants(
     for tenant in ("a", "b"):
         for number in range(4):
             await eventually(lambda t=tenant, n=number: found(t, n), within_s=60)
-            read = await streamed(http, tenant, f"kept-{number}")
+            read = await streamed(http, of, tenant, f"kept-{number}")
             assert read.status_code == 200, read.text
     other = await http.get("/v2/requests/kept-0", headers=of("default"))
     assert other.status_code == 404
