@@ -16,11 +16,75 @@ local function bytes_of(headers)
   return bytes
 end
 
+-- Whether the host, with or without a port, is this machine's loopback.
+local function is_local_host(host)
+  local name = string.lower(string.match(host or "", "^(.-):?%d*$") or "")
+  return name == "localhost" or name == "[::1]" or string.match(name, "^127%.%d+%.%d+%.%d+$") ~= nil
+end
+
+-- Whether a page of this very origin sent it. Browsers set both headers; pages cannot.
+local function is_same_origin(headers)
+  local site = headers:get("sec-fetch-site")
+  if site ~= nil then return site == "same-origin" end
+  local origin = headers:get("origin")
+  if origin == nil then return false end
+  local scheme = headers:get("x-forwarded-proto") or headers:get(":scheme") or ""
+  return string.lower(origin) == string.lower(scheme .. "://" .. (headers:get(":authority") or ""))
+end
+
+-- Whether the body has a type that forms cannot send, and scripts of other origins only after a
+-- preflight.
+local function has_guarded_type(headers)
+  local kind = string.lower(headers:get("content-type") or "")
+  return string.match(kind, "^application/json%f[;%s%z]") ~= nil or
+    string.sub(kind, 1, 16) == "application/grpc"
+end
+
+local function has_no_body(headers)
+  return headers:get("content-type") == nil and (headers:get("content-length") or "0") == "0" and
+    headers:get("transfer-encoding") == nil
+end
+
+local function is_read(headers)
+  local method = headers:get(":method")
+  return method == "GET" or method == "HEAD" or method == "OPTIONS"
+end
+
+-- Whether it counts as sent by the console of this mesh, so that a session's cookie is valid for it.
+local function is_of_own_page(headers)
+  return is_same_origin(headers) and
+    (is_read(headers) or has_guarded_type(headers) or has_no_body(headers))
+end
+
+-- Whether a page of another origin sent it, in a way for which its browser requests no permission.
+local function is_forged(headers)
+  local origin = headers:get("origin")
+  if origin == nil or is_read(headers) or has_guarded_type(headers) then return false end
+  if is_same_origin(headers) or ALLOWED_ORIGINS[origin] then return false end
+  return not (LOCAL_ORIGINS and is_local_host(string.match(origin, "^https?://(.*)$")))
+end
+
+-- Whether it administers under a host name that may be anybody's: a page can have its own name
+-- resolved to the loopback, and is then of the same origin as this port.
+local function is_rebound(headers)
+  local path = headers:get(":path") or ""
+  local administers = string.find(path, "/v2/admin", 1, true) or
+    string.find(path, "headrace.admin.", 1, true)
+  return ONLY_LOCAL_HOSTS and administers and not is_local_host(headers:get(":authority"))
+end
+
 -- Returns the status and message if the request must be rejected, else nil. The messages of 404 and
 -- 431 are in local_reply_config.
 local function refusal(headers)
   if bytes_of(headers) > MAX_HEADER_BYTES + ADDED_BYTES then return "431", "" end
+  if is_rebound(headers) then
+    return "403", "without keys this mesh is administered at localhost or 127.0.0.1 only, not at " ..
+      "another name; see --auth keys and --trusted-proxies"
+  end
   if is_grpc(headers) then return nil end
+  if is_forged(headers) then
+    return "403", "pages of this origin may not call the mesh; see --allow-origin"
+  end
   -- The body of a CONNECT never ends, and the buffer filter would wait for its end.
   if headers:get(":method") == "CONNECT" then return "404", "" end
   local timeout = headers:get("grpc-timeout")
@@ -53,29 +117,6 @@ local function shape_of(headers, grpc)
   return "openai"
 end
 
--- Whether a page of this very origin sent it. Browsers set both headers; pages cannot.
-local function is_same_origin(headers)
-  local site = headers:get("sec-fetch-site")
-  if site ~= nil then return site == "same-origin" end
-  local origin = headers:get("origin")
-  if origin == nil then return false end
-  local scheme = headers:get("x-forwarded-proto") or headers:get(":scheme") or ""
-  return string.lower(origin) == string.lower(scheme .. "://" .. (headers:get(":authority") or ""))
-end
-
--- Whether a page of another origin would have had to request permission to send it: forms cannot
--- send it, and scripts only after a preflight.
-local function needs_preflight(headers)
-  local method = headers:get(":method")
-  if method == "GET" or method == "HEAD" then return true end
-  local kind = string.lower(headers:get("content-type") or "")
-  if kind == "" then
-    return (headers:get("content-length") or "0") == "0" and headers:get("transfer-encoding") == nil
-  end
-  return string.match(kind, "^application/json%f[;%s%z]") ~= nil or
-    string.sub(kind, 1, 16) == "application/grpc"
-end
-
 function envoy_on_request(h)
   local headers = h:headers()
   local grpc = is_grpc(headers)
@@ -87,7 +128,7 @@ function envoy_on_request(h)
   for _, name in ipairs(drop) do headers:remove(name) end
   -- A session's cookie counts only with it. The route adds the client's address and the proof that
   -- these headers are Envoy's.
-  if is_same_origin(headers) and needs_preflight(headers) then
+  if is_of_own_page(headers) then
     headers:add("x-hr-same-origin", "1")
   end
   local ours = h:streamInfo():dynamicMetadata()

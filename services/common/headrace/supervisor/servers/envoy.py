@@ -165,7 +165,9 @@ class Edge:
             "gateways_file": str(self._endpoints_file(GATEWAY)),
             "controls_file": str(self._endpoints_file(CONTROL)),
             "endpoints_dir": str(self._folder),
-            "requests_lua": _CONSTANTS + assets.deploy_text("envoy/requests.lua"),
+            "requests_lua": _CONSTANTS
+            + self._lua_constants()
+            + assets.deploy_text("envoy/requests.lua"),
             "refusals_lua": assets.deploy_text("envoy/refusals.lua"),
             "max_body_bytes": local_replies.MAX_BODY_BYTES,
             "services": list(dict.fromkeys(path.service for path in paths)),
@@ -184,6 +186,19 @@ class Edge:
         gateway, control = (envoy_tls.upstream_socket(r, folder) for r in (GATEWAY, CONTROL))
         sockets = (envoy_tls.listener_socket(tls, folder), gateway, control)
         return dict(zip(names, sockets, strict=True))
+
+    def _lua_constants(self) -> str:
+        options = self._options
+        is_local = is_loopback(options.host)
+        # Why: without keys everybody who reaches the port is an operator, and a name that leads to
+        # the loopback may be anybody's. A trusted proxy knows its own names.
+        only_local_hosts = is_local and not self._proof and not options.trusted_proxies
+        origins = ", ".join(f"[{json.dumps(each)}] = true" for each in options.allowed_origins)
+        return (
+            f"local ALLOWED_ORIGINS = {{{origins}}}\n"
+            f"local LOCAL_ORIGINS = {json.dumps(is_local)}\n"
+            f"local ONLY_LOCAL_HOSTS = {json.dumps(only_local_hosts)}\n"
+        )
 
     def _proven_headers(self) -> list[Json]:
         """Return what every request gets, whatever its client has sent under these names."""

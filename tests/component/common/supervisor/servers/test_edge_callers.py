@@ -113,6 +113,62 @@ async def test_pages_of_listed_origins_may_call_and_without_cookies(tmp_path: Pa
         assert "access-control-allow-origin" not in await preflight("https://app.example.com.evil")
 
 
+FORGED = "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": FORGED, "content-type": "text/plain"}, 403),
+        ({"origin": FORGED, "content-type": "application/x-www-form-urlencoded"}, 403),
+        ({"origin": "null", "content-type": "text/plain"}, 403),
+        ({"origin": "http://localhost.evil.example", "content-type": "text/plain"}, 403),
+        ({"origin": "http://localhost:3000", "content-type": "text/plain"}, 200),
+        ({"origin": "http://mesh.test", "content-type": "text/plain"}, 200),
+        # Its browser has requested permission, which only listed origins get.
+        ({"origin": FORGED, "content-type": "application/json"}, 200),
+        ({"content-type": "application/x-www-form-urlencoded"}, 200),
+    ],
+)
+async def test_what_pages_send_without_permission_is_refused(
+    served: Served, headers: dict[str, str], status: int
+) -> None:
+    _, http, _seen = served
+    body = b'{"do": "echo"}'
+    answer = await http.post(CHAT, content=body, headers={"host": "mesh.test"} | headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert "--allow-origin" in answer.json()["error"]["message"]
+        assert answer.json()["error"]["code"] == "permission_denied"
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "is_refused"),
+    [
+        ({"proof": ""}, "evil.example", True),
+        ({"proof": ""}, "127.0.0.1.evil.example:8080", True),
+        ({"proof": ""}, "localhost:8080", False),
+        ({"proof": ""}, "[::1]:8080", False),
+        ({"proof": "", "trusted_proxies": 1}, "mesh.example", False),
+        ({"proof": PROOF}, "mesh.example", False),
+    ],
+)
+async def test_without_keys_no_name_but_the_loopbacks_administers(
+    tmp_path: Path, options: dict[str, Any], host: str, is_refused: bool
+) -> None:
+    async with (
+        running_edge(tmp_path, **options) as edge,
+        httpx.AsyncClient(base_url=edge.url, trust_env=False) as http,
+    ):
+        headers = {"host": host}
+        rest = await http.get("/v2/admin/tenants", headers=headers)
+        assert rest.status_code == (403 if is_refused else 503)
+        native = {"content-type": "application/grpc-web"} | headers
+        call = await http.post("/headrace.admin.v1.TenantService/ListTenants", headers=native)
+        assert (call.status_code == 403) is is_refused
+        assert (await http.get("/v1/models", headers=headers)).status_code == 503
+
+
 async def test_the_access_log_has_no_secret(served: Served) -> None:
     edge, http, _ = served
     secrets = {
