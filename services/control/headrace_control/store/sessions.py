@@ -20,6 +20,8 @@ from headrace_control.store.database.transactions import Change, Database
 from headrace_control.store.endings import delete_sessions, member_role
 from headrace_control.store.people import get_person
 
+MAX_SESSIONS = 100
+"""Of one person, or of one tenant's key. Every gateway holds all sessions in memory."""
 _SESSIONS = Listing("sessions", (sessions.c.create_ms, sessions.c.session_id), descending=True)
 
 
@@ -29,7 +31,7 @@ class Sessions:
 
     async def create(self, session: Session, *, by: Actor) -> Session:
         """Open a session, and return it with its id, whatever `session_id` was, and with what
-        follows from its membership or key.
+        follows from its membership or key. Beyond MAX_SESSIONS the oldest end.
 
         Args:
             session: with its digest, tenant, expiry, and a person, a key or both.
@@ -66,6 +68,7 @@ class Sessions:
             name = f"sessions/{session_id}"
             await change.record("sessions.create", name, tenant=session.tenant, details=details)
             await change.publish(SESSIONS_TABLE, [session.digest])
+            await _end_beyond_bound(change, session)
             return await _session(change.connection, session_id)
 
     async def get(self, session_id: str) -> Session:
@@ -174,6 +177,15 @@ async def _check_new(change: Change, session: Session) -> None:
             raise FailedPrecondition(f"key {session.key_id} is not valid for this session")
     elif not session.person:
         raise FailedPrecondition("a session is of a person, of a key, or of both")
+
+
+async def _end_beyond_bound(change: Change, session: Session) -> None:
+    is_same = sessions.c.key_id == session.key_id
+    if session.person:
+        is_same = sessions.c.person == session.person
+    order = sessions.c.create_ms.desc(), sessions.c.expire_ms.desc(), sessions.c.session_id
+    kept = sa.select(sessions.c.session_id).where(is_same).order_by(*order).limit(MAX_SESSIONS)
+    await delete_sessions(change, sa.and_(is_same, sessions.c.session_id.not_in(kept)))
 
 
 async def _session(connection: AsyncConnection, session_id: str) -> Session:
