@@ -23,6 +23,7 @@ import psutil
 from headrace.bench.cpu import cpu_seconds, difference
 from headrace.bench.figures import Figures, figures
 from headrace.bench.load import Load, run
+from headrace.rpc.tls import Trust
 from headrace.supervisor.state.state_dir import MeshRecord, StateDir
 
 START_S = 300
@@ -76,14 +77,21 @@ def load_on(record: MeshRecord, **changes: Any) -> Load:
     return Load(record.url, record.models[0], **chosen)
 
 
-def measure(load: Load, record: MeshRecord, *, concurrency: int, requests: int) -> Figures:
+def measure(
+    load: Load,
+    record: MeshRecord,
+    *,
+    concurrency: int,
+    requests: int,
+    trust: Trust | None = None,
+) -> Figures:
     """One run, with the CPU time of every process of the mesh.
 
     Raises:
         SystemExit: a request failed; its figures would flatter.
     """
     before, own_before_s = cpu_seconds(record), time.process_time()
-    outcomes = asyncio.run(run(load, concurrency=concurrency, requests=requests))
+    outcomes = asyncio.run(run(load, concurrency=concurrency, requests=requests, trust=trust))
     found = figures(
         outcomes,
         concurrency=concurrency,

@@ -7,10 +7,13 @@ cores.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from headrace.rpc.addresses import join_host_port, split_host_port
+from headrace.rpc.addresses import is_https, join_host_port, split_host_port
+from headrace.rpc.tls import Trust
 
 _LINE_BYTES = 1 << 20
 
@@ -31,10 +34,16 @@ class Connection:
 
     Args:
         api_key: of every request; None: none.
+        trust: for an https URL.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(self, url: str, *, api_key: str | None = None, trust: Trust | None = None) -> None:
         self._host, self._port = split_host_port(url)
+        self._tls: dict[str, Any] = {}
+        if is_https(url):
+            ca, name = (trust["ca_file"], trust["server_name"]) if trust else (None, "")
+            context = ssl.create_default_context(cafile=ca)
+            self._tls = {"ssl": context, "server_hostname": name or self._host}
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -54,7 +63,9 @@ class Connection:
                 return await self._post(self._streams, path, body, more)
             except (ConnectionLost, ConnectionError):
                 await self.close()
-        self._streams = await asyncio.open_connection(self._host, self._port, limit=_LINE_BYTES)
+        self._streams = await asyncio.open_connection(
+            self._host, self._port, limit=_LINE_BYTES, **self._tls
+        )
         return await self._post(self._streams, path, body, more)
 
     async def _post(

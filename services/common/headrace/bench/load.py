@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.bench.figures import Outcome
 from headrace.bench.http1 import Answer, Connection, ConnectionLost, server_sent_events
+from headrace.rpc.tls import Trust
 
 _WORDS = "the of to and in is for that with as on be are not from this by or if it all we you"
 
@@ -57,14 +58,19 @@ class Load:
 
 
 async def run(
-    load: Load, *, concurrency: int, requests: int, api_key: str | None = None
+    load: Load,
+    *,
+    concurrency: int,
+    requests: int,
+    api_key: str | None = None,
+    trust: Trust | None = None,
 ) -> list[Outcome]:
     """Send `requests` requests, `concurrency` of them open at any time."""
     numbers = iter(range(requests))
     outcomes: list[Outcome] = []
     async with asyncio.TaskGroup() as group:
         for _ in range(min(concurrency, requests)):
-            connection = Connection(load.url, api_key=api_key)
+            connection = Connection(load.url, api_key=api_key, trust=trust)
             group.create_task(_one_after_another(load, connection, numbers, outcomes))
     return outcomes
 

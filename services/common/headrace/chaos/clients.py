@@ -29,6 +29,7 @@ from headrace.chaos.requests import Api, ChaosRequest
 from headrace.chaos.stream_recorder import StreamRecorder
 from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, RESUME_WITHIN_S, StreamPosition
 from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status
+from headrace.rpc.tls import Trust
 from headrace.v1.common_pb2 import FinishReason, SamplingParameters
 from headrace.v1.generation_pb2 import Delta, GenerateRequest, StreamGenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceStub
@@ -97,8 +98,10 @@ class _Stream:
 class OpenAIClient:
     """OpenAI's API as server-sent events; a connection for each request."""
 
-    def __init__(self, url: str, model: str, *, api_key: str | None = None) -> None:
-        self._url, self._model, self._api_key = url, model, api_key
+    def __init__(
+        self, url: str, model: str, *, api_key: str | None = None, trust: Trust | None = None
+    ) -> None:
+        self._url, self._model, self._api_key, self._trust = url, model, api_key, trust
 
     async def send(
         self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
@@ -109,7 +112,8 @@ class OpenAIClient:
 
     async def _read(self, request: ChaosRequest, stream: _Stream) -> bool:
         """Read one connection; return whether to resume."""
-        connection, recorder = Connection(self._url, api_key=self._api_key), stream.recorder
+        connection = Connection(self._url, api_key=self._api_key, trust=self._trust)
+        recorder = stream.recorder
         reason = "ended without a finish"
         resume = {"last-event-id": stream.last_id} if stream.last_id else _RESUMABLE
         try:

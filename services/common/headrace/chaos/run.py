@@ -16,6 +16,7 @@ from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.rpc.addresses import grpc_target
 from headrace.rpc.channels import aio_channel
+from headrace.rpc.tls import Trust, public_security
 from headrace.supervisor.state.failures import MeshError
 from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import models_pb2
@@ -49,6 +50,8 @@ class Run:
     """Of the requests; None: none."""
     admin_key: str | None = field(default=None, repr=False)
     """Of the look-ups of workers and lanes."""
+    trust: Trust = field(default_factory=lambda: Trust(ca_file=None, server_name=""))
+    """For an https URL."""
 
     def __post_init__(self) -> None:
         self._rng = random.Random(f"faults {self.seed}")
@@ -61,13 +64,14 @@ class Run:
             MeshError: no worker serves a model.
         """
         async with (
-            AsyncClient(self.url, api_key=self.api_key) as client,
-            AsyncClient(self.url, api_key=self.admin_key) as operator,
+            AsyncClient(self.url, api_key=self.api_key, **self.trust) as client,
+            AsyncClient(self.url, api_key=self.admin_key, **self.trust) as operator,
         ):
             model = await _served_model(client)
             about_model = (model.name, model.engine, model.batch_invariant)
             self.log.append(RunStarted(self.log.now_s, *about_model, self.seed))
-            async with aio_channel(grpc_target(self.url)) as channel:
+            security = public_security(self.url, self.trust)
+            async with aio_channel(grpc_target(self.url), security=security) as channel:
                 native = GrpcClient(channel, model.name, api_key=self.api_key)
                 await self._load(self._traffic(model, native), model.name)
             await self._until_idle(operator)
@@ -89,7 +93,7 @@ class Run:
             self.report("no more faults; waits for the open streams")
 
     def _traffic(self, model: models_pb2.Model, native: GrpcClient) -> Traffic:
-        http = OpenAIClient(self.url, model.name, api_key=self.api_key)
+        http = OpenAIClient(self.url, model.name, api_key=self.api_key, trust=self.trust)
         clients: dict[Api, ChaosClient] = {Api.NATIVE: native, Api.COMPLETIONS: http}
         if model.chat:
             clients[Api.CHAT] = http

@@ -18,7 +18,7 @@ from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, ResumableSt
 from headrace.client.sampling import Sampling
 from headrace.client.unreachable import unreachable
 from headrace.errors import CapacityError, Code
-from headrace.rpc.addresses import InvalidAddress, grpc_target, is_https
+from headrace.rpc.addresses import InvalidAddress, grpc_target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
 from headrace.rpc.status import from_rpc_error
 from headrace.rpc.tls import ChannelSecurity, public_security
@@ -318,13 +318,11 @@ class AsyncClient(_BaseClient[AsyncEvents]):
 
 
 def _security(url: str, ca_file: Path | str | None, server_name: str) -> ChannelSecurity | None:
-    if not is_https(url):
-        return None
+    ca = None if ca_file is None else Path(ca_file)
     try:
-        ca = None if ca_file is None else Path(ca_file).read_bytes()
+        return public_security(url, {"ca_file": ca, "server_name": server_name})
     except OSError as error:
         raise MeshUnreachable(f"the authorities to trust cannot be read: {error}") from error
-    return public_security(ca, server_name)
 
 
 @contextmanager

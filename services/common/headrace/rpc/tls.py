@@ -8,11 +8,23 @@ stream, or each time their connection has ended.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
 
 import grpc
 
 from headrace.credentials.tls_files import TlsFiles, TlsMaterial
+from headrace.rpc.addresses import is_https
 from headrace.rpc.identity import server_name
+
+
+class Trust(TypedDict):
+    """Whom a client of the public port trusts."""
+
+    ca_file: Path | None
+    """Authorities, in PEM; None: those of the web."""
+    server_name: str
+    """What the certificate must have; empty: the host of the URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +47,18 @@ def mesh_security(files: TlsFiles | None, role: str) -> ChannelSecurity | None:
     return ChannelSecurity(credentials, (("grpc.ssl_target_name_override", server_name(role)),))
 
 
-def public_security(ca: bytes | None, name: str = "") -> ChannelSecurity:
-    """Return the security of a channel of a client to the mesh's public port.
+def public_security(url: str, trust: Trust) -> ChannelSecurity | None:
+    """Return the security of a channel of a client to this URL; None: it is not https.
 
-    Args:
-        ca: authorities to trust, in PEM; None: those that gRPC brings.
-        name: what the server's certificate must have; empty: the host that is connected to.
+    Raises:
+        OSError: the authorities cannot be read.
     """
+    if not is_https(url):
+        return None
+    ca, name = trust["ca_file"], trust["server_name"]
     options = (("grpc.ssl_target_name_override", name),) if name else ()
-    return ChannelSecurity(grpc.ssl_channel_credentials(ca), options)
+    credentials = grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes())
+    return ChannelSecurity(credentials, options)
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:

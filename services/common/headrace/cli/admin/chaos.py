@@ -89,7 +89,7 @@ def chaos(
             click.echo(f"{log.now_s:7.1f} s  {fact}", err=True)
 
         keys = {"api_key": mesh.using_key(), "admin_key": mesh.admin_key()}
-        more = {**run_options, **keys}
+        more = {**run_options, **keys, "trust": mesh.trust()}
         run = Run(url, kinds, state_dir=mesh.state_dir, log=log, report=report, **more)
         asyncio.run(run.run())
     card = scorecard(judge(read(history)))

@@ -17,17 +17,12 @@ from headrace.credentials.tls_files import TlsFiles, TlsPaths
 from headrace.errors import BrokerUnavailable
 from headrace.rpc.addresses import is_https
 from headrace.rpc.identity import PUBLIC, server_name
-from headrace.rpc.tls import ChannelSecurity, public_security
+from headrace.rpc.tls import ChannelSecurity, Trust, public_security
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import MeshNotRunning
 from headrace.supervisor.state.state_dir import DEFAULT_STATE_DIR, StateDir
 
 T = TypeVar("T")
-
-
-class _Trust(TypedDict):
-    ca_file: Path | None
-    server_name: str
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,25 +83,21 @@ class MeshTarget:
 
     def client(self) -> Client:
         """Return a blocking client that uses models. Raises as `url` and `using_key`."""
-        return Client(self.url, api_key=self.using_key(), **self._trust())
+        return Client(self.url, api_key=self.using_key(), **self.trust())
 
     def async_client(self) -> AsyncClient:
         """Return a client that uses models, for an event loop. Raises as `client`."""
-        return AsyncClient(self.url, api_key=self.using_key(), **self._trust())
+        return AsyncClient(self.url, api_key=self.using_key(), **self.trust())
 
     def admin_client(self) -> AsyncClient:
         """Return a client that sees workers and lanes. Raises as `url` and `admin_key`."""
-        return AsyncClient(self.url, api_key=self.admin_key(), **self._trust())
+        return AsyncClient(self.url, api_key=self.admin_key(), **self.trust())
 
     def security(self) -> ChannelSecurity | None:
         """Return the security of a channel to the mesh; None: it has no TLS."""
-        if not is_https(self.url):
-            return None
-        trust = self._trust()
-        ca = trust["ca_file"]
-        return public_security(None if ca is None else ca.read_bytes(), trust["server_name"])
+        return public_security(self.url, self.trust())
 
-    def _trust(self) -> _Trust:
+    def trust(self) -> Trust:
         """Return by which authority the mesh's certificate must be signed, and its name."""
         ca = self.state_dir.tls / "ca.crt"
         if self.ca_file is None and self.is_local and ca.exists():

@@ -67,7 +67,7 @@ def bench(
         name = model or first_model(client)
     load = Load(mesh.url, name, **load_options)  # type: ignore[arg-type]
     record = mesh.state_dir.read_record() if mesh.is_local else None
-    send = partial(run, load, api_key=mesh.using_key())
+    send = partial(run, load, api_key=mesh.using_key(), trust=mesh.trust())
     asyncio.run(send(concurrency=1, requests=1))
     runs = [_measure(send, record, each, requests or max(64, 8 * each)) for each in concurrency]
     if as_json:

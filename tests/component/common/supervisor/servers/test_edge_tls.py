@@ -103,7 +103,7 @@ async def test_plain_http_gets_no_answer(edge: RunningEdge) -> None:
 async def test_grpc_comes_through_with_the_authority_of_the_mesh(
     edge: RunningEdge, store: TlsStore
 ) -> None:
-    security = public_security(store.ca.read_bytes())
+    security = public_security(edge.url, {"ca_file": store.ca, "server_name": ""})
     async with aio_channel(grpc_target(edge.url), security=security) as channel:
         stub = models_pb2_grpc.ModelServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
