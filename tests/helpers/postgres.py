@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from headrace.extras import MissingExtra, require
 from helpers.environment import lacks
@@ -31,6 +32,21 @@ class PostgresServer:
         finally:
             await connection.close()
         return str(self._server.get_uri(name))
+
+    async def admit(self, url: str, *, connections: bool) -> None:
+        """Let a database be used again, or end its connections and refuse new ones."""
+        name = urlsplit(url).path.strip("/")
+        asyncpg: Any = require("postgres", "asyncpg")
+        connection = await asyncpg.connect(self._server.get_uri("postgres"))
+        try:
+            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {connections}")
+            if not connections:
+                await connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
+                    name,
+                )
+        finally:
+            await connection.close()
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from headrace.admin.v1 import keys_pb2, tenants_pb2
 from headrace.bus.jetstream import connect
 from headrace.bus.subjects import KEYS_TABLE
@@ -54,3 +56,34 @@ async def test_a_standby_takes_over_from_a_killed_process(
 
         await eventually(is_gone)
         await bus.close()
+
+
+async def test_without_its_database_control_says_when_to_retry_and_works_when_it_is_back(
+    nats: NatsServer, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = await postgres.new_database()
+    peppers = write_peppers(tmp_path / "peppers", "a")
+    async with control_process(
+        tmp_path, nats.url, database_url=url, peppers_file=peppers
+    ) as running:
+        await serving(running)
+        async with ControlApi(running.ports["grpc"]) as api:
+            await postgres.admit(url, connections=False)
+            for call in (
+                api.tenants.ListTenants(tenants_pb2.ListTenantsRequest()),
+                api.create_key("acme"),
+            ):
+                error = await refused(call)
+                assert (type(error), error.retry_after_s) == (ControlUnavailable, 1.0)
+                assert "test_" not in error.message
+            await postgres.admit(url, connections=True)
+
+            async def is_back() -> bool:
+                listing = tenants_pb2.ListTenantsRequest()
+                try:
+                    return (await api.tenants.ListTenants(listing)) is not None
+                except grpc.aio.AioRpcError:
+                    return False
+
+            await eventually(is_back, within_s=10)
+            await api.create_key("acme")

@@ -112,7 +112,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _require_active(self) -> None:
         if not self._is_active():
             raise ControlUnavailable(
-                f"this control process stands by, another is active; retry in {RETRY_S:g} s",
+                "this control process is not active: another one is, or its broker or database is"
+                f" away; retry in {RETRY_S:g} s",
                 retry_after_s=RETRY_S,
             )
 

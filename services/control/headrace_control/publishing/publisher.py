@@ -39,6 +39,8 @@ write to it too."""
 AT_ONCE = 32
 """Rows that are published at the same time."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
+NO_DATABASE_S = 5.0
+"""How long a process without its database stays the active one."""
 COMPARE_S = 600.0
 """How often the whole tables are compared though nothing indicates a difference."""
 
@@ -103,7 +105,7 @@ class Publisher:
         """
         metrics.published_age_s.set_function(self._age_s)
         self.compared.clear()
-        retry_s, compared_at = 0.0, -1
+        retry_s, compared_at, worked_s = 0.0, -1, self._clock.monotonic_s()
         while True:
             recheck_cancelled()
             try:
@@ -115,13 +117,20 @@ class Publisher:
                 if self._is_due(self._stamped_s, self._stamp_s):
                     await self._stamp_tables()
             except (BusError, ControlUnavailable) as error:
+                self._step_down_without_database(error, worked_s)
                 retry_s = min(max(2 * retry_s, FIRST_RETRY_S), LAST_RETRY_S)
                 self._failing.active(self._clock.monotonic_s(), why=str(error))
                 await asyncio.sleep(retry_s)
                 continue
-            retry_s = 0.0
+            retry_s, worked_s = 0.0, self._clock.monotonic_s()
             self._failing.cleared(self._clock.monotonic_s())
             await self._outbox.wait_for_rows(min(POLL_S, self._stamp_s))
+
+    def _step_down_without_database(self, error: Exception, worked_s: float) -> None:
+        """Leave it to a standby, which may reach the database, if this process does not."""
+        lasted_s = self._clock.monotonic_s() - worked_s
+        if isinstance(error, ControlUnavailable) and lasted_s >= NO_DATABASE_S:
+            raise SteppedDown(f"the database cannot be used for {lasted_s:.0f} s") from error
 
     async def _compare_tables(self) -> None:
         """Make the tables on the bus what the database says, and stamp them."""

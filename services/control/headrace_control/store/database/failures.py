@@ -35,8 +35,11 @@ def _means_unavailable(error: Exception) -> bool:
         case sa.exc.OperationalError() | sa.exc.InterfaceError() | sa.exc.TimeoutError():
             return True
         case sa.exc.DBAPIError():
-            # SQLite's own class: the file is no database, or is damaged.
-            return error.connection_invalidated or type(error) is sa.exc.DatabaseError
+            # Without a statement: there is no connection, for whatever reason. The last is SQLite's
+            # own class: the file is no database, or is damaged.
+            is_connecting = error.statement is None
+            is_damaged = type(error) is sa.exc.DatabaseError
+            return error.connection_invalidated or is_connecting or is_damaged
         case OSError() | TimeoutError():
             return True
     # What asyncpg raises while it connects comes as it is.
