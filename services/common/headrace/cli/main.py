@@ -17,6 +17,7 @@ from headrace.cli.admin.access.plan import plan
 from headrace.cli.admin.access.session import session
 from headrace.cli.admin.access.tenant import tenant
 from headrace.cli.admin.chaos import chaos
+from headrace.cli.admin.db.group import db
 from headrace.cli.admin.lanes import lanes
 from headrace.cli.admin.model import model
 from headrace.cli.admin.status import status
@@ -62,7 +63,7 @@ def headrace() -> None:
 
 for command in (
     *(up, down, status, generate, chat, bench, chaos),
-    *(lanes, workers, model, tls),
+    *(lanes, workers, model, tls, db),
     *(requests, fleet, drain, dead_letters, audit),
     *(tenant, plan, key, person, member, session),
 ):

@@ -72,5 +72,18 @@ class Store:
         """Return the time to the millisecond, which is what the database keeps."""
         return self._database.now()
 
+    async def integrity_faults(self) -> tuple[str, ...]:
+        """Return what the database itself finds wrong with its files, and rows that refer to none.
+
+        PostgreSQL looks after both itself; of it only the connection is checked.
+        """
+        pragmas = ("integrity_check", "foreign_key_check")
+        async with self._database.reading() as connection:
+            if connection.dialect.name != "sqlite":
+                return ()
+            found = [await connection.exec_driver_sql(f"PRAGMA {name}") for name in pragmas]
+            rows = [row for each in found for row in each]
+            return tuple(" ".join(map(str, row)) for row in rows if tuple(row) != ("ok",))
+
     async def close(self) -> None:
         await self._database.engine.dispose()

@@ -188,4 +188,6 @@ async def _end_what_had_ended(change: Change, replaced: _Replaced) -> RestoreRep
         which = sa.and_(people.c.person_id.in_(some), people.c.deactivated.is_(False))
         done = await change.execute(sa.update(people).where(which).values(deactivated=True))
         gone += done.rowcount
-    return RestoreReport(len(found) - len(ended), len(ended), gone)
+    is_current = sa.or_(keys.c.expire_ms.is_(None), keys.c.expire_ms > change.now_ms)
+    current = sa.select(sa.func.count()).where(keys.c.revoke_ms.is_(None), is_current)
+    return RestoreReport(await change.connection.scalar(current) or 0, len(ended), gone)

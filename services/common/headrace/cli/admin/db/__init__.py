@@ -1,0 +1,1 @@
+"""Commands about control's database: its schema, its integrity, backups."""
