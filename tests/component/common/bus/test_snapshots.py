@@ -27,7 +27,8 @@ async def test_an_empty_broker_gets_what_another_one_had(bus: JetStreamBus, tmp_
         saved[stream] = (await bus.save_stream(stream, parts.append), parts)
     before = await bus.stored()
     async with nats_server(tmp_path / "other") as server:
-        other = await connect(server.url, name="other")
+        other = await connect(server.url, name="other", replicas=None)
+        assert await other.stored() == {}
         for stream, (description, parts) in saved.items():
             await other.load_stream(stream, description, parts)
         assert await other.stored() == before

@@ -32,7 +32,7 @@ class StreamSnapshots(Connected):
     async def stored(self) -> dict[str, int]:
         found = {}
         for stream in BACKED_UP:
-            with contextlib.suppress(nats.js.errors.NotFoundError), unavailable(stream):
+            with unavailable(stream), contextlib.suppress(nats.js.errors.NotFoundError):
                 found[stream] = (await self._js.stream_info(stream)).state.messages
         return found
 

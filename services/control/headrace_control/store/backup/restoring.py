@@ -8,7 +8,6 @@ database that is replaced still knows them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,6 +35,7 @@ from headrace_control.store.database.tables import (
     people,
 )
 from headrace_control.store.database.transactions import Change, Database, begin_change
+from headrace_control.store.endings import revoke_keys
 
 _NEVER = frozenset({"sessions", "invitations", *NOT_SAVED})
 
@@ -180,9 +180,8 @@ async def _end_what_had_ended(change: Change, replaced: _Replaced) -> RestoreRep
     valid = sa.select(keys.c.key_id).where(keys.c.revoke_ms.is_(None)).order_by(keys.c.key_id)
     found = (await change.execute(valid)).scalars().all()
     ended = [key for key in found if replaced.is_known and key not in replaced.valid_keys]
-    values: dict[str, Any] = {"revoke_ms": change.now_ms, "digests": "[]"}
     for some in in_parts(ended):
-        await change.execute(sa.update(keys).where(keys.c.key_id.in_(some)).values(values))
+        await revoke_keys(change, keys.c.key_id.in_(some))
     gone = 0
     for some in in_parts(sorted(replaced.deactivated)):
         which = sa.and_(people.c.person_id.in_(some), people.c.deactivated.is_(False))

@@ -18,7 +18,7 @@ from headrace.cli.admin.db.target import (
 from headrace.errors import FailedPrecondition
 from headrace.supervisor.state.failures import MeshRunning
 
-_LEASE, _LEASE_S = "control", 60
+_LEASE = "control"
 _SHOWN_KEYS = 50
 
 
@@ -85,7 +85,8 @@ async def _restore(
 ) -> tuple[Any, list[Any]]:
     restoring = control("store.backup.restoring")
     async with target.broker("db restore") as bus:
-        if bus is not None:
+        if bus is not None and target.nats_url is not None:
+            # Why not else: no mesh of the state directory runs.
             await _require_no_control(bus)
         if not force:
             await restoring.check_empty(target.url, bus)
@@ -106,7 +107,7 @@ async def _require_no_control(bus: Bus) -> None:
     if "KV_headrace_leases" not in await bus.stored():
         return
     try:
-        await bus.acquire(_LEASE, "headrace db restore", ttl_s=_LEASE_S)
+        # It expires by itself, long before a control process that is started now asks for it.
+        await bus.acquire(_LEASE, "headrace db restore", ttl_s=1)
     except LeaseTaken as error:
         raise FailedPrecondition(f"a control process is active ({error}): stop it first") from error
-    await bus.release(_LEASE)

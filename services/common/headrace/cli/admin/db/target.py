@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -123,6 +124,8 @@ def control(module: str) -> Any:
     Raises:
         MissingExtra: it is not installed.
     """
+    # Commands say themselves what fails.
+    logging.getLogger("headrace_control").setLevel(logging.CRITICAL)
     require("control", "sqlalchemy")
     require("control", "alembic")
     return require("control", f"headrace_control.{module}")
