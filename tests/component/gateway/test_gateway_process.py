@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.bus.jetstream import JetStreamBus
+from headrace.errors import InvalidApiKey
 from headrace.rpc.status import from_rpc_error
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import (
@@ -23,6 +25,7 @@ from headrace.v1 import (
     requests_pb2_grpc,
 )
 from headrace.v1.common_pb2 import SamplingParameters
+from helpers.access_tables import PublishedTables, write_peppers
 from helpers.eventually import eventually
 from helpers.gateway_actors import MODEL
 from helpers.gateway_process import GatewayProcess, echo_mesh, gateway_process
@@ -72,6 +75,7 @@ async def test_it_is_ready_without_any_worker_and_reports_the_age_of_the_last_to
         assert "model toy: ready" in (await gateway.side("/readyz")).text
         canary = mesh.served[0]
         assert (canary.probe, canary.sampling.max_tokens) == (True, 1)
+        assert (canary.tenant, canary.request_id[:16]) == ("headrace", "headrace/canary-")
     metrics = (await gateway.side("/metrics")).text
     assert "headrace_gateway_canary_seconds_count" in metrics
     assert "headrace_gateway_healthy 1.0" in metrics
@@ -125,6 +129,48 @@ async def test_without_a_scheduler_it_is_not_ready_and_reports_why(
             await eventually(gateway.has_had_a_token, within_s=20)
         await eventually(lambda: not_serving(gateway))
         assert "no scheduler has reported for" in (await gateway.side("/readyz")).text
+
+
+async def test_where_keys_are_required_it_is_not_ready_before_it_can_check_them(
+    nats_url: str, bus: JetStreamBus, tmp_path: Path
+) -> None:
+    peppers = write_peppers(tmp_path / "peppers")
+    async with (
+        gateway_process(nats_url, tmp_path, auth="keys", peppers_file=peppers) as gateway,
+        echo_mesh(bus),
+        grpc.aio.insecure_channel(gateway.target) as channel,
+    ):
+        await asyncio.sleep(1.5)
+        assert not await gateway.is_ready()
+        assert "control has not published the tables" in (await gateway.side("/readyz")).text
+        assert await not_serving(gateway)
+        tables = PublishedTables(bus)
+        await tables.tenant("a")
+        key = await tables.key("a")
+        await tables.stamp()
+        # Its canary needs no key.
+        await eventually(gateway.has_had_a_token, within_s=20)
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        answer = await stub.Generate(request("mine", max_tokens=2), metadata=(("x-api-key", key),))
+        assert answer.usage.output_tokens == 2
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Generate(request("mine", max_tokens=2))
+        assert type(from_rpc_error(refused.value)) is InvalidApiKey
+
+
+async def test_it_does_not_start_with_secrets_that_others_may_read(
+    nats_url: str, tmp_path: Path
+) -> None:
+    peppers = write_peppers(tmp_path / "peppers")
+    peppers.chmod(0o644)
+    line = ("-m", "headrace_gateway", "--auth", "keys", "--peppers-file", str(peppers))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *line, "--nats-url", nats_url, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert f"peppers_file: Value error, {peppers} has mode 0644" in said.decode()
+    assert f"run chmod 600 {peppers}" in said.decode()
 
 
 async def not_serving(gateway: GatewayProcess) -> bool:
