@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,18 @@ from headrace.bus.subjects import (
 from headrace.clock import Clock
 from headrace.internal.v1.access_pb2 import KeyDigest, KeyRow, SessionRow, TenantRow
 from headrace.telemetry.condition_log import ConditionLog
+from headrace.v1.common_pb2 import Priority
 
 log = logging.getLogger(__name__)
 
 OLD_S = 24 * 3600.0
 """Tables whose last stamp is older are warned about; what they say stays in force."""
 _CHECK_S = 30.0
+
+Priorities = tuple[Priority.ValueType, Priority.ValueType]
+# Why once: each look at a member of an enumeration of protobuf takes 3 us.
+USUAL_PRIORITIES: Priorities = (Priority.PRIORITY_STANDARD, Priority.PRIORITY_INTERACTIVE)
+"""Of a tenant that has no row, or none in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,21 @@ class Tenant:
     """A row of the table of tenants."""
 
     row: TenantRow
-    networks: Networks = field(default=())
+    disabled: bool
+    priorities: Priorities
+    """The default, and the highest."""
+    networks: Networks
 
     @classmethod
     def parse(cls, data: bytes) -> Tenant:
         row = TenantRow.FromString(data)
-        return cls(row, parse_networks(row.networks))
+        default, highest = USUAL_PRIORITIES
+        return cls(
+            row,
+            row.disabled,
+            (row.default_priority or default, row.highest_priority or highest),
+            parse_networks(row.networks),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,8 @@ from headrace.auth.peppers import PEPPER_BYTES, Peppers
 from headrace.auth.scopes import ANY_MODEL, PUBLIC, ROLE_SCOPES, SIGNED_IN
 from headrace.auth.tables import Key, Session, Tenant
 from headrace.errors import InvalidApiKey, PermissionDenied
-from headrace.internal.v1.access_pb2 import KeyDigest, TenantRow
+from headrace.internal.v1.access_pb2 import KeyDigest
 from headrace.v1.access_pb2 import Access
-from headrace.v1.common_pb2 import Priority
 
 AUTHORIZATION, API_KEY, COOKIE = "authorization", "x-api-key", "cookie"
 SECRET_HEADERS = frozenset({AUTHORIZATION, API_KEY, COOKIE})
@@ -147,7 +146,7 @@ class Authenticator:
         _require_network(key_id, client, tenant.networks, key.networks)
         caller = Caller(
             key.tenant,
-            *priorities(tenant.row),
+            *tenant.priorities,
             scopes=key.scopes,
             models=key.models,
             key_id=key_id,
@@ -173,7 +172,7 @@ class Authenticator:
         _require_network(row.key_id, client, tenant.networks, networks)
         return Caller(
             row.tenant,
-            *priorities(tenant.row),
+            *tenant.priorities,
             scopes=scopes,
             models=models,
             key_id=row.key_id,
@@ -192,7 +191,7 @@ class Authenticator:
 
     def _enabled(self, name: str, reason: str, key_id: str) -> Tenant:
         tenant = self._rows.tenant(name)
-        if tenant is None or tenant.row.disabled:
+        if tenant is None or tenant.disabled:
             raise Rejected(reason, key_id)
         return tenant
 
@@ -215,14 +214,6 @@ def authorize(caller: Caller, access: Access) -> None:
             "this call is for administrators of the mesh: keys of the tenant headrace with the"
             " scope admin:*"
         )
-
-
-def priorities(row: TenantRow | None) -> tuple[Priority.ValueType, Priority.ValueType]:
-    """Return a tenant's default and highest priority."""
-    default = highest = Priority.PRIORITY_UNSPECIFIED
-    if row is not None:
-        default, highest = row.default_priority, row.highest_priority
-    return default or Priority.PRIORITY_STANDARD, highest or Priority.PRIORITY_INTERACTIVE
 
 
 def _whose(caller: Caller) -> str:

@@ -15,14 +15,13 @@ from headrace.auth.check.authenticator import (
     Rejected,
     authorize,
     incorrect_key,
-    priorities,
 )
 from headrace.auth.check.edge import Client, Context, Edge
 from headrace.auth.check.failures import FailureLimiter
 from headrace.auth.check.journal import AccessJournal
 from headrace.auth.peppers import Peppers
 from headrace.auth.scopes import DEFAULT_TENANT, PUBLIC
-from headrace.auth.tables import AccessTables
+from headrace.auth.tables import USUAL_PRIORITIES, AccessTables
 from headrace.clock import Clock
 from headrace.errors import (
     ControlUnavailable,
@@ -68,7 +67,7 @@ class OpenGate:
         tenant = self._tables.tenant(name)
         return Caller(
             name,
-            *priorities(tenant.row if tenant else None),
+            *(tenant.priorities if tenant else USUAL_PRIORITIES),
             client=self._edge.client(headers, context).address,
             anonymous=True,
         )
