@@ -33,7 +33,7 @@ async def _yield(request: GetPersonRequest, context: Any) -> AsyncIterator[bytes
 @pytest.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
     parse = GetPersonRequest.FromString
-    handlers = {
+    handlers: dict[str, Any] = {
         "Answer": grpc.unary_unary_rpc_method_handler(_answer, parse),
         "Write": grpc.unary_stream_rpc_method_handler(_write, parse),
         "Yield": grpc.unary_stream_rpc_method_handler(_yield, parse),
