@@ -156,9 +156,8 @@ class ProviderSignIn:
     ) -> HttpBody:
         if "text/html" not in header(context, "accept"):
             raise error
-        return await send_page(
-            context, error.code.http_status, "You are not signed in", error.message, headers
-        )
+        status, message = error.code.http_status, f"{error.message}."
+        return await send_page(context, status, "You are not signed in", message, headers)
 
 
 def _unavailable(error: ProviderFailed) -> ControlUnavailable:
