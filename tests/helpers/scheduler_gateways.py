@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from headrace.bus.subjects import ANY_GATEWAY
 from headrace.errors import GatewayUnreachable
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -57,6 +58,8 @@ class Callers:
     def __init__(self) -> None:
         self.clients: dict[str, Client] = {}
         self.gateways = {i: GatewayModel(i) for i in ("g", "h")}
+        # What an operator resends is as if its gateway had died.
+        self.gateways[ANY_GATEWAY] = GatewayModel(ANY_GATEWAY, Life.GONE)
         self.draining: set[str] = set()
         """Those that report that they are about to leave."""
         self.full: set[str] = set()

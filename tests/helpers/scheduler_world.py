@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from headrace.bus.subjects import ANY_GATEWAY
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace_scheduler.base.settings import SchedulerSettings
@@ -146,9 +147,10 @@ class World(Callers):
         beginning: int | None = None,
         time_s: float = float("inf"),
         patience_s: float = float("inf"),
+        resent: bool = False,
     ) -> None:
-        """`beginning`: one of so many that prompts have in common."""
-        gateway = self.living()[0]
+        """`beginning`: one of so many that prompts have in common. `resent`: by an operator."""
+        gateway = ANY_GATEWAY if resent else self.living()[0]
         start = 10**6 * len(self.clients) if beginning is None else 1000 * beginning
         event = submitted(
             request_id,
@@ -165,7 +167,7 @@ class World(Callers):
             deadline_s=self.now_s + time_s,
             queue_deadline_s=self.now_s + patience_s,
         )
-        client = Client(gateway=gateway, attachable=attachable, detached=detached)
+        client = Client(gateway=gateway, attachable=attachable, detached=detached, away=resent)
         client.deadline_s = self.now_s + time_s
         self.clients[request_id] = client
         self.stored[request_id] = event
@@ -203,8 +205,7 @@ class World(Callers):
 
     def delay_report(self, worker: WorkerModel) -> None:
         """It comes when others have come, or never."""
-        if worker.alive:
-            worker.late.append(worker.report(self.now_s, full=False))
+        worker.late += [worker.report(self.now_s, full=False)] if worker.alive else []
 
     def deliver_late_report(self, worker: WorkerModel) -> None:
         self.apply(worker.late.pop())
@@ -328,9 +329,9 @@ class World(Callers):
                 worker.alive = True
                 if worker.draining:
                     self.retire(worker)
-                    continue
-                self.step(worker)
-                self.report(worker, full=True)
+                else:
+                    self.step(worker)
+                    self.report(worker, full=True)
             self.carry_out_all()
             self.come_back_all()
             self.pass_time(0.3)
@@ -341,8 +342,7 @@ class World(Callers):
     def check_end(self) -> None:
         assert not self.stored, f"never ended: {self.stored}"
         states = self.machine.statistics()
-        del states["timers"]
-        assert not states, f"still live: {states}"
+        assert not states.keys() - {"timers"}, f"still live: {states}"
         assert set(self.acknowledged) == set(self.clients)
         for request_id, client in self.clients.items():
             assert not client.open, f"{request_id} never got its end"

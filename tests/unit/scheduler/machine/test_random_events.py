@@ -103,6 +103,13 @@ class RandomEvents(RuleBasedStateMachine):
         name = f"r{len(self.world.clients)}"
         self.world.submit(name, n, priority, attachable=True, detached=True, time_s=time_s)
 
+    @rule(n=st.integers(1, 2), priority=PRIORITIES, time_s=st.sampled_from([6.0, NEVER]))
+    def a_dead_letter_is_resent(self, n: int, priority: str, time_s: float) -> None:
+        name = f"r{len(self.world.clients)}"
+        self.world.submit(
+            name, n, priority, attachable=True, detached=True, resent=True, time_s=time_s
+        )
+
     @precondition(lambda self: len(self.world.stored) < MANY)
     @rule(priority=PRIORITIES, count=st.integers(2, 8), tenant=TENANTS)
     def many_requests_arrive(self, priority: str, count: int, tenant: str) -> None:
