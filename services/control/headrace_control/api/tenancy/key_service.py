@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Protocol
 
 from headrace.admin.v1 import keys_pb2 as pb
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceServicer
@@ -13,21 +14,32 @@ from headrace.auth.keys import key_id_of, new_key, redacted
 from headrace.errors import InvalidRequest, PermissionDenied, ResourceNotFound
 from headrace_control.api.callers import current_caller
 from headrace_control.api.calls import Context
-from headrace_control.api.parts import Parts
 from headrace_control.api.resource_names import id_in, ids_in
 from headrace_control.api.tenancy import rules
 from headrace_control.api.tenancy.key_messages import KEY_FIELDS, key_in, key_message, person_in
 from headrace_control.api.tenancy.masks import updated
 from headrace_control.base.names import checked_name
-from headrace_control.base.records import Key, Page
-from headrace_control.store import PageOptions
+from headrace_control.base.records import Digest, Key, Page
+from headrace_control.store import PageOptions, Store
 
 KEY_NAME = "tenants/{tenant}/keys/{key}"
 DEFAULT_GRACE, MAX_GRACE = timedelta(days=1), timedelta(days=30)
 
 
+class KeyParts(Protocol):
+    """What the service uses of `Parts`."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def pepper_id(self) -> str: ...
+
+    def digest(self, secret: str) -> Digest: ...
+
+
 class KeyService(KeyServiceServicer):
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: KeyParts) -> None:
         self._parts, self._keys = parts, parts.store.keys
 
     async def CreateKey(
