@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hmac import compare_digest
 from typing import Any
 
 import jwt
@@ -74,8 +73,7 @@ def verified_claims(token: str, keys: Sequence[jwt.PyJWK], expected: Expected) -
     except jwt.PyJWTError as error:
         raise UntrustedToken(f"{type(error).__name__}: {error}") from None
     _check_addressee(claims, expected.client_id)
-    nonce = claims.get("nonce")
-    if not isinstance(nonce, str) or not compare_digest(nonce.encode(), expected.nonce.encode()):
+    if claims.get("nonce") != expected.nonce:
         raise UntrustedToken("nonce is not that of this sign-in")
     if not isinstance(claims["sub"], str) or not 0 < len(claims["sub"]) <= _LONGEST:
         raise UntrustedToken(f"sub is not a text of 1 to {_LONGEST} characters")
@@ -94,9 +92,8 @@ def identity_of(claims: Mapping[str, Any], *, trust_email: bool) -> Identity:
     if not (is_verified and isinstance(email, str) and is_email(email)):
         email = ""
     name = claims.get("name")
-    return Identity(
-        claims["iss"], claims["sub"], email, name[:_LONGEST] if isinstance(name, str) else ""
-    )
+    plain = "".join(filter(str.isprintable, name)) if isinstance(name, str) else ""
+    return Identity(claims["iss"], claims["sub"], email, plain[:_LONGEST])
 
 
 def is_email(text: str) -> bool:

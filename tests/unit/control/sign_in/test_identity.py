@@ -159,6 +159,12 @@ def test_only_a_verified_address_is_the_persons(verified: Any, trusted: bool, em
     assert identity == Identity(ISSUER, "s", email, "Ann")
 
 
+def test_a_name_has_nothing_that_terminals_obey() -> None:
+    named = PERSON | {"name": "Ann\x1b[2J\r\n\u202e" + "x" * 300}
+    assert identity_of(named, trust_email=False).display_name == "Ann[2J" + "x" * 249
+    assert identity_of(PERSON | {"name": 7}, trust_email=False).display_name == ""
+
+
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [
