@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from headrace.bus import BusUnavailable, connect
+from headrace.client import AsyncClient
 from headrace.supervisor.state.state_dir import StateDir
 from helpers.command import headrace
 from helpers.running_mesh import RunningMesh, start, stop
@@ -20,7 +21,8 @@ from helpers.running_mesh import RunningMesh, start, stop
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     folder = tmp_path_factory.mktemp("encrypted")
-    running = start(folder, "--engine", "scripted", "--tls", "--auth", "keys", "--gateways", "2")
+    scripted = ("--engine", "scripted", "--scripted-step-ms", "5")
+    running = start(folder, *scripted, "--tls", "--auth", "keys", "--gateways", "2")
     yield running
     stop(running)
 
@@ -64,6 +66,27 @@ async def test_commands_of_the_state_directory_need_no_options(mesh: RunningMesh
     assert await _run(mesh, "generate", "Hello", "--max-tokens", "3")
     assert "healthy" in await _run(mesh, "status")
     assert "no dead letters" in await _run(mesh, "dead-letters")
+
+
+def _client(mesh: RunningMesh) -> AsyncClient:
+    home = StateDir(mesh.folder)
+    key = home.cli_key.read_text().strip()
+    return AsyncClient(mesh.url, api_key=key, ca_file=home.tls / "ca.crt")
+
+
+async def test_readers_reach_a_request_of_the_other_gateway(mesh: RunningMesh) -> None:
+    """Of ten connections about half go to the gateway that has not got the request."""
+    async with _client(mesh) as client:
+        sent = await client.generate_in_background("Hello", model=mesh.model, max_tokens=400)
+
+        async def read() -> str:
+            async with _client(mesh) as reader:
+                events = reader.attach(sent.request_id, reattach=False)
+                return "".join([event.delta.text async for event in events])
+
+        texts = await asyncio.gather(*(read() for _ in range(10)))
+    assert len(set(texts)) == 1
+    assert texts[0]
 
 
 async def test_no_inner_line_takes_a_stranger(mesh: RunningMesh) -> None:

@@ -86,7 +86,8 @@ class ServiceSettings(BaseSettings):
     and both its ends prove who they are. The three files are read again when they change."""
     tls_cert_file: Path | None = None
     """Certificate of this process, in PEM. Its name spiffe://headrace/ROLE/NAME says what the
-    process may call; it must also have the address that others reach the process at."""
+    process may call, and the DNS name ROLE.headrace.internal is what others check where they call
+    it, in place of its address."""
     tls_key_file: Path | None = None
     """Key of that certificate, in PEM; readable by this process alone (mode 0600)."""
     host: str = "127.0.0.1"
