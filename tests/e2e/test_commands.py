@@ -7,7 +7,7 @@ import json
 from helpers.command import Ran, headrace
 from helpers.running_mesh import RunningMesh
 
-ROLES = {"nats": 1, "scheduler": 2, "worker": 2, "gateway": 2, "envoy": 1}
+ROLES = {"nats": 1, "scheduler": 2, "worker": 2, "gateway": 2, "control": 1, "envoy": 1}
 
 
 async def on(mesh: RunningMesh, *arguments: str, given: str | None = None) -> Ran:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from headrace.auth.keys import new_key
 from headrace.bus import BusUnavailable, connect
 from headrace.supervisor.state.state_dir import StateDir
 from helpers.command import headrace
+from helpers.eventually import eventually
 from helpers.running_mesh import RunningMesh, start, stop
 
 REVOKED_WITHIN_S = 1.0
@@ -81,6 +84,26 @@ async def test_a_new_key_works_until_it_is_revoked(guarded: RunningMesh) -> None
     await run(guarded, "key", "revoke", made["id"])
     with pytest.raises(openai.AuthenticationError):
         answer_for(guarded, made["key"], REVOKED_WITHIN_S)
+
+
+async def test_while_control_is_away_keys_are_valid_and_revoked_ones_are_not(
+    guarded: RunningMesh,
+) -> None:
+    home = StateDir(guarded.folder)
+    made = json.loads(await run(guarded, "key", "create", "--tenant", "acme", "--json"))
+    await run(guarded, "key", "revoke", made["id"])
+    control = home.read_process("control-0")
+    assert control.pid is not None
+    os.kill(control.pid, signal.SIGKILL)
+    assert answer(guarded, key_of(home.cli_key))
+    with pytest.raises(openai.AuthenticationError):
+        answer(guarded, made["key"])
+
+    async def is_back() -> bool:
+        ran = await headrace("key", "list", "--state-dir", str(guarded.folder), folder=home.folder)
+        return ran.status == 0
+
+    await eventually(is_back, within_s=30)
 
 
 async def test_commands_take_the_keys_of_the_state_directory(guarded: RunningMesh) -> None:
