@@ -1,146 +1,33 @@
 """Every call is checked before its handler runs, on a real gRPC server and a real broker."""
 
-# ruff: noqa: N802  # methods are named by the proto
-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from headrace.auth.caller import Caller
-from headrace.auth.check.access import Access
-from headrace.auth.check.interceptor import current_caller
 from headrace.auth.keys import new_key
-from headrace.auth.scopes import ADMIN, GENERATE, MODELS_READ
+from headrace.auth.scopes import ADMIN, MODELS_READ
 from headrace.auth.settings import AccessSettings
 from headrace.bus import Bus
-from headrace.bus.subjects import ACCESS_REPORTS, TENANTS_TABLE
-from headrace.clock import SystemClock
+from headrace.bus.subjects import TENANTS_TABLE
 from headrace.errors import (
     ControlUnavailable,
-    HeadraceError,
     InvalidApiKey,
     PermissionDenied,
     TooManyFailedAttempts,
 )
-from headrace.internal.v1.access_pb2 import AccessReport, AccessReportResponse
-from headrace.rpc.server import add_health_and_reflection, bind, make_server
-from headrace.rpc.status import from_rpc_error
-from headrace.v1 import probes_pb2
 from headrace.v1.common_pb2 import Priority
-from headrace.v1.models_pb2 import (
-    GetModelRequest,
-    ListModelsRequest,
-    ListModelsResponse,
-    Model,
-    TokenizeResponse,
-)
-from headrace.v1.models_pb2_grpc import (
-    ModelServiceServicer,
-    ModelServiceStub,
-    add_ModelServiceServicer_to_server,
-)
 from headrace.v1.probes_pb2_grpc import (
-    ProbeServiceServicer,
     ProbeServiceStub,
-    add_ProbeServiceServicer_to_server,
 )
-from helpers.access_tables import PublishedTables, write_peppers, write_secret
+from helpers.access_tables import PublishedTables
+from helpers.checked_server import EDGE, serving
 from helpers.eventually import eventually
-
-EDGE = "edge-secret"
-PROBES = probes_pb2.DESCRIPTOR  # the stubs alone do not load the options of its methods
-
-
-class Handlers(ModelServiceServicer, ProbeServiceServicer):
-    """Notes who called."""
-
-    def __init__(self) -> None:
-        self.callers: list[Caller] = []
-
-    async def ListModels(self, request: ListModelsRequest, context: object) -> ListModelsResponse:
-        self.callers.append(current_caller())
-        return ListModelsResponse()
-
-    async def GetModel(self, request: GetModelRequest, context: object) -> Model:
-        raise AssertionError("only rejected calls are sent here")
-
-    async def Tokenize(self, request: object, context: object) -> TokenizeResponse:
-        raise AssertionError("not called")
-
-    async def Ping(self, request: Empty, context: object) -> HttpBody:
-        raise AssertionError("not called")
-
-    async def GetVersion(self, request: Empty, context: object) -> HttpBody:
-        raise AssertionError("not called")
-
-    async def GetOpenApi(self, request: Empty, context: object) -> HttpBody:
-        raise AssertionError("not called")
-
-    async def GetHealth(self, request: Empty, context: object) -> HttpBody:
-        self.callers.append(current_caller())
-        return HttpBody()
-
-
-class Served:
-    def __init__(self, channel: grpc.aio.Channel, handlers: Handlers, access: Access) -> None:
-        self.channel, self.handlers, self.access = channel, handlers, access
-
-    async def list_models(self, key: str = "", **headers: str) -> Caller:
-        metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        if key:
-            metadata.append(("authorization", f"Bearer {key}"))
-        await ModelServiceStub(self.channel).ListModels(ListModelsRequest(), metadata=metadata)
-        return self.handlers.callers[-1]
-
-    async def error(self, key: str = "", **headers: str) -> HeadraceError:
-        called = len(self.handlers.callers)
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await self.list_models(key, **headers)
-        assert len(self.handlers.callers) == called
-        return from_rpc_error(raised.value)
-
-
-@asynccontextmanager
-async def serving(bus: Bus, settings: AccessSettings, header: str = "") -> AsyncIterator[Served]:
-    access = Access(settings, bus, SystemClock(), "g-1", tenant_header=header)
-    server, handlers = make_server([access.interceptor]), Handlers()
-    add_ModelServiceServicer_to_server(handlers, server)
-    add_ProbeServiceServicer_to_server(handlers, server)
-    add_health_and_reflection(server, ["headrace.v1.ModelService"])
-    port = bind(server, "127.0.0.1", 0)
-    async with access.running(), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        await server.start()
-        try:
-            yield Served(channel, handlers, access)
-        finally:
-            await server.stop(0)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> AccessSettings:
-    return AccessSettings(
-        auth="keys",
-        peppers_file=write_peppers(tmp_path / "peppers"),
-        edge_secret_file=write_secret(tmp_path / "edge", EDGE),
-    )
-
-
-@pytest.fixture
-async def tables(bus: Bus) -> PublishedTables:
-    tables = PublishedTables(bus)
-    await tables.tenant("a")
-    await tables.stamp()
-    return tables
 
 
 async def test_a_call_has_its_caller_and_no_other_call_has_it(
@@ -259,27 +146,20 @@ async def test_with_keys_the_header_of_the_tenant_is_ignored(
         assert (await served.list_models(key, x_tenant="b")).tenant == "a"
 
 
-async def test_control_gets_uses_and_failures_once_it_is_there(
+async def test_a_method_whose_proto_says_nothing_is_refused(
     bus: Bus, settings: AccessSettings, tables: PublishedTables
 ) -> None:
-    key = await tables.key("a", scopes=[GENERATE, MODELS_READ])
-    reports: list[AccessReport] = []
-
-    async def receive(payload: bytes) -> bytes:
-        reports.append(AccessReport.FromString(payload))
-        return AccessReportResponse().SerializeToString()
-
+    key = await tables.key("a")
     async with serving(bus, settings) as served:
         await eventually(lambda: served.access.not_ready_reason() is None)
-        await served.list_models(key)
-        await served.list_models(key)
-        await served.error("none")
-        await asyncio.sleep(5.5)
-        await bus.serve(ACCESS_REPORTS, receive)
-        await eventually(lambda: bool(reports), within_s=12)
-    assert [use.key_id for use in reports[0].uses] == [key[3:14]]
-    assert [(each.reason, each.count) for each in reports[0].failures] == [("malformed", 1)]
-    assert reports[0].failures[0].client == "127.0.0.1"
+        internal: Any = served.channel.unary_unary("/headrace.tests.Unknown/Call")
+        for metadata, code in (
+            ((), grpc.StatusCode.UNAUTHENTICATED),
+            ((("x-api-key", key),), grpc.StatusCode.PERMISSION_DENIED),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await internal(b"", metadata=metadata)
+            assert refused.value.code() is code
 
 
 async def test_a_row_that_cannot_be_read_grants_nothing(
