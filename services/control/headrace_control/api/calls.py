@@ -105,9 +105,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             async with asyncio.timeout(self._settle_s):
                 await self._settled()
-        except TimeoutError:
-            # The change is stored; it is published once the broker is back.
-            log.warning("api.not_published_yet", extra={"method": method, "s": self._settle_s})
+        except (TimeoutError, ControlUnavailable) as error:
+            # The change is stored, and answered: it is published once broker and database are back.
+            why = str(error) or f"not within {self._settle_s:g} s"
+            log.warning("api.not_published_yet", extra={"method": method, "why": why})
 
     def _require_active(self) -> None:
         if not self._is_active():
