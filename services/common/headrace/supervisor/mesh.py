@@ -34,6 +34,8 @@ from headrace.supervisor.supervised_process import SupervisedProcess
 
 _LISTEN_TIMEOUT_S = 60.0
 _POLL_S = 0.1
+_LATE_S = 2.0
+"""How long the mesh waits for what it can be ready without, once all the rest is."""
 _REPORT_EVERY_S = 2.0
 """Shortest time between two reports of how far a worker has loaded its model."""
 
@@ -133,6 +135,7 @@ class Mesh:
         await self._until_listening(self._start(group, self._broker))
         workers: dict[str, list[SupervisedProcess]] = {}
         started: list[SupervisedProcess] = []
+        late: list[SupervisedProcess] = []
         for plan in self._plans():
             service = Service(
                 plan,
@@ -142,8 +145,8 @@ class Mesh:
             )
             process = self._start(group, service, is_optional=self._is_optional(plan))
             # Why: generation needs control only for what it publishes, which are keys.
-            if plan.role is not Role.CONTROL or self._access.needs_keys:
-                started.append(process)
+            is_late = plan.role is Role.CONTROL and not self._access.needs_keys
+            (late if is_late else started).append(process)
             if plan.model:
                 workers.setdefault(plan.model, []).append(process)
         started.append(self._start(group, self._edge))
@@ -152,7 +155,10 @@ class Mesh:
                 waits.create_task(self._until_ready(process))
             waits.create_task(self._remove_unlisted())
         served = _served_models(workers)
-        await self._until_a_token_comes(served)
+        async with asyncio.TaskGroup() as waits:
+            waits.create_task(self._until_a_token_comes(served))
+            for process in late:
+                waits.create_task(self._until_ready(process, within_s=_LATE_S))
         return served
 
     async def _until_a_token_comes(self, models: Sequence[str]) -> None:
@@ -227,7 +233,9 @@ class Mesh:
             raise ProcessFailed(process.program.name, fact, process.log) from None
         self._report(process.program.name, "listens")
 
-    async def _until_ready(self, process: SupervisedProcess) -> None:
+    async def _until_ready(
+        self, process: SupervisedProcess, *, within_s: float = float("inf")
+    ) -> None:
         """Wait until a process is ready or may be left out; report how far a worker is."""
         program = process.program
         began_s = reported_s = time.monotonic()
@@ -237,7 +245,7 @@ class Mesh:
                 why = await not_ready_reason(http, health_url(program.role, process.record.ports))
                 if why is None:
                     break
-                if process.failure is not None:
+                if process.failure is not None or time.monotonic() - began_s > within_s:
                     return
                 # Why workers alone: what the others wait for is a worker.
                 is_news = program.role is Role.WORKER and why not in ("", reported)
