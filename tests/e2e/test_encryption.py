@@ -13,6 +13,10 @@ import pytest
 
 from headrace.bus import BusUnavailable, connect
 from headrace.client import AsyncClient
+from headrace.credentials.tls_files import TlsFiles
+from headrace.rpc.channels import aio_channel
+from headrace.rpc.tls import mesh_security
+from headrace.supervisor.servers.tls_store import TlsStore
 from headrace.supervisor.state.state_dir import StateDir
 from helpers.command import headrace
 from helpers.running_mesh import RunningMesh, start, stop
@@ -108,6 +112,28 @@ async def test_no_inner_line_takes_a_stranger(mesh: RunningMesh) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("port", "method", "refused"),
+    [
+        ("grpc", "/headrace.v1.ModelService/ListModels", ("worker", "gateway", "nats")),
+        ("delivery", "/headrace.internal.v1.AttachService/Attach", ("worker", "envoy")),
+        ("delivery", "/headrace.internal.v1.DeliveryService/Deliver", ("gateway", "envoy")),
+    ],
+)
+async def test_processes_of_the_mesh_call_only_what_their_role_needs(
+    mesh: RunningMesh, port: str, method: str, refused: tuple[str, ...]
+) -> None:
+    store = TlsStore(StateDir(mesh.folder).tls)
+    gateway = StateDir(mesh.folder).read_process("gateway-0")
+    for role in refused:
+        security = mesh_security(TlsFiles(store.paths(role)), "gateway")
+        async with aio_channel(f"127.0.0.1:{gateway.ports[port]}", security=security) as channel:
+            call: Any = channel.unary_unary(method)
+            with pytest.raises(grpc.aio.AioRpcError, match=f"a {role} may not call") as denied:
+                await call(b"", timeout=5)
+            assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def _assert_refused(port: int, ca: bytes | None) -> None:
     target = f"127.0.0.1:{port}"
     trusted = None if ca is None else grpc.ssl_channel_credentials(ca)
@@ -123,6 +149,8 @@ async def _assert_refused(port: int, ca: bytes | None) -> None:
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 async def test_no_request_fails_while_everything_is_signed_anew(mesh: RunningMesh) -> None:
     answers, stop_load = 0, asyncio.Event()
 
