@@ -66,6 +66,7 @@ class TlsStore:
         """Make what is missing, due for renewal or lacks one of the public listener's `hosts`."""
         wanted = {PUBLIC: tuple(hosts)}
         with self._locked():
+            self._sweep()
             if not self.exists:
                 self._write_authority(make_authority(now))
             self._issue(
@@ -163,6 +164,13 @@ class TlsStore:
         os.replace(draft, link)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what a crash in the middle of an exchange has left."""
+        used = {link.resolve() for link in self.folder.iterdir() if link.is_symlink()}
+        for each in self.folder.iterdir():
+            if each.is_dir() and not each.is_symlink() and each.resolve() not in used:
+                shutil.rmtree(each, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -92,6 +92,16 @@ def test_no_directory_is_left_behind(store: TlsStore) -> None:
     )
 
 
+def test_what_a_crash_has_left_is_removed_at_the_next_start(store: TlsStore) -> None:
+    left = store.folder / ".gateway.5e1f"
+    left.mkdir()
+    (left / "tls.key").write_bytes(b"half written")
+    before = {role: store.read(role) for role in ROLES}
+    store.prepare(NOW, [])
+    assert not left.exists()
+    assert {role: store.read(role) for role in ROLES} == before
+
+
 def _given(folder: Path) -> tuple[Path, Path]:
     pair = issue(make_authority(NOW), PUBLIC, "given", now=NOW, hosts=["llm.example.com"])
     cert, key = folder / "given.crt", folder / "given.key"
