@@ -88,6 +88,8 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-async def postgres_url(postgres: PostgresServer) -> str:
+async def postgres_url(postgres: PostgresServer) -> AsyncIterator[str]:
     """An empty database of `postgres`."""
-    return await postgres.new_database()
+    url = await postgres.new_database()
+    yield url
+    await postgres.drop_database(url)

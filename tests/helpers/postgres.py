@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import tempfile
 import warnings
@@ -25,26 +26,33 @@ class PostgresServer:
     async def new_database(self) -> str:
         """Make an empty database, and return its URL."""
         name = next(self._names)
-        asyncpg: Any = require("postgres", "asyncpg")
-        connection = await asyncpg.connect(self._server.get_uri("postgres"))
-        try:
-            await connection.execute(f"CREATE DATABASE {name}")
-        finally:
-            await connection.close()
+        await self._execute(f"CREATE DATABASE {name}")
         return str(self._server.get_uri(name))
 
     async def admit(self, url: str, *, connections: bool) -> None:
         """Let a database be used again, or end its connections and refuse new ones."""
         name = urlsplit(url).path.strip("/")
+        await self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {connections}")
+        if not connections:
+            found = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
+            await self._execute(found, name)
+
+    async def drop_database(self, url: str) -> None:
+        """Drop a database: each is hundreds of files."""
+        name = urlsplit(url).path.strip("/")
+        await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    async def be_fast(self) -> None:
+        """Write nothing through to the disk: what a crash of the machine would cost is no test."""
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            await self._execute(f"ALTER SYSTEM SET {name} = off")
+        await self._execute("SELECT pg_reload_conf()")
+
+    async def _execute(self, statement: str, *parameters: str) -> None:
         asyncpg: Any = require("postgres", "asyncpg")
         connection = await asyncpg.connect(self._server.get_uri("postgres"))
         try:
-            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {connections}")
-            if not connections:
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
-                    name,
-                )
+            await connection.execute(statement, *parameters)
         finally:
             await connection.close()
 
@@ -63,4 +71,6 @@ def postgres_server() -> Iterator[PostgresServer]:
             # Not below pytest's own folder: the server runs as another user.
             server = embedded.get_server(Path(folder) / "data")
             with server:
-                yield PostgresServer(server)
+                made = PostgresServer(server)
+                asyncio.run(made.be_fast())
+                yield made

@@ -74,6 +74,17 @@ async def test_a_cancelled_change_leaves_no_trace(store: Store) -> None:
     assert (await store.audit.verify_chain()).fault == ""
 
 
+async def test_a_change_that_is_cancelled_under_way_keeps_no_other_waiting(store: Store) -> None:
+    for number in range(60):
+        task = asyncio.create_task(store.tenants.create(Tenant(f"a{number}"), by=ROOT))
+        await asyncio.sleep(number * 0.0002)
+        task.cancel()
+        await asyncio.wait({task})
+        async with asyncio.timeout(5):  # half of what a writer waits before it gives up
+            await store.tenants.create(Tenant(f"b{number}"), by=ROOT)
+    assert (await store.audit.verify_chain()).fault == ""
+
+
 async def test_a_republish_is_one_row_that_stands_for_all(store: Store) -> None:
     await make_key(store, Key("k1", "acme"))
     tables = await replay(store)

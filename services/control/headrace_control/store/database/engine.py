@@ -97,6 +97,12 @@ def _open_sqlite(path: Path) -> AsyncEngine:
             raise
         cursor.close()
 
+    @sa.event.listens_for(engine.sync_engine, "invalidate")
+    def roll_back(connection: Any, record: Any, error: Any) -> None:
+        # Why: SQLite closes a connection only once its statements are finished, and one that was
+        # cancelled under way is not. Until then its transaction would keep all writers waiting.
+        connection.rollback()
+
     @sa.event.listens_for(engine.sync_engine, "begin")
     def begin(connection: sa.Connection) -> None:
         # Why immediate: a transaction that reads first and then writes fails if another one has
