@@ -37,6 +37,23 @@ def unavailable(what: str) -> Iterator[None]:
         raise BusUnavailable(f"{what}: {error or 'no answer'}") from error
 
 
+def is_for(subject: str, message: Msg) -> bool:
+    """Return whether the message was published to the subject, or to one that it stands for.
+
+    Who may read a stream can have the broker deliver its messages to any subject, so what a user
+    must not publish there comes under the subject that it was published to.
+    """
+    parts, wanted = message.subject.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        parts, wanted = parts[: len(wanted) - 1], wanted[:-1]
+    if len(parts) == len(wanted) and all(
+        want in ("*", part) for part, want in zip(parts, wanted, strict=True)
+    ):
+        return True
+    log.warning("bus.foreign_message", extra={"subject": subject, "of": message.subject})
+    return False
+
+
 class OpenSubscription:
     def __init__(self, inner: NatsSubscription) -> None:
         self._inner = inner
@@ -143,7 +160,8 @@ class CoreMessages(Connected):
 
     async def subscribe(self, subject: str, on_message: OnMessage) -> OpenSubscription:
         async def receive(message: Msg) -> None:
-            on_message(message.data)
+            if is_for(subject, message):
+                on_message(message.data)
 
         return OpenSubscription(await self._client.subscribe(subject, cb=receive))
 
@@ -155,6 +173,8 @@ class CoreMessages(Connected):
                 log.exception("bus.answer_failed", extra={"subject": subject})
 
         async def receive(message: Msg) -> None:
+            if not is_for(subject, message):
+                return
             task = asyncio.create_task(answer_one(message))
             self._answers.add(task)
             task.add_done_callback(self._answers.discard)

@@ -18,7 +18,7 @@ from nats.js.api import KeyValueConfig
 from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable
-from headrace.bus.jetstream.connection import Connected, unavailable
+from headrace.bus.jetstream.connection import Connected, is_for, unavailable
 from headrace.bus.stores import bucket_of
 from headrace.cancellation import rechecking_cancelled
 
@@ -28,6 +28,7 @@ OnTable = Callable[[dict[str, bytes]], None]
 OnRow = Callable[[str, bytes | None], None]
 
 _RETRY_S = 0.2
+_NO_MESSAGE = 10037
 _FIRST_READ_S = 5.0
 """How long the rows that a table has may take to come before they are requested again."""
 
@@ -97,13 +98,24 @@ class TableReading:
     @rechecking_cancelled
     async def begin(self) -> None:
         js = self._bus.jetstream
-        # The table is whole with the message that is the last one now, or with any later one.
-        self._last = (await js.stream_info(self._stream)).state.last_seq
+        # The table is whole with the row that is the last one now, or with any later one. Not with
+        # the stream's last message: the broker can be made to store what is no row there.
+        self._last = await self._last_row()
         if self._last == 0:
             self._finish()
         self._subscription = await js.subscribe(
             f"{self._prefix}>", cb=self._receive, ordered_consumer=True
         )
+
+    async def _last_row(self) -> int:
+        try:
+            return (
+                await self._bus.jetstream.get_last_msg(self._stream, f"{self._prefix}>")
+            ).seq or 0
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code != _NO_MESSAGE:
+                raise
+            return 0
 
     async def end(self) -> None:
         if self._subscription is not None and not self._bus.closed:
@@ -111,6 +123,8 @@ class TableReading:
                 await self._subscription.unsubscribe()  # type: ignore[attr-defined]
 
     async def _receive(self, message: Msg) -> None:
+        if not is_for(f"{self._prefix}>", message):
+            return
         key = message.subject.removeprefix(self._prefix)
         is_deleted = (message.headers or {}).get("KV-Operation") in ("DEL", "PURGE")
         if self._rows is None:

@@ -99,13 +99,12 @@ def _consumers(stream: str) -> tuple[str, ...]:
 
 
 def _messages(stream: str) -> tuple[str, ...]:
-    """Return the calls by which single messages are read."""
-    return (
-        f"{_API}.STREAM.INFO.{stream}",
-        f"{_API}.STREAM.MSG.GET.{stream}",
-        f"{_API}.DIRECT.GET.{stream}",
-        f"{_API}.DIRECT.GET.{stream}.>",
-    )
+    """Return the calls by which single messages are read.
+
+    Not DIRECT.GET: its answer is the message as it was written, and goes to whatever subject the
+    caller names, so that who writes to any stream could write to the tables of keys and sessions.
+    """
+    return (f"{_API}.STREAM.INFO.{stream}", f"{_API}.STREAM.MSG.GET.{stream}")
 
 
 def _reading(stream: str) -> tuple[str, ...]:
@@ -132,7 +131,8 @@ _CREATES = (
     f"{_API}.STREAM.NAMES",
 )
 _UPDATES = tuple(
-    # Of an earlier version of Headrace; the others wait until it has been done.
+    # Of an earlier version of Headrace; the others wait until control has done it. No other role:
+    # a stream can be told to publish again, as any subject, what is written to it.
     f"{_API}.STREAM.UPDATE.{stream}"
     for stream in (stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM)
 )
@@ -156,7 +156,6 @@ _GATEWAY_READS = (
     *("headrace.gateway.*.notice", _DRAIN),
 )
 _SCHEDULER_PUBLISHES = (
-    *_UPDATES,
     subjects.LANE_REPORTS,
     "headrace.worker.*.*",
     "headrace.gateway.*.notice",

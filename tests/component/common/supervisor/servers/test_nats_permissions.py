@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import nats.errors
 import pytest
 from nats.js.api import ConsumerConfig
 
@@ -123,6 +126,9 @@ async def test_gateways_scheduler_and_workers_carry_a_request(connected: Connect
     await scheduler.store_dead_letter(MODEL, b"letter")
     await served(gateway, subjects.notice("g"))
     assert await scheduler.request(subjects.notice("g"), b"moved", timeout_s=5) == b"moved"
+    async with asyncio.timeout(5):
+        while not cards:
+            await asyncio.sleep(0.01)
     assert cards == [b"card"]
     assert await scheduler.replace_card(MODEL, b"card", None)
     await scheduler.release("leader.pebble")
@@ -188,6 +194,74 @@ async def test_only_control_writes_the_tables(connected: Connect, user: BrokerUs
         assert await refused(other.jetstream.publish(f"$KV.headrace_{table}.k", b"forged"))
         assert await control.rows(table) == {}
     assert await refused(other.acquire("control", "forged", ttl_s=3))
+
+
+READERS_OF_STREAMS = [BrokerUser.GATEWAY, BrokerUser.SCHEDULER, BrokerUser.WORKER]
+
+
+async def delivered_to(bus: JetStreamBus, subject: str, stream: str, stored: str) -> None:
+    """Have the broker deliver a stored message to a subject, in each way that there is for it."""
+    client = bus.jetstream._nc
+    await client.publish(f"$JS.API.DIRECT.GET.{stream}.{stored}", b"", reply=subject)
+    await client.publish(f"$JS.API.DIRECT.GET.{stream}", b'{"seq": 1}', reply=subject)
+    pulled, pushed = f"pulled-{len(subject)}", f"pushed-{len(subject)}"
+    for name, to in ((pulled, {}), (pushed, {"deliver_subject": subject})):
+        config = {"name": name, "filter_subject": stored, "ack_policy": "none", **to}
+        call = f"$JS.API.CONSUMER.CREATE.{stream}.{name}.{stored}"
+        made = {"stream_name": stream, "config": config}
+        with contextlib.suppress(nats.errors.Error):
+            await client.request(call, json.dumps(made).encode(), timeout=NOT_ALLOWED_S)
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{pulled}", b"1", reply=subject)
+    await synced(bus)
+    await asyncio.sleep(0.2)
+
+
+async def test_no_stored_message_becomes_a_row_of_a_table(connected: Connect) -> None:
+    control, worker = await connected(BrokerUser.CONTROL), await connected(BrokerUser.WORKER)
+    await worker.put_tokenizer("digest", b"forged")
+    (bundle,) = await streams_subjects(worker, "OBJ_headrace_tokenizers", "$O.*.C.>")
+    await worker.put_card(MODEL, b"forged")
+    (card,) = await streams_subjects(worker, "KV_headrace_cards", ">")
+    for user in READERS_OF_STREAMS:
+        forger = await connected(user)
+        for table in subjects.TABLES:
+            row = f"$KV.headrace_{table}.{user}"
+            await delivered_to(forger, row, "OBJ_headrace_tokenizers", bundle)
+            await delivered_to(forger, row, "KV_headrace_cards", card)
+            assert await control.rows(table) == {}
+
+
+async def streams_subjects(bus: JetStreamBus, stream: str, pattern: str) -> list[str]:
+    info = await bus.jetstream.stream_info(stream, subjects_filter=pattern)
+    return list(info.state.subjects or {})
+
+
+async def test_no_stored_message_becomes_a_call_of_another_role(connected: Connect) -> None:
+    worker, heard = await connected(BrokerUser.WORKER), asyncio.Event()
+    await worker.put_card(MODEL, b"forged")
+    (card,) = await streams_subjects(worker, "KV_headrace_cards", ">")
+
+    async def dispatched(payload: bytes) -> bytes:
+        heard.set()
+        return payload
+
+    gateway, scheduler = await connected(BrokerUser.GATEWAY), await connected(BrokerUser.SCHEDULER)
+    await worker.serve(subjects.dispatch("w"), dispatched)
+    await gateway.subscribe(subjects.LANE_REPORTS, lambda _: heard.set())
+    await asyncio.gather(synced(worker), synced(gateway))
+    for subject in (subjects.dispatch("w"), subjects.LANE_REPORTS):
+        await delivered_to(gateway, subject, "KV_headrace_cards", card)
+    assert not heard.is_set()
+    assert await scheduler.request(subjects.dispatch("w"), b"go", timeout_s=5) == b"go"
+
+
+@pytest.mark.parametrize("user", READERS_OF_STREAMS)
+async def test_only_control_changes_streams(connected: Connect, user: BrokerUser) -> None:
+    js = (await connected(user)).jetstream
+    for stream in (REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM, "KV_headrace_keys"):
+        config = (await (await connected(BrokerUser.OPERATOR)).jetstream.stream_info(stream)).config
+        config.allow_direct = True
+        assert await refused(js.update_stream(config))
 
 
 async def test_workers_neither_submit_nor_read_requests_results_and_keys(
