@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ UPGRADES = "headrace_upgrades"
 
 _BUSY_MS = 10_000
 """How long a statement on SQLite waits for another process's transaction."""
+_PAUSE_MS = 20
 _PRAGMAS = (
     f"busy_timeout={_BUSY_MS}",
     "journal_mode=wal",
@@ -76,6 +79,20 @@ def _open_postgres(url: str) -> AsyncEngine:
     )
 
 
+def _execute_patiently(connection: Any, cursor: Any, statement: str) -> None:
+    """Execute a pragma, again while others open the same new file: journal_mode=wal then fails at
+    once, however long `busy_timeout` is."""
+    for left in reversed(range(_BUSY_MS // _PAUSE_MS)):
+        try:
+            cursor.execute(statement)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or not left:
+                raise
+            connection.run_async(lambda _: asyncio.sleep(_PAUSE_MS / 1000))
+        else:
+            return
+
+
 def _open_sqlite(path: Path) -> AsyncEngine:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -91,7 +108,7 @@ def _open_sqlite(path: Path) -> AsyncEngine:
         cursor = connection.cursor()
         try:
             for pragma in _PRAGMAS:
-                cursor.execute(f"PRAGMA {pragma}")
+                _execute_patiently(connection, cursor, f"PRAGMA {pragma}")
         except BaseException:
             connection.close()  # the pool does not know it yet
             raise
