@@ -25,6 +25,9 @@ from headrace_control.store.database.transactions import Change, Database
 from headrace_control.store.endings import member_role, revoke_keys, rewrite_sessions
 from headrace_control.store.tenants import create_tenant, tenant_exists
 
+MAX_TENANTS_KEYS, MAX_PERSONS_KEYS = 10_000, 100
+"""Of one tenant, and of one person in it, that are neither revoked nor expired. Every gateway holds
+all keys in memory."""
 _KEYS = Listing("keys", (keys.c.create_ms, keys.c.key_id), descending=True)
 
 
@@ -43,7 +46,7 @@ class Keys:
         Raises:
             ResourceNotFound: there is no such tenant, and `make_tenant` is not set.
             ResourceExists: there is a key of this id.
-            FailedPrecondition: its person is no member of the tenant.
+            FailedPrecondition: its person is no member of the tenant, or there are too many keys.
         """
         async with self._database.changing(by) as change:
             return await _create(change, key, digest, make_tenant=make_tenant)
@@ -104,9 +107,7 @@ class Keys:
         if person:
             query = query.where(keys.c.person == person)
         if not show_ended:
-            now_ms = milliseconds(self._database.now())
-            is_current = sa.or_(keys.c.expire_ms.is_(None), keys.c.expire_ms > now_ms)
-            query = query.where(keys.c.revoke_ms.is_(None), is_current)
+            query = query.where(_is_valid(milliseconds(self._database.now())))
         async with self._database.reading() as connection:
             return await _KEYS.page(connection, query, options, key_of)
 
@@ -178,7 +179,7 @@ async def _create(change: Change, key: Key, digest: Digest, *, make_tenant: bool
         if not make_tenant:
             raise ResourceNotFound(f"there is no tenant {key.tenant}")
         await create_tenant(change, Tenant(key.tenant))
-    await _check_new(change.connection, key)
+    await _check_new(change, key)
     values = {
         "key_id": key.key_id,
         "tenant": key.tenant,
@@ -195,12 +196,34 @@ async def _create(change: Change, key: Key, digest: Digest, *, make_tenant: bool
     return await _changed(change, key, "keys.create", details)
 
 
-async def _check_new(connection: AsyncConnection, key: Key) -> None:
-    query = sa.select(keys.c.key_id).where(keys.c.key_id == key.key_id)
-    if await connection.scalar(query) is not None:
+async def _check_new(change: Change, key: Key) -> None:
+    connection, query = change.connection, sa.select(keys.c.key_id)
+    if await connection.scalar(query.where(keys.c.key_id == key.key_id)) is not None:
         raise ResourceExists(f"key {key.key_id} exists")
-    if key.person and not await member_role(connection, key.tenant, key.person):
+    of_tenant = sa.and_(keys.c.tenant == key.tenant, _is_valid(change.now_ms))
+    await _check_bound(connection, of_tenant, MAX_TENANTS_KEYS, f"tenant {key.tenant}")
+    if not key.person:
+        return
+    if not await member_role(connection, key.tenant, key.person):
         raise FailedPrecondition(f"person {key.person} is no member of tenant {key.tenant}")
+    of_person = sa.and_(of_tenant, keys.c.person == key.person)
+    who = f"person {key.person} in tenant {key.tenant}"
+    await _check_bound(connection, of_person, MAX_PERSONS_KEYS, who)
+
+
+async def _check_bound(
+    connection: AsyncConnection, which: sa.ColumnElement[bool], most: int, who: str
+) -> None:
+    count = sa.select(sa.func.count()).select_from(keys).where(which)
+    if (await connection.scalar(count) or 0) >= most:
+        raise FailedPrecondition(
+            f"{who} has {most} keys, and may have no more: revoke those that are not used"
+        )
+
+
+def _is_valid(now_ms: int) -> sa.ColumnElement[bool]:
+    is_current = sa.or_(keys.c.expire_ms.is_(None), keys.c.expire_ms > now_ms)
+    return sa.and_(keys.c.revoke_ms.is_(None), is_current)
 
 
 def _not_revoked(key: Key) -> Key:

@@ -39,6 +39,8 @@ from headrace_control.store.endings import (
 from headrace_control.store.people import create_person, get_person, try_person
 from headrace_control.store.tenants import tenant_exists
 
+MAX_INVITATIONS = 1000
+"""Of one tenant, that are not accepted."""
 _MEMBERS = Listing("members", (members.c.person,))
 _INVITATIONS = Listing("invitations", (invitations.c.create_ms, invitations.c.invitation_id))
 _WITH_EMAIL = sa.select(members, people.c.email).join_from(members, people)
@@ -128,11 +130,13 @@ class Invitations:
         Raises:
             InvalidRequest: the address or the role is none.
             ResourceNotFound: there is no such tenant.
+            FailedPrecondition: it has MAX_INVITATIONS, expired ones too.
         """
         email_key(email)
         async with self._database.changing(by) as change:
             if not await tenant_exists(change.connection, tenant):
                 raise ResourceNotFound(f"there is no tenant {tenant}")
+            await _check_invitations(change.connection, tenant)
             invitation = Invitation(new_id(), tenant, email, _role(role), expires, change.now)
             values = {
                 "invitation_id": invitation.invitation_id,
@@ -258,6 +262,16 @@ async def _invitation(
 ) -> Invitation | None:
     row = (await connection.execute(sa.select(invitations).where(which))).one_or_none()
     return None if row is None else invitation_of(row)
+
+
+async def _check_invitations(connection: AsyncConnection, tenant: str) -> None:
+    of_tenant = invitations.c.tenant == tenant
+    count = sa.select(sa.func.count()).select_from(invitations).where(of_tenant)
+    if (await connection.scalar(count) or 0) >= MAX_INVITATIONS:
+        raise FailedPrecondition(
+            f"tenant {tenant} has {MAX_INVITATIONS} invitations, and may have no more: delete those"
+            " that are not wanted"
+        )
 
 
 async def _record(change: Change, action: str, invitation: Invitation) -> None:

@@ -10,6 +10,7 @@ from headrace.errors import FailedPrecondition, ResourceExists, ResourceNotFound
 from headrace.internal.v1.access_pb2 import KeyRow, SessionRow
 from headrace_control.base.records import Actor, Key, Limits
 from headrace_control.store import PageOptions, Store
+from headrace_control.store import keys as store_keys
 from helpers.control_store import (
     ROOT,
     TestClock,
@@ -187,3 +188,25 @@ async def test_events_name_the_actor_and_never_the_secret(store: Store) -> None:
         ("tenants.create", "tenants/acme", ROOT.name, ROOT.client),
     ]
     assert not any(digest("k1").digest.hex() in event.details for event in events)
+
+
+async def test_a_person_and_a_tenant_have_a_bounded_number_of_keys(
+    store: Store, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_keys, "MAX_TENANTS_KEYS", 4)
+    monkeypatch.setattr(store_keys, "MAX_PERSONS_KEYS", 2)
+    person = (await make_member(store, "acme", "ann@example.com")).person_id
+    await make_key(store, Key("k1", "acme", person=person))
+    await make_key(store, Key("k2", "acme", person=person, expire_time=clock.after(60)))
+    with pytest.raises(FailedPrecondition, match=f"person {person} in tenant acme has 2 keys"):
+        await make_key(store, Key("k3", "acme", person=person))
+    await make_key(store, Key("k3", "acme"))
+    await make_key(store, Key("k4", "acme"))
+    with pytest.raises(FailedPrecondition, match="tenant acme has 4 keys"):
+        await make_key(store, Key("k5", "acme"))
+    await make_key(store, Key("k5", "other"))
+    # Keys that have ended do not count.
+    clock.advance(60)
+    await make_key(store, Key("k6", "acme", person=person))
+    await store.keys.revoke("acme", "k1", by=ROOT)
+    await make_key(store, Key("k7", "acme", person=person))

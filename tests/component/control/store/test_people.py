@@ -20,7 +20,7 @@ from headrace_control.base.records import (
     Session,
     Tenant,
 )
-from headrace_control.store import PageOptions, Store
+from headrace_control.store import PageOptions, Store, members
 from helpers.control_store import (
     ROOT,
     TestClock,
@@ -162,6 +162,19 @@ async def invite(
     return await store.invitations.create(
         "acme", email, role, token_hash=token, expires=clock.after(600), by=ROOT
     )
+
+
+async def test_a_tenant_has_a_bounded_number_of_invitations(
+    store: Store, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "MAX_INVITATIONS", 2)
+    await store.tenants.create(Tenant("acme"), by=ROOT)
+    first = await invite(store, clock, "a@example.com", token="1")
+    await invite(store, clock, "b@example.com", token="2")
+    with pytest.raises(FailedPrecondition, match="acme has 2 invitations"):
+        await invite(store, clock, "c@example.com", token="3")
+    await store.invitations.delete("acme", first.invitation_id, by=ROOT)
+    await invite(store, clock, "c@example.com", token="3")
 
 
 async def test_an_invitation_is_accepted_once(store: Store, clock: TestClock) -> None:

@@ -126,8 +126,11 @@ class KeyGate:
             return ControlUnavailable(problem, retry_after_s=_RETRY_S)
         if not rejected.reason:
             return incorrect_key()
-        self._journal.fail(client.address, rejected.reason, rejected.key_id, now_ms)
         wait_s = self._limiter.fail(client.address, self._clock.monotonic_s())
+        # Why not the key beyond the limit: each is an entry of its own, and a client can make up as
+        # many as it likes.
+        key_id = rejected.key_id if wait_s is None else ""
+        self._journal.fail(client.address, rejected.reason, key_id, now_ms)
         if wait_s is None:
             return incorrect_key()
         return TooManyFailedAttempts(
