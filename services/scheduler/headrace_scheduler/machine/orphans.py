@@ -185,10 +185,12 @@ class Orphans:
         since = taken.held_since_attempt
         if since <= request.record.held_since_attempt:
             return
-        was_orphaned = isinstance(request.state, Orphaned)
+        # Why before: what waits or runs for its former gateway is unknown to this one.
+        goes_on = _goes_on(request, since)
+        where = None if isinstance(request.state, Orphaned) else request.worker_id
         self._live.reassign(request, gateway_id, taken.delivery_address, since=since)
-        if was_orphaned:
-            self._live.lose(request, "taken over", now_s=now_s)
+        if not goes_on:
+            self._live.lose(request, "taken over", now_s=now_s, worker_id=where)
 
     # Take-overs that gateways request
 
@@ -264,6 +266,17 @@ class Orphans:
             if request.state.worker_id == parked.worker_id:
                 request.merge_progress(point.progress)
                 request.state.worker_id = None
+
+
+def _goes_on(request: Request, since: int) -> bool:
+    """Return whether a request stays as it is with a gateway that holds it since an attempt."""
+    match request.state:
+        case Running() as running:
+            # Adopted, and of an attempt that was dispatched for that gateway.
+            return running.attempt >= since and running.dispatch == (0, 0)
+        case Orphaned() | Waiting():
+            return False
+    return True
 
 
 def cut_off_error(cause: str) -> HeadraceError:

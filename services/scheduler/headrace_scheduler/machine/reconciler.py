@@ -93,7 +93,7 @@ class Reconciler:
             return
         match request.state:
             case Held():
-                self._live.adopt(request, worker, attempt)
+                self.adopt(request, worker, attempt)
             case Waiting() | Running() if attempt > request.record.attempt:
                 self._live.adopt(request, worker, attempt)
             case Waiting() | Running() | Ending():
@@ -108,6 +108,20 @@ class Reconciler:
                 # Why not cancelled before the gateway has fenced: the gateway would take the
                 # end of the cancelled attempt for the request's.
                 lost.worker_id = worker.worker_id
+
+    def adopt(self, request: Request, worker: Worker, attempt: int) -> bool:
+        """Take a request for running where it is reported, if its gateway accepts that attempt.
+
+        A gateway that has taken it over accepts none of before; what runs of them is parked.
+        """
+        if attempt < request.record.held_since_attempt:
+            # Why not cancelled: its former gateway, if that lives, would relay that as its end.
+            self._live.command(
+                ParkOnWorker(worker.worker_id, request.request_id, attempt, orphaned=True)
+            )
+            return False
+        self._live.adopt(request, worker, attempt)
+        return True
 
     def _on_missing(self, worker: Worker, request: Request, now_s: float) -> None:
         """Apply that a worker does not run what is believed to run there."""

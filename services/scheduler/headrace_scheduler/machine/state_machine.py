@@ -164,8 +164,8 @@ class Machine:
             return
         self._gateways.add_named(request.gateway_id, now_s=now_s)
         found = self._fleet.find_stray(request.request_id)
-        if found is not None:
-            self._live.adopt(request, *found)
+        if found is not None and self._reconciler.adopt(request, *found):
+            pass
         elif self.is_holding:
             pass  # It was admitted under an earlier leader: no bound applies, and it may run.
         elif request.is_probe:

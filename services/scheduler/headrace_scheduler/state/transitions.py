@@ -49,6 +49,7 @@ _ROWS = (
     ("lost", "TakeOverRequested", "waiting", "its new gateway reported its progress"),
     ("lost", "TakeOverRequested", "ending", "its gateway fenced it; its attempts are exhausted"),
     ("orphaned", "GatewayReported", "lost", "its gateway is back, or another has taken it over"),
+    ("waiting running", "GatewayReported", "lost", "under an earlier leader another took it over"),
     ("held waiting running lost", "GatewayReported", "orphaned", "its gateway leaves or drains"),
     ("held waiting running lost ending", "GatewayReported", "gone", _NOT_KEPT),
     ("held waiting running lost", "NoticeUnanswered", "orphaned", "its gateway is disconnected"),

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.request.live_request import first_attempt
-from headrace_scheduler.state.events import Acknowledge, CancelOnWorker, Dispatch, SendNotice
+from headrace_scheduler.state.events import (
+    Acknowledge,
+    CancelOnWorker,
+    Dispatch,
+    ParkOnWorker,
+    SendNotice,
+)
 from helpers.scheduler_events import (
     EPOCH,
     Bench,
     answer,
     caught_up,
+    gateway_reported,
     point,
     reported,
 )
@@ -143,3 +150,60 @@ def test_an_unknown_request_is_cancelled_after_a_grace_time() -> None:
     bench.now_s += 1.1
     bench.worker(number=3, running={"ghost": OLD})
     assert bench.only(CancelOnWorker).request_id == "ghost"
+
+
+def test_an_attempt_of_before_another_gateway_took_it_over_is_parked_and_not_adopted() -> None:
+    for is_reported_first in (True, False):
+        bench = Bench(holding=True)
+        moved = gateway_reported("h", received_s=100.0, taken_over={"a": OLD + 1})
+        runs = reported("w", 1, received_s=100.0, running={"a": OLD}, free=3)
+        bench.apply(moved)
+        if is_reported_first:
+            bench.apply(runs)
+            bench.submit("a", attachable=True)
+        else:
+            bench.submit("a", attachable=True)
+            bench.apply(runs)
+        parked = bench.only(ParkOnWorker)
+        assert (parked.worker_id, parked.attempt, parked.orphaned) == ("w", OLD, True)
+        assert bench.observer.counts["adopted"] == 0
+        bench.apply(*caught_up())
+        assert bench.only(SendNotice).gateway_id == "h"
+
+
+def test_an_attempt_of_since_another_gateway_took_it_over_is_adopted() -> None:
+    for is_moved_first in (True, False):
+        bench = Bench(holding=True)
+        bench.submit("a", attachable=True)
+        moved = gateway_reported("h", received_s=100.0, taken_over={"a": OLD - 1})
+        runs = reported("w", 1, received_s=100.0, running={"a": OLD}, free=3)
+        bench.apply(*((moved, runs) if is_moved_first else (runs, moved)))
+        bench.apply(*caught_up())
+        assert bench.given(SendNotice) == []
+        assert bench.machine.statistics()["running"] == 1
+
+
+def test_what_was_adopted_before_a_take_over_is_reported_is_fenced_by_the_new_gateway() -> None:
+    bench = taken_over(attachable=True)
+    bench.worker(number=2, running={"a": OLD}, free=3)
+    bench.apply(gateway_reported("h", received_s=100.0, taken_over={"a": OLD + 1}))
+    notice = bench.only(SendNotice)
+    assert notice.gateway_id == "h"
+    bench.apply(answer(notice, point("a", OLD + 1, [1, 2])))
+    cancel = bench.only(CancelOnWorker)
+    assert (cancel.worker_id, cancel.request_id) == ("w", "a")
+
+
+def test_what_waits_as_its_former_gateway_knew_it_goes_on_as_the_new_one_does() -> None:
+    bench = taken_over(attachable=True)
+    bench.apply(*caught_up())
+    bench.worker(number=2, free=0)
+    bench.apply(answer(bench.only(SendNotice), point("a", OLD, [1])))
+    assert bench.machine.statistics()["waiting"] == 1
+    bench.apply(gateway_reported("h", received_s=100.0, taken_over={"a": OLD + 1}))
+    notice = bench.only(SendNotice)
+    assert notice.gateway_id == "h"
+    bench.apply(answer(notice, point("a", OLD + 1, [1, 2])))
+    bench.worker(number=3)
+    (record,) = bench.only(Dispatch).message.requests
+    assert (record.gateway_id, list(record.progress[0].output_ids)) == ("h", [1, 2])
