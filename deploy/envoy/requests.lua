@@ -64,6 +64,12 @@ local function is_forged(headers)
   return not (LOCAL_ORIGINS and is_local_host(string.match(origin, "^https?://(.*)$")))
 end
 
+-- Control checks the names in these bodies, which the transcoder passes over where it does not know
+-- them.
+local function has_checked_body(headers, grpc)
+  return not grpc and string.sub(headers:get(":path") or "", 1, #ADMIN_PREFIX) == ADMIN_PREFIX
+end
+
 -- Whether it administers under a host name that may be anybody's: a page can have its own name
 -- resolved to the loopback, and is then of the same origin as this port.
 local function is_rebound(headers)
@@ -73,8 +79,8 @@ local function is_rebound(headers)
   return ONLY_LOCAL_HOSTS and administers and not is_local_host(headers:get(":authority"))
 end
 
--- Returns the status and message if the request must be rejected, else nil. The messages of 404 and
--- 431 are in local_reply_config.
+-- Returns the status and message if the request must be rejected, else nil. The messages of 404,
+-- 413 and 431 are in local_reply_config.
 local function refusal(headers)
   if bytes_of(headers) > MAX_HEADER_BYTES + ADDED_BYTES then return "431", "" end
   if is_rebound(headers) then
@@ -93,6 +99,13 @@ local function refusal(headers)
       "H, M, S, m, u and n, for example 30S"
   end
   local encoding = headers:get("content-encoding")
+  if has_checked_body(headers, false) then
+    if encoding ~= nil and encoding ~= "" and string.lower(encoding) ~= "identity" then
+      return "415", "send the body of a call of the administration uncompressed"
+    end
+    local bytes = tonumber(headers:get("content-length") or "0") or 0
+    if bytes > MAX_ADMIN_BODY_BYTES then return "413", "" end
+  end
   if encoding ~= nil and not UNPACKED[string.lower(encoding)] then
     return "415", "this Content-Encoding is not supported; send the body uncompressed, or as gzip or deflate"
   end
@@ -117,6 +130,15 @@ local function shape_of(headers, grpc)
   return "openai"
 end
 
+-- Waits for the body and adds it as a header. Returns the status and message if it is too large.
+local function show_body(h)
+  local body = h:body()
+  local bytes = body ~= nil and body:length() or 0
+  if bytes > MAX_ADMIN_BODY_BYTES then return "413", "" end
+  if bytes > 0 then h:headers():add("x-hr-body", h:base64Escape(body:getBytes(0, bytes))) end
+  return nil
+end
+
 function envoy_on_request(h)
   local headers = h:headers()
   local grpc = is_grpc(headers)
@@ -139,6 +161,7 @@ function envoy_on_request(h)
     headers:replace(":method", "GET")
     ours:set("headrace", "only_head", "true")
   end
+  if status == nil and has_checked_body(headers, grpc) then status, message = show_body(h) end
   if status ~= nil then h:respond({[":status"] = status}, message) end
 end
 

@@ -54,6 +54,7 @@ from headrace_control.api.parts import Parts
 from headrace_control.api.people.member_service import MemberService
 from headrace_control.api.people.person_service import PersonService
 from headrace_control.api.people.session_service import SessionService
+from headrace_control.api.rest_calls import RestCallInterceptor
 from headrace_control.api.tenancy.key_service import KeyService
 from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
 from headrace_control.base.settings import ControlSettings
@@ -233,9 +234,8 @@ class _Control:
             settled=self._publisher.settled,
             settle_s=settings.publish_wait_s,
         )
-        self._server = make_server(
-            [RejectMalformed(), calls, self.access.interceptor], tls=settings.tls, roles=EDGE_ROLES
-        )
+        interceptors = [RejectMalformed(), calls, self.access.interceptor, RestCallInterceptor()]
+        self._server = make_server(interceptors, tls=settings.tls, roles=EDGE_ROLES)
         self.grpc_port = bind(self._server, settings.host, settings.grpc_port, settings.tls)
         for add, make, _ in SERVICES:
             add(make(self._parts), self._server)

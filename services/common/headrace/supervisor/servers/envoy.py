@@ -21,6 +21,8 @@ from headrace.supervisor.state.files import SECRET_MODE, render, write_atomicall
 
 _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
+    f"local MAX_ADMIN_BODY_BYTES = {local_replies.MAX_ADMIN_BODY_BYTES}\n"
+    f'local ADMIN_PREFIX = "{local_replies.ADMIN_PREFIX}"\n'
     f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
 )
 

@@ -15,7 +15,7 @@ is also that of unknown paths, stands last. For a body of 20 MiB, for example:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from headrace.supervisor.servers.rest_paths import RestPath
 Json = dict[str, Any]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_ADMIN_BODY_BYTES = 24 * 1024
+"""Of a REST call of the administration: control gets it as a header too, and checks its names."""
 MAX_HEADER_BYTES = 60 * 1024
 """Request line and headers together."""
 
@@ -92,7 +94,11 @@ _INVALID_HTTP = {
 """By Envoy's name of the error."""
 
 
-def _errors(unknown_path: str, server: str, timeouts: Timeouts) -> Iterator[_Error]:
+_TOO_LARGE = f"the request body is larger than {MAX_BODY_BYTES} bytes"
+_ADMIN_TOO_LARGE = f"an administration body may have {MAX_ADMIN_BODY_BYTES} bytes"
+
+
+def _errors(unknown_path: str, too_large: str, server: str, timeouts: Timeouts) -> Iterator[_Error]:
     yield _Error(401, _BODY, "invalid_api_key", _UNAUTHENTICATED)
     yield _Error(403, _BODY, "permission_denied", _PERMISSION_DENIED)
     yield _Error(404, unknown_path, "unknown_path", _NOT_FOUND)
@@ -102,7 +108,6 @@ def _errors(unknown_path: str, server: str, timeouts: Timeouts) -> Iterator[_Err
         f"and all of it within {timeouts.request_s:g} s"
     )
     yield _Error(408, too_slow, "request_timeout", _DEADLINE_EXCEEDED)
-    too_large = f"the request body is larger than {MAX_BODY_BYTES} bytes"
     yield _Error(413, too_large, "body_too_large", _INVALID_ARGUMENT)
     yield _Error(415, _BODY, "unsupported_content_encoding", _INVALID_ARGUMENT)
     headers_too_large = (
@@ -142,8 +147,12 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
     return [
         _mapper(condition, error) | formatted(error)
         for condition, formatted, server, unknown_path in formats
-        for error in _errors(unknown_path, server, timeouts)
+        for error in _errors(unknown_path, _too_large(formatted, server), server, timeouts)
     ]
+
+
+def _too_large(formatted: Callable[[_Error], Json], server: str) -> str:
+    return _ADMIN_TOO_LARGE if (formatted, server) == (_status, CONTROL) else _TOO_LARGE
 
 
 def _list(paths: Sequence[RestPath]) -> str:
