@@ -1,12 +1,13 @@
 """Restores backups. A backup is the past: what was ended since then must not live again unseen.
 
 Sessions and invitations are not restored at all: people sign in again. Keys are restored only if
-whoever restores says so, for of those revoked since the backup nothing is known, unless the
-database that is replaced still knows them.
+whoever restores says so, for of those revoked or rotated since the backup nothing is known, unless
+the database that is replaced still knows them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -55,7 +56,8 @@ class _Replaced:
     """What the database that is replaced knows and the backup may not."""
 
     is_known: bool = False
-    valid_keys: frozenset[str] = field(default_factory=frozenset)
+    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of the keys that are not revoked: digests, and what is shown of the secret."""
     deactivated: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -159,13 +161,19 @@ async def _replaced(connection: AsyncConnection, manifest: Manifest) -> _Replace
     query = sa.select(audit_events.c.hash).where(audit_events.c.sequence == manifest.audit_events)
     if not manifest.audit_events or await connection.scalar(query) != manifest.audit_head:
         return _Replaced()
-    valid = sa.select(keys.c.key_id).where(keys.c.revoke_ms.is_(None))
     gone = sa.select(people.c.person_id).where(people.c.deactivated)
     return _Replaced(
         True,
-        frozenset((await connection.execute(valid)).scalars()),
+        await _secrets(connection),
         frozenset((await connection.execute(gone)).scalars()),
     )
+
+
+async def _secrets(connection: AsyncConnection) -> dict[str, tuple[str, str]]:
+    query = sa.select(keys.c.key_id, keys.c.digests, keys.c.redacted)
+    valid = query.where(keys.c.revoke_ms.is_(None)).order_by(keys.c.key_id)
+    found = await connection.execute(valid)
+    return {row.key_id: (row.digests, row.redacted) for row in found}
 
 
 async def _drop(connection: AsyncConnection) -> None:
@@ -177,11 +185,15 @@ async def _drop(connection: AsyncConnection) -> None:
 
 
 async def _end_what_had_ended(change: Change, replaced: _Replaced) -> RestoreReport:
-    valid = sa.select(keys.c.key_id).where(keys.c.revoke_ms.is_(None)).order_by(keys.c.key_id)
-    found = (await change.execute(valid)).scalars().all()
-    ended = [key for key in found if replaced.is_known and key not in replaced.valid_keys]
+    found = await _secrets(change.connection)
+    ended = [key for key in found if replaced.is_known and key not in replaced.secrets]
     for some in in_parts(ended):
         await revoke_keys(change, keys.c.key_id.in_(some))
+    for key_id in found.keys() & replaced.secrets.keys():
+        # Rotated since: the secret that was replaced may be in wrong hands.
+        if (secret := replaced.secrets[key_id]) != found[key_id]:
+            values = dict(zip(("digests", "redacted"), secret, strict=True))
+            await change.execute(sa.update(keys).where(keys.c.key_id == key_id).values(values))
     gone = 0
     for some in in_parts(sorted(replaced.deactivated)):
         which = sa.and_(people.c.person_id.in_(some), people.c.deactivated.is_(False))

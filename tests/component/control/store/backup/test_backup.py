@@ -11,6 +11,7 @@ import pytest
 
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.errors import FailedPrecondition, InvalidRequest
+from headrace.internal.v1.access_pb2 import KeyRow
 from headrace.testing.nats_server import nats_server
 from headrace_control.base.records import Key, Limits, Plan, Tenant
 from headrace_control.store import SchemaMismatch, Store
@@ -23,7 +24,15 @@ from headrace_control.store.backup.restoring import (
 )
 from headrace_control.store.backup.saving import save_backup
 from headrace_control.store.database.schema import newest_revision
-from helpers.control_store import ROOT, TestClock, make_key, make_member, open_session, replay
+from helpers.control_store import (
+    ROOT,
+    TestClock,
+    digest,
+    make_key,
+    make_member,
+    open_session,
+    replay,
+)
 from helpers.postgres import PostgresServer
 
 
@@ -109,6 +118,21 @@ async def test_what_the_replaced_database_knows_as_ended_stays_ended(
     assert (await store.people.get(ann.person_id)).deactivated
     with pytest.raises(Exception, match="no key later"):
         await store.keys.find("later")
+
+
+async def test_a_secret_that_was_rotated_since_the_backup_stays_void(
+    store: Store, database_url: str, clock: TestClock, tmp_path: Path
+) -> None:
+    await fill(store, clock)
+    await save_backup(database_url, None, tmp_path / "b.tar.gz", clock=clock)
+    rotated = await store.keys.rotate(
+        "acme", "k1", digest("new"), redacted="hr_k1_...new", old_ends=clock.now, by=ROOT
+    )
+    await restore(tmp_path / "b.tar.gz", database_url, clock, keep_keys=True)
+    key = await store.keys.find("k1")
+    assert (key.digests, key.redacted) == (rotated.digests, "hr_k1_...new")
+    row = KeyRow.FromString((await store.outbox.all_rows())["keys"]["k1"])
+    assert [each.digest for each in row.digests] == [digest("new").digest]
 
 
 async def test_an_unrelated_database_knows_nothing_of_the_backups_keys(

@@ -39,7 +39,8 @@ def restore(target: DatabaseTarget, file: Path, keep_keys: bool | None, force: b
 
     Sessions and invitations are not restored: people sign in again. Roles and memberships are those
     of the backup. If the database that is replaced is the one that the backup was made of, keys
-    that it has as revoked, and people whom it has as deactivated, stay so.
+    that it has as revoked or rotated, and people whom it has as deactivated,
+    stay so.
     """
     if target.nats_url is None and target.chosen_url is None and target.state_dir.is_locked:
         raise MeshRunning(
