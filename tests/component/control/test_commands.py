@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from headrace.auth.keys import key_id_of
 from headrace.testing.nats_server import NatsServer
 from helpers.command import Ran, headrace
-from helpers.control_process import control_process, serving, write_peppers
+from helpers.control_process import add_pepper, control_process, serving, write_peppers
 
 
 class Commands:
@@ -23,6 +24,9 @@ class Commands:
     async def __call__(self, *arguments: str, key: str | None = None) -> Ran:
         options = ("--url", f"http://127.0.0.1:{self._port}", "--api-key", key or self.key)
         return await headrace(*arguments, *options, folder=self._folder)
+
+    def add_pepper(self, pepper_id: str) -> None:
+        add_pepper(self._folder / "peppers", pepper_id)
 
 
 @pytest.fixture
@@ -73,3 +77,27 @@ async def test_a_tenant_gets_a_plan_and_other_fields(run: Commands) -> None:
     assert "acme among them" in refused.err
     assert (await run("tenant", "delete", "acme")).out == "tenant acme is deleted\n"
     assert (await run("tenant", "show", "acme")).err == "headrace: there is no tenant acme\n"
+
+
+async def test_keys_that_need_an_old_pepper_are_listed_after_a_new_one_came(run: Commands) -> None:
+    made = json.loads((await run("key", "create", "--tenant", "acme", "--json")).out)
+
+    async def needing_old() -> set[str]:
+        listed = json.loads((await run("key", "list", "--old-pepper", "--json")).out)
+        return {each["id"] for each in listed}
+
+    assert await needing_old() == set()
+    assert (await run("key", "list", "--old-pepper")).out == "no key needs an old pepper\n"
+    run.add_pepper("b")
+    async with asyncio.timeout(30):
+        while made["id"] not in await needing_old():
+            await asyncio.sleep(0.1)
+    new = json.loads((await run("key", "create", "--tenant", "acme", "--json")).out)
+    assert new["id"] not in await needing_old()
+    listed = json.loads((await run("key", "list", "--tenant", "acme", "--json")).out)
+    assert {each["id"] for each in listed} == {made["id"], new["id"]}
+
+
+async def test_ending_sessions_needs_one_id_or_all(run: Commands) -> None:
+    for arguments in ((), ("abc", "--all"), ("abc", "--tenant", "acme")):
+        assert (await run("session", "end", *arguments)).status == 2

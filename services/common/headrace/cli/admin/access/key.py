@@ -87,11 +87,16 @@ def create(mesh: MeshTarget, tenant: str, as_json: bool, **options: Any) -> None
 @key.command("list")
 @click.option("--tenant", default="-", help="Whose keys. Default: all that the key administers.")
 @click.option("--all", "show_ended", is_flag=True, help="Revoked and expired keys too.")
+@click.option("--old-pepper", is_flag=True, help="Only keys that need an old pepper.")
 @json_option
 @mesh_options
-def list_keys(mesh: MeshTarget, tenant: str, show_ended: bool, as_json: bool) -> None:
+def list_keys(
+    mesh: MeshTarget, tenant: str, show_ended: bool, old_pepper: bool, as_json: bool
+) -> None:
     """List keys, the newest first; their secrets are known to nobody."""
     found = _call(mesh, lambda stub: _all_keys(stub, tenant, show_ended=show_ended))
+    if old_pepper:
+        found = [each for each in found if each.old_pepper]
     if as_json:
         click.echo(json.dumps([_as_dict(each) for each in found], indent=1))
         return
@@ -107,7 +112,8 @@ def list_keys(mesh: MeshTarget, tenant: str, show_ended: bool, as_json: bool) ->
             _state(each),
             day_text(shown_time(each, "last_use_time")),
         )
-    terminal.console().print(table if found else "there is no key")
+    nothing = "no key needs an old pepper" if old_pepper else "there is no key"
+    terminal.console().print(table if found else nothing)
 
 
 @key.command()

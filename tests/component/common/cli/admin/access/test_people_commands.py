@@ -58,6 +58,15 @@ async def test_a_tenant_gets_people_who_come_and_go(
         await console.done("session", "end", own)
         assert (await ann.me()).status_code == 401
 
+        assert (await ann.sign_in(email="ann@example.com")).is_redirect
+        none = await console.done("session", "end", "--all", "--tenant", "other")
+        assert none == "sessions of tenant other that have ended: 0\n"
+        assert (await bob.me()).status_code == 200
+        both = await console.done("session", "end", "--all")
+        assert both == "sessions that have ended: 2\n"
+        assert {(await each.me()).status_code for each in (ann, bob)} == {401}
+
+        assert (await bob.sign_in(email="bob@example.com", subject="bob")).is_redirect
         await console.done("member", "remove", "acme", "bob@example.com")
         assert (await bob.me()).status_code == 401
         ended = await console.done("person", "deactivate", "ann@example.com")
