@@ -66,7 +66,9 @@ def test_the_first_keys_do_what_they_are_for_and_nothing_else(guarded: RunningMe
     assert denied.value.code == "permission_denied"
 
 
-@pytest.mark.parametrize("key", ["none", "hr_" + "0" * 61, new_key()])
+@pytest.mark.parametrize(
+    "key", ["none", "hr_" + "0" * 61, new_key()], ids=["none", "mistyped", "unknown"]
+)
 def test_the_openai_client_reads_the_error_of_a_bad_key(guarded: RunningMesh, key: str) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:
         answer(guarded, key)

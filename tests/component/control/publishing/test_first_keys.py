@@ -68,7 +68,11 @@ async def test_keys_that_were_ended_do_not_come_back(store: Store, tmp_path: Pat
     assert not (tmp_path / "second").exists()
 
 
-@pytest.mark.parametrize(("content", "mode"), [("no key", 0o600), (new_key(), 0o644), ("", 0o600)])
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [("no key", 0o600), (new_key(), 0o644), ("", 0o600)],
+    ids=["no key", "readable by others", "empty"],
+)
 async def test_a_file_that_cannot_hold_the_first_key_is_named_and_kept(
     store: Store, tmp_path: Path, content: str, mode: int
 ) -> None:
