@@ -142,9 +142,8 @@ class Publisher:
             rows = {bus_key(table, key): row for key, row in wanted[table].items()}
             held = await self._bus.rows(table)
             changes = difference(rows, held)
-            if changes and TABLE_STAMP in held:
-                log.warning("publishing.repaired", extra={"table": table, "rows": len(changes)})
-                metrics.repaired.labels(table).inc(len(changes))
+            if changes:
+                _report(table, len(changes), was_stamped=TABLE_STAMP in held)
             await self._publish(OutboxRow(0, table, key, row) for key, row in changes.items())
         self._keys = set(wanted[KEYS_TABLE])
         metrics.keys.set(len(self._keys))
@@ -208,6 +207,16 @@ class Publisher:
     def _age_s(self) -> float:
         is_known = self._is_active() and self._stamped_s > float("-inf")
         return self._clock.monotonic_s() - self._stamped_s if is_known else float("nan")
+
+
+def _report(table: str, rows: int, *, was_stamped: bool) -> None:
+    """Log what a comparison changes. A table without a stamp is new: nothing was wrong with it."""
+    facts = {"table": table, "rows": rows}
+    if not was_stamped:
+        log.info("publishing.filled", extra=facts)
+        return
+    log.warning("publishing.repaired", extra=facts)
+    metrics.repaired.labels(table).inc(rows)
 
 
 def bus_key(table: str, key: str) -> str:

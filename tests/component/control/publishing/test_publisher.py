@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -201,3 +202,22 @@ async def test_a_process_that_is_not_active_publishes_nothing(
         await publisher.run()
     assert all([not await bus.rows(table) for table in TABLES])
     assert await store.outbox.pending()
+
+
+async def test_only_a_table_that_was_right_before_is_warned_about(
+    bus: JetStreamBus, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged() -> list[tuple[str, str]]:
+        found = [(each.levelname, each.getMessage()) for each in caplog.records]
+        return [each for each in found if each[1] in ("publishing.filled", "publishing.repaired")]
+
+    caplog.set_level(logging.INFO)
+    await make_key(store, Key("k1", "acme", scopes=("generate",), models=("*",)))
+    async with publishing(bus, store):
+        assert logged() == [("INFO", "publishing.filled")] * 2
+    caplog.clear()
+    async with publishing(bus, store):
+        assert logged() == []
+    await bus.delete_row(KEYS_TABLE, "k1")
+    async with publishing(bus, store):
+        assert logged() == [("WARNING", "publishing.repaired")]
