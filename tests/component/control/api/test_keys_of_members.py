@@ -11,7 +11,7 @@ import pytest
 
 from headrace.admin.v1 import keys_pb2 as pb
 from headrace.auth.caller import Caller
-from headrace.auth.scopes import ROLE_SCOPES
+from headrace.auth.scopes import ADMIN, MESH_TENANT, ROLE_SCOPES
 from headrace.errors import (
     HeadraceError,
     InvalidRequest,
@@ -137,3 +137,24 @@ async def test_a_persons_key_makes_and_rotates_none_that_may_do_more(store: Stor
     rotate = pb.RotateKeyRequest(name=wide.key.name)
     error = await error_of(leaked, lambda: service.RotateKey(rotate, context))
     assert type(error) is PermissionDenied
+
+
+async def test_nobody_gets_a_secret_of_another_persons_key(store: Store) -> None:
+    ann = await signed_in(store, "ann@example.com", "owner")
+    bob = await signed_in(store, "bob@example.com", "admin")
+    root = Caller(MESH_TENANT, scopes=frozenset({ADMIN}), key_id="root")
+    key = pb.Key(scopes=["admin:*"], person=f"people/{ann.person}")
+    service = KeyService(Parts(store))
+    context: Any = None
+    with calling(ann):
+        request = pb.CreateKeyRequest(parent="tenants/acme", key=key)
+        owners = await service.CreateKey(request, context)
+    rotate = pb.RotateKeyRequest(name=owners.key.name)
+    for caller in (bob, root):
+        error = await error_of(caller, lambda: service.RotateKey(rotate, context))
+        assert type(error) is PermissionDenied
+        assert "revoke it instead" in error.message
+    with calling(ann):
+        await service.RotateKey(rotate, context)
+    with calling(bob):
+        await service.RevokeKey(pb.RevokeKeyRequest(name=owners.key.name), context)

@@ -56,11 +56,16 @@ def require_change(caller: Caller, key: Key, verb: str) -> None:
 
 
 def require_secret(caller: Caller, key: Key) -> None:
-    """Check that a caller who would get a secret of this key may do all that the key may.
+    """Check that a caller who would get a secret of this key may have it.
 
     Raises:
-        PermissionDenied: the key may do more than the caller.
+        PermissionDenied: it is another person's, or may do more than the caller.
     """
+    # Why administrators neither: who has a person's key acts, and signs in, as this person.
+    if key.person and not _is_own(caller, key):
+        raise PermissionDenied(
+            f"key {key.key_id} is a person's own, who alone gets its secrets: revoke it instead"
+        )
     try:
         check_grant(caller, key)
     except InvalidRequest as error:
