@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,43 @@ async def test_a_broker_that_lost_its_store_gets_streams_and_buckets_from_who_is
     await bus.put_row(TABLE, "new", b"2")
     assert await bus.rows(TABLE) == {"new": b"2"}
     assert await bus.acquire("anything", "holder", ttl_s=5) > 0
+
+
+async def test_a_fault_while_a_table_is_read_does_not_end_its_watch(
+    bus: JetStreamBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bus.put_row(TABLE, "a", b"1")
+    last_msg, calls = bus.jetstream.get_last_msg, 0
+
+    async def fails_once(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionResetError("cut under the client's hands")
+        return await last_msg(*args, **options)
+
+    monkeypatch.setattr(bus.jetstream, "get_last_msg", fails_once)
+    seen = Watched()
+    watch = await bus.watch_table(TABLE, seen.on_table, seen.on_row)
+    await eventually(lambda: seen.rows == {"a": b"1"})
+    await watch.close()
+
+
+async def test_what_could_not_be_written_is_not_written_later(
+    server: NatsServer, bus: JetStreamBus
+) -> None:
+    await bus.put_row(TABLE, "k", b"valid")
+    await server.stop()
+    await eventually(lambda: not bus.connected)
+    for write in (bus.put_row(TABLE, "k", b"valid"), bus.delete_row(TABLE, "k")):
+        async with asyncio.timeout(1):
+            with pytest.raises(BusUnavailable):
+                await write
+    await server.start()
+    await eventually(lambda: bus.connected)
+    assert await bus.rows(TABLE) == {"k": b"valid"}
+    await bus.delete_row(TABLE, "k")
+    assert await bus.rows(TABLE) == {}
 
 
 async def rows_or_none(bus: JetStreamBus) -> dict[str, bytes] | None:

@@ -42,11 +42,13 @@ class StoredTables(Connected):
 
     @rechecking_cancelled
     async def put_row(self, table: str, key: str, row: bytes) -> None:
+        self._require_connection(f"row {key} of {table}")
         with unavailable(f"row {key} of {table}"):
             await (await self._table_bucket(table)).put(key, row)
 
     @rechecking_cancelled
     async def delete_row(self, table: str, key: str) -> None:
+        self._require_connection(f"row {key} of {table}")
         with unavailable(f"row {key} of {table}"):
             await (await self._table_bucket(table)).delete(key)
 
@@ -71,6 +73,12 @@ class StoredTables(Connected):
 
     async def watch_table(self, table: str, on_table: OnTable, on_row: OnRow) -> TableWatch:
         return TableWatch(self, table, on_table, on_row)
+
+    def _require_connection(self, what: str) -> None:
+        # Why: nats-py would keep the row, and send it once it is connected, by when another process
+        # may have written what has replaced it: a revoked key would be valid again.
+        if not self._client.is_connected:
+            raise BusUnavailable(f"{what}: no connection to NATS")
 
     async def _table_bucket(self, table: str) -> KeyValue:
         name = bucket_of(table)
@@ -167,6 +175,9 @@ class TableWatch:
                     await self._bus.reconnected_since(epoch)
             except (TimeoutError, nats.errors.Error) as error:
                 log.debug("bus.table_unread", extra={"table": self._table, "why": repr(error)})
+                await asyncio.sleep(_RETRY_S)
+            except Exception:  # top of a task; without it no revocation would be heard any more
+                log.exception("bus.table_unread", extra={"table": self._table})
                 await asyncio.sleep(_RETRY_S)
             finally:
                 await reading.end()
