@@ -286,6 +286,10 @@ class Tables(Protocol):
         """Return the whole table as it is now. Raises as `put_row`."""
         ...
 
+    async def table_sequence(self, table: str) -> int:
+        """Return how many rows were put and deleted, by whomever. Raises as `put_row`."""
+        ...
+
     async def watch_table(
         self,
         table: str,

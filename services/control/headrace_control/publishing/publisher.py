@@ -4,6 +4,9 @@ begin       compare every table with the database, repair it, stamp it
 a commit    read the outbox, publish its rows in order, delete them there
 every 10 s  stamp the tables, which says: they hold what the database holds
 reconnect   begin again: the broker may have lost its store, or come back with an older one
+
+What another process writes is noticed before each stamp, and compared: one that was suspended in
+the middle of a write, or cut off, may finish it after this one has become the active one.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+
+from google.protobuf.message import DecodeError
 
 from headrace.bus import BusError, Messages, Tables
 from headrace.bus.subjects import (
@@ -48,6 +53,7 @@ COMPARE_S = 600.0
 _ORDER = TENANTS_TABLE, KEYS_TABLE, SESSIONS_TABLE
 """In which tables are compared: no key is published before its tenant."""
 _MOST = 10_000
+_LATEST_MS = 2**53
 
 
 class Outbox(Protocol):
@@ -86,6 +92,10 @@ class Publisher:
         self._done_sequence = 0
         self._keys: set[str] = set()
         self._stamped_s = self._compared_s = float("-inf")
+        self._stamp_ms = 0
+        """The latest stamp, of this process or of one before."""
+        self._sequences = dict.fromkeys(_ORDER, 0)
+        """Of the tables, if this process alone has written since they were compared."""
         self._failing = ConditionLog(log, active="publishing.fails", cleared="publishing.works")
 
     async def settled(self) -> None:
@@ -115,7 +125,10 @@ class Publisher:
                     compared_at = reconnects
                 await self._publish_outbox()
                 if self._is_due(self._stamped_s, self._stamp_s):
-                    await self._stamp_tables()
+                    if not await self._is_only_writer():
+                        await self._compare_tables()
+                    else:
+                        await self._stamp_tables()
             except (BusError, ControlUnavailable) as error:
                 self._step_down_without_database(error, worked_s)
                 retry_s = min(max(2 * retry_s, FIRST_RETRY_S), LAST_RETRY_S)
@@ -140,7 +153,9 @@ class Publisher:
         wanted = await self._outbox.all_rows()
         for table in _ORDER:
             rows = {bus_key(table, key): row for key, row in wanted[table].items()}
+            self._sequences[table] = await self._bus.table_sequence(table)
             held = await self._bus.rows(table)
+            self._stamp_ms = max(self._stamp_ms, _stamp_ms(held.get(TABLE_STAMP, b"")))
             changes = difference(rows, held)
             if changes:
                 _report(table, len(changes), was_stamped=TABLE_STAMP in held)
@@ -178,6 +193,7 @@ class Publisher:
             await self._bus.delete_row(row.table, key)
         else:
             await self._bus.put_row(row.table, key, row.row)
+        self._sequences[row.table] += 1
         if row.table == KEYS_TABLE:
             (self._keys.discard if row.row is None else self._keys.add)(row.key)
             metrics.keys.set(len(self._keys))
@@ -192,10 +208,23 @@ class Publisher:
 
     async def _stamp_tables(self) -> None:
         self._require_active()
-        stamp = TableStamp(time_ms=int(self._clock.unix_s() * 1000)).SerializeToString()
+        # Why never lower: gateways believe no table whose stamp is older than the last one, and
+        # this machine's clock may be behind that of the process before, or set back.
+        self._stamp_ms = max(self._stamp_ms + 1, int(self._clock.unix_s() * 1000))
+        stamp = TableStamp(time_ms=self._stamp_ms).SerializeToString()
         for table in _ORDER:
             await self._bus.put_row(table, TABLE_STAMP, stamp)
+            self._sequences[table] += 1
         self._stamped_s = self._clock.monotonic_s()
+
+    async def _is_only_writer(self) -> bool:
+        """Return whether nobody else has written to the tables since they were compared."""
+        for table in _ORDER:
+            if (found := await self._bus.table_sequence(table)) != self._sequences[table]:
+                extra = {"table": table, "expected": self._sequences[table], "found": found}
+                log.warning("publishing.other_writer", extra=extra)
+                return False
+        return True
 
     def _require_active(self) -> None:
         if not self._is_active():
@@ -217,6 +246,15 @@ def _report(table: str, rows: int, *, was_stamped: bool) -> None:
         return
     log.warning("publishing.repaired", extra=facts)
     metrics.repaired.labels(table).inc(rows)
+
+
+def _stamp_ms(row: bytes) -> int:
+    """Return the time of a stamp; 0 of what is none, or cannot be from any clock."""
+    try:
+        time_ms = TableStamp.FromString(row).time_ms
+    except DecodeError:
+        return 0
+    return time_ms if time_ms < _LATEST_MS else 0
 
 
 def bus_key(table: str, key: str) -> str:

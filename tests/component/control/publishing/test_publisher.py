@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -191,6 +192,50 @@ async def test_a_broker_that_lost_its_store_gets_everything_again(
                 return False
 
         await eventually(restored, within_s=15)
+
+
+async def test_what_a_former_process_writes_late_is_repaired_with_the_next_stamp(
+    bus: JetStreamBus, store: Store
+) -> None:
+    await make_key(store, Key("k1", "acme", scopes=("generate",), models=("*",)))
+    valid = (await store.outbox.all_rows())[KEYS_TABLE]["k1"]
+    async with publishing(bus, store, stamp_s=0.3) as publisher:
+        await store.keys.revoke("acme", "k1", by=ROOT)
+        await publisher.settled()
+        await bus.put_row(KEYS_TABLE, "k1", valid)
+
+        async def is_revoked() -> bool:
+            return "k1" not in await bus.rows(KEYS_TABLE)
+
+        await eventually(is_revoked, within_s=5)
+
+
+async def test_a_table_that_only_this_process_writes_is_not_read_again_for_each_stamp(
+    bus: JetStreamBus, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with publishing(bus, store, stamp_s=0.05) as publisher:
+        first = await stamp_ms(bus, KEYS_TABLE)
+        for number in range(5):
+            await make_key(store, Key(f"k{number}", "acme", scopes=("generate",), models=("*",)))
+            await store.keys.revoke("acme", f"k{number}", by=ROOT)
+            await publisher.settled()
+
+        async def is_newer() -> bool:
+            return await stamp_ms(bus, KEYS_TABLE) > first + 200
+
+        await eventually(is_newer)
+    assert "publishing.other_writer" not in caplog.messages
+
+
+async def test_no_stamp_is_older_than_that_of_a_process_whose_clock_was_ahead(
+    bus: JetStreamBus, store: Store
+) -> None:
+    ahead_ms = int(time.time() * 1000) + 3_600_000
+    for table in TABLES:
+        stamp = TableStamp(time_ms=ahead_ms).SerializeToString()
+        await bus.put_row(table, TABLE_STAMP, stamp)
+    async with publishing(bus, store):
+        assert all([await stamp_ms(bus, table) > ahead_ms for table in TABLES])
 
 
 async def test_a_process_that_is_not_active_publishes_nothing(

@@ -71,6 +71,11 @@ class StoredTables(Connected):
         finally:
             await reading.end()
 
+    @rechecking_cancelled
+    async def table_sequence(self, table: str) -> int:
+        with unavailable(f"table {table}"):
+            return (await self._js.stream_info(f"KV_{bucket_of(table)}")).state.last_seq
+
     async def watch_table(self, table: str, on_table: OnTable, on_row: OnRow) -> TableWatch:
         return TableWatch(self, table, on_table, on_row)
 
