@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
 
-from headrace.admin.v1 import audit_pb2, operations_pb2
+from headrace.admin.v1 import audit_pb2, keys_pb2, operations_pb2
 from headrace.admin.v1.audit_pb2_grpc import AuditServiceStub
 from headrace.admin.v1.operations_pb2_grpc import OperationServiceStub
+from headrace.auth.scopes import ADMIN
+from headrace.cli.console.admin_api import key_interceptors
+from headrace.rpc.channels import aio_channel
 from headrace.testing.nats_server import NatsServer
+from helpers.control_api import ControlApi
 from helpers.control_process import channel_to, control_process, serving
 
 
@@ -38,3 +43,21 @@ async def test_the_fleet_is_streamed_and_the_audit_exported(
             with pytest.raises(grpc.aio.AioRpcError, match="the message cannot be read") as refused:
                 await anext(aiter(call(unread)))
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_key_that_is_revoked_watches_no_longer(admin: ControlApi) -> None:
+    made = await admin.create_key("headrace", scopes=[ADMIN], models=[])
+    interceptors = key_interceptors(made.secret)
+    channel = aio_channel(f"127.0.0.1:{admin.port}", interceptors=interceptors)
+    async with channel, asyncio.timeout(10):
+        fleets = OperationServiceStub(channel).WatchFleet(operations_pb2.WatchFleetRequest())
+        assert await fleets.read() is not grpc.aio.EOF
+        await admin.keys.RevokeKey(keys_pb2.RevokeKeyRequest(name=made.key.name))
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await _read_all(fleets)
+        assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def _read_all(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass

@@ -19,7 +19,7 @@ from headrace.errors import InvalidRequest, RequestNotFound, ResourceNotFound
 from headrace.fleet.reports import ReportedFleet
 from headrace.internal.v1.operations_pb2 import ListLiveRequestsRequest
 from headrace.request_keys import public_id, tenant_of
-from headrace_control.api.callers import current_caller
+from headrace_control.api.callers import current_caller, recheck_caller
 from headrace_control.api.calls import Context
 from headrace_control.base.page_tokens import page_size
 from headrace_control.base.records import Actor
@@ -91,6 +91,7 @@ class OperationService(OperationServiceServicer):
         while True:
             yield self._seen()
             await asyncio.sleep(WATCH_S)
+            recheck_caller()
 
     def _seen(self) -> pb.Fleet:
         rates = self._fleet.output_tokens_per_s()

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import grpc
@@ -33,6 +34,8 @@ UNCHECKED = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 """Starts of methods that everything may call: they say which services there are, and no more."""
 
 _CALLER: ContextVar[Caller] = ContextVar("caller")
+_ADMIT: ContextVar[Callable[[], Caller] | None] = ContextVar("admit", default=None)
+"""Checks the call that this task serves once more."""
 
 
 def current_caller() -> Caller:
@@ -43,6 +46,18 @@ def current_caller() -> Caller:
             by mistake.
     """
     return _CALLER.get()
+
+
+def recheck_caller() -> None:
+    """Check once more whether the caller of the call that this task serves may make it.
+
+    For calls without an end: those who have lost their access must not listen on.
+
+    Raises:
+        HeadraceError: the caller may not, as if it began now.
+    """
+    if (admit := _ADMIT.get()) is not None:
+        admit()
 
 
 @contextmanager
@@ -117,11 +132,13 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     async def _admits(
         self, serve: Handler, access: Access | None, request: Any, context: Any
     ) -> bool:
+        admit = partial(self._gate.admit, access, self._read(context), context)
         try:
-            _CALLER.set(self._gate.admit(access, self._read(context), context))
+            _CALLER.set(admit())
         except HeadraceError as error:
             await self._reject(serve, error, request, context)
             return False
+        _ADMIT.set(admit)
         return True
 
     def _read(self, context: Context) -> dict[str, str]:
