@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,8 +53,8 @@ def _wait(read_end: int, child: subprocess.Popen[bytes], state_dir: StateDir) ->
                 match json.loads(line):
                     case {"ready": url}:
                         shown.finish()
-                        ready = f"{url} is ready; logs in {state_dir.logs}; end it: headrace down"
-                        click.echo(ready)
+                        down = f"headrace down --state-dir {shlex.quote(str(state_dir.folder))}"
+                        click.echo(f"{url} is ready; logs in {state_dir.logs}; end it: {down}")
                         return 0
                     case {"failed": reason}:
                         shown.finish()

@@ -62,7 +62,9 @@ def limit_options(command: F) -> F:
     for name in reversed(LIMITS):
         words = name.replace("_", " ")
         add = click.option(
-            f"--{name.replace('_', '-')}", type=click.IntRange(min=0), help=f"Most {words}; 0: any."
+            f"--{name.replace('_', '-')}",
+            type=click.IntRange(min=0),
+            help=f"Most {words}; 0: any. Stored, not enforced yet.",
         )
         command = add(command)
     return command
