@@ -76,7 +76,7 @@ async def test_a_tenant_gets_a_plan_and_other_fields(run: Commands) -> None:
     assert refused.status == 2
     assert "acme among them" in refused.err
     assert (await run("tenant", "delete", "acme")).out == "tenant acme is deleted\n"
-    assert (await run("tenant", "show", "acme")).err == "headrace: there is no tenant acme\n"
+    assert (await run("tenant", "show", "acme")).err == "headrace: tenant acme not found\n"
 
 
 async def test_keys_that_need_an_old_pepper_are_listed_after_a_new_one_came(run: Commands) -> None:

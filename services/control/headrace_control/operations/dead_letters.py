@@ -42,7 +42,7 @@ class DeadLetters:
         """
         stored = await self._bus.dead_letter(sequence)
         if stored is None:
-            raise ResourceNotFound(f"there is no dead letter {sequence}; they are kept for a week")
+            raise ResourceNotFound(f"dead letter {sequence} not found; they are kept for a week")
         record = failed_request(DeadLetter.FromString(stored.letter), sequence)
         key = resent_key(record.request_id, sequence)
         if await self._bus.get_result(key) is not None:

@@ -177,7 +177,7 @@ class Keys:
 async def _create(change: Change, key: Key, digest: Digest, *, make_tenant: bool) -> Key:
     if not await tenant_exists(change.connection, key.tenant):
         if not make_tenant:
-            raise ResourceNotFound(f"there is no tenant {key.tenant}")
+            raise ResourceNotFound(f"tenant {key.tenant} not found")
         await create_tenant(change, Tenant(key.tenant))
     await _check_new(change, key)
     values = {
@@ -237,7 +237,7 @@ async def _key(connection: AsyncConnection, tenant_id: str, key_id: str) -> Key:
     if tenant_id:
         query = query.where(keys.c.tenant == tenant_id)
     if (row := (await connection.execute(query)).one_or_none()) is None:
-        raise ResourceNotFound(f"there is no key {key_id}")
+        raise ResourceNotFound(f"key {key_id} not found")
     return key_of(row)
 
 

@@ -135,7 +135,7 @@ class Invitations:
         email_key(email)
         async with self._database.changing(by) as change:
             if not await tenant_exists(change.connection, tenant):
-                raise ResourceNotFound(f"there is no tenant {tenant}")
+                raise ResourceNotFound(f"tenant {tenant} not found")
             await _check_invitations(change.connection, tenant)
             invitation = Invitation(new_id(), tenant, email, _role(role), expires, change.now)
             values = {
@@ -168,7 +168,7 @@ class Invitations:
         )
         async with self._database.changing(by) as change:
             if (invitation := await _invitation(change.connection, which)) is None:
-                raise ResourceNotFound(f"there is no invitation {invitation_id}")
+                raise ResourceNotFound(f"invitation {invitation_id} not found")
             await change.execute(sa.delete(invitations).where(which))
             await _record(change, "invitations.delete", invitation)
 
@@ -193,7 +193,7 @@ class Invitations:
             invitation = await _invitation(change.connection, which)
             if invitation is None or invitation.expire_time <= change.now:
                 raise ResourceNotFound(
-                    "there is no such invitation, or it has been used or expired"
+                    "invitation not found: there is none, or it has been used or expired"
                 )
             person = await _acceptor(change, invitation, display_name, signed_in_as)
             return person, await accept_invitation(change, invitation, person)
@@ -216,7 +216,7 @@ def _name(member: Member) -> str:
 async def create_member(change: Change, member: Member) -> Member:
     """Make a person a member as a part of a change."""
     if not await tenant_exists(change.connection, member.tenant):
-        raise ResourceNotFound(f"there is no tenant {member.tenant}")
+        raise ResourceNotFound(f"tenant {member.tenant} not found")
     await get_person(change.connection, member.person)
     if await member_role(change.connection, member.tenant, member.person):
         raise ResourceExists(f"person {member.person} is a member of {member.tenant} already")

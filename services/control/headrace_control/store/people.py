@@ -154,7 +154,7 @@ async def link_person(change: Change, person: Person, issuer: str, subject: str)
 
 async def get_person(connection: AsyncConnection, person_id: str) -> Person:
     if (person := await try_person(connection, people.c.person_id == person_id)) is None:
-        raise ResourceNotFound(f"there is no person {person_id}")
+        raise ResourceNotFound(f"person {person_id} not found")
     return person
 
 

@@ -132,7 +132,7 @@ class Sessions:
                     " alone: sign in through the provider to switch"
                 )
             if not await member_role(change.connection, tenant, session.person):
-                raise ResourceNotFound(f"there is no tenant {tenant}")
+                raise ResourceNotFound(f"tenant {tenant} not found")
             is_session = sessions.c.session_id == session_id
             await change.execute(sa.update(sessions).where(is_session).values(tenant=tenant))
             details = {"from": session.tenant}
@@ -191,5 +191,5 @@ async def _end_beyond_bound(change: Change, session: Session) -> None:
 async def _session(connection: AsyncConnection, session_id: str) -> Session:
     query = SESSIONS.where(sessions.c.session_id == session_id)
     if (row := (await connection.execute(query)).one_or_none()) is None:
-        raise ResourceNotFound(f"there is no session {session_id}")
+        raise ResourceNotFound(f"session {session_id} not found")
     return session_of(row)

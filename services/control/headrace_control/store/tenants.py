@@ -214,21 +214,21 @@ async def tenant_exists(connection: AsyncConnection, tenant_id: str) -> bool:
 async def _tenant(connection: AsyncConnection, tenant_id: str) -> Tenant:
     query = sa.select(tenants).where(tenants.c.tenant_id == tenant_id)
     if (row := (await connection.execute(query)).one_or_none()) is None:
-        raise ResourceNotFound(f"there is no tenant {tenant_id}")
+        raise ResourceNotFound(f"tenant {tenant_id} not found")
     return tenant_of(row)
 
 
 async def _plan(connection: AsyncConnection, plan_id: str) -> Plan:
     query = sa.select(plans).where(plans.c.plan_id == plan_id)
     if (row := (await connection.execute(query)).one_or_none()) is None:
-        raise ResourceNotFound(f"there is no plan {plan_id}")
+        raise ResourceNotFound(f"plan {plan_id} not found")
     return plan_of(row)
 
 
 async def _check_plan(connection: AsyncConnection, tenant: Tenant) -> None:
     query = sa.select(plans.c.plan_id).where(plans.c.plan_id == tenant.plan)
     if tenant.plan and await connection.scalar(query) is None:
-        raise FailedPrecondition(f"there is no plan {tenant.plan}: create it first", field="plan")
+        raise FailedPrecondition(f"plan {tenant.plan} not found: create it first", field="plan")
 
 
 async def _tenants_of(connection: AsyncConnection, plan_id: str) -> list[str]:

@@ -130,7 +130,7 @@ async def test_a_standby_serves_nothing() -> None:
 @pytest.mark.parametrize(
     ("raised", "seen"),
     [
-        (ResourceNotFound("there is no tenant acme"), ResourceNotFound),
+        (ResourceNotFound("tenant acme not found"), ResourceNotFound),
         (BusUnavailable("nats://secret@host"), ControlUnavailable),
         (RuntimeError("a secret"), InternalError),
     ],

@@ -77,11 +77,11 @@ async def test_a_tenant_sees_no_other_and_an_unknown_one_reads_the_same(admin: C
         for tenant in ("theirs", "nobody"):
             error = await refused(ours.create_key(tenant))
             assert isinstance(error, ResourceNotFound)
-            assert error.message == f"there is no tenant {tenant}"
+            assert error.message == f"tenant {tenant} not found"
             error = await refused(
                 ours.keys.ListKeys(pb.ListKeysRequest(parent=f"tenants/{tenant}"))
             )
-            assert error.message == f"there is no tenant {tenant}"
+            assert error.message == f"tenant {tenant} not found"
         for verb, request in (
             ("GetKey", pb.GetKeyRequest),
             ("RotateKey", pb.RotateKeyRequest),
@@ -95,7 +95,7 @@ async def test_a_tenant_sees_no_other_and_an_unknown_one_reads_the_same(admin: C
             ):
                 error = await refused(getattr(ours.keys, verb)(request(name=name)))
                 assert isinstance(error, ResourceNotFound)
-                assert error.message == f"there is no key {key_id}"
+                assert error.message == f"key {key_id} not found"
         listed = await ours.keys.ListKeys(pb.ListKeysRequest(parent="tenants/-"))
         assert [each.name for each in listed.keys] == [own.key.name]
         await ours.create_key("ours", scopes=["generate"])

@@ -278,6 +278,6 @@ async def test_a_dead_letter_is_resent_once_however_often_it_is_requested(
     await eventually(is_live_once)
     with pytest.raises(FailedPrecondition, match="cannot be read"):
         await resend("deadLetters/2")
-    with pytest.raises(ResourceNotFound, match="no dead letter 3"):
+    with pytest.raises(ResourceNotFound, match="dead letter 3 not found"):
         await resend("deadLetters/3")
     assert ("deadLetters.resend", "deadLetters/1", "anonymous") in await running.audited()

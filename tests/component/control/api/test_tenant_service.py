@@ -94,7 +94,7 @@ async def test_a_tenants_administrator_sees_its_own_and_changes_none(admin: Cont
                 ours.tenants.GetTenant(pb.GetTenantRequest(name=f"tenants/{tenant}"))
             )
             assert isinstance(error, ResourceNotFound)
-            assert error.message == f"there is no tenant {tenant}"
+            assert error.message == f"tenant {tenant} not found"
         listed = await ours.tenants.ListTenants(pb.ListTenantsRequest())
         assert [each.name for each in listed.tenants] == ["tenants/ours"]
         for call in (

@@ -51,7 +51,7 @@ async def test_a_key_is_returned_as_it_was_created(store: Store, clock: TestCloc
 
 
 async def test_a_key_makes_its_tenant_only_where_that_is_wanted(store: Store) -> None:
-    with pytest.raises(ResourceNotFound, match="no tenant acme"):
+    with pytest.raises(ResourceNotFound, match="tenant acme not found"):
         await store.keys.create(Key("k1", "acme"), digest("k1"), by=ROOT)
     assert (await store.tenants.list()).items == ()
     await make_key(store, Key("k1", "acme"))
@@ -64,13 +64,13 @@ async def test_a_key_makes_its_tenant_only_where_that_is_wanted(store: Store) ->
 async def test_a_key_of_another_tenant_is_not_found(store: Store, clock: TestClock) -> None:
     await make_key(store, Key("k1", "acme"))
     await make_key(store, Key("k2", "other"))
-    with pytest.raises(ResourceNotFound, match="no key k2"):
+    with pytest.raises(ResourceNotFound, match="key k2 not found"):
         await store.keys.get("acme", "k2")
-    with pytest.raises(ResourceNotFound, match="no key k2"):
+    with pytest.raises(ResourceNotFound, match="key k2 not found"):
         await store.keys.update("acme", "k2", lambda key: key, by=ROOT)
-    with pytest.raises(ResourceNotFound, match="no key k2"):
+    with pytest.raises(ResourceNotFound, match="key k2 not found"):
         await store.keys.revoke("acme", "k2", by=ROOT)
-    with pytest.raises(ResourceNotFound, match="no key k2"):
+    with pytest.raises(ResourceNotFound, match="key k2 not found"):
         await store.keys.rotate(
             "acme", "k2", digest("new"), redacted="", old_ends=clock.now, by=ROOT
         )

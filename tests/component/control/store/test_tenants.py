@@ -90,10 +90,10 @@ async def test_a_plan_in_use_is_not_deleted(store: Store) -> None:
 
 
 async def test_a_tenant_of_an_unknown_plan_is_refused(store: Store) -> None:
-    with pytest.raises(FailedPrecondition, match="there is no plan gold"):
+    with pytest.raises(FailedPrecondition, match="plan gold not found"):
         await store.tenants.create(Tenant("acme", plan="gold"), by=ROOT)
     await store.tenants.create(Tenant("acme"), by=ROOT)
-    with pytest.raises(FailedPrecondition, match="there is no plan gold"):
+    with pytest.raises(FailedPrecondition, match="plan gold not found"):
         await store.tenants.update("acme", lambda t: replace(t, plan="gold"), by=ROOT)
 
 

@@ -177,5 +177,5 @@ def _administered(caller: Caller, tenant: str) -> str:
         ResourceNotFound: it is not the caller's to administer, as if there were none.
     """
     if not caller.may_administer(tenant):
-        raise ResourceNotFound(f"there is no tenant {tenant}")
+        raise ResourceNotFound(f"tenant {tenant} not found")
     return tenant

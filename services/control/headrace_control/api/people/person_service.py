@@ -40,7 +40,7 @@ class PersonService(PersonServiceServicer):
         if person_id == ME:
             person_id = caller.person
         if not person_id or not (caller.is_operator or person_id == caller.person):
-            raise ResourceNotFound(f"there is no person {request.name.partition('/')[2]}")
+            raise ResourceNotFound(f"person {request.name.partition('/')[2]} not found")
         person = await self._store.people.get(person_id)
         return person_message(person, await self._memberships(person_id, caller))
 

@@ -100,7 +100,7 @@ class SessionService(SessionServiceServicer):
         found = await self._store.people.memberships(caller.person) if caller.person else ()
         is_member = tenant in [each.tenant for each in found]
         if not is_member or (await self._store.tenants.get(tenant)).disabled:
-            raise ResourceNotFound(f"there is no tenant {tenant}")
+            raise ResourceNotFound(f"tenant {tenant} not found")
         return session_message(
             await self._store.sessions.switch_tenant(caller.session_id, tenant, by=actor(caller))
         )
@@ -128,7 +128,7 @@ class SessionService(SessionServiceServicer):
         except ResourceNotFound:
             session = None
         if session is None or not await self._may_see(session, caller):
-            raise ResourceNotFound(f"there is no session {session_id}")
+            raise ResourceNotFound(f"session {session_id} not found")
         return session
 
     async def _may_see(self, session: Session, caller: Caller) -> bool:

@@ -19,11 +19,11 @@ def actor(caller: Caller) -> Actor:
 
 
 def no_tenant(tenant: str) -> ResourceNotFound:
-    return ResourceNotFound(f"there is no tenant {tenant}")
+    return ResourceNotFound(f"tenant {tenant} not found")
 
 
 def no_key(key_id: str) -> ResourceNotFound:
-    return ResourceNotFound(f"there is no key {key_id}")
+    return ResourceNotFound(f"key {key_id} not found")
 
 
 def require_tenant(caller: Caller, tenant: str) -> None:

@@ -96,7 +96,7 @@ class PlanService(PlanServiceServicer):
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.Plan:
         plan_id, caller = id_in(request.name, "plans/{plan}"), current_caller()
         if not caller.is_operator and plan_id != await self._own_plan(caller):
-            raise ResourceNotFound(f"there is no plan {plan_id}")
+            raise ResourceNotFound(f"plan {plan_id} not found")
         return plan_message(await self._plans.get(plan_id))
 
     async def ListPlans(

@@ -96,7 +96,7 @@ async def test_a_foreign_tenant_is_not_found_whatever_is_asked_of_it(edge: Contr
             ):
                 error = await refused(call)
                 assert isinstance(error, ResourceNotFound)
-                assert error.message == f"there is no tenant {tenant}"
+                assert error.message == f"tenant {tenant} not found"
         for call in (
             api.members.UpdateMember(pb.UpdateMemberRequest(member=member)),
             api.members.DeleteMember(pb.DeleteMemberRequest(name=member.name)),

@@ -116,7 +116,7 @@ async def test_what_the_replaced_database_knows_as_ended_stays_ended(
     assert report == RestoreReport(valid_keys=1, ended_keys=1, ended_people=1)
     assert list((await store.outbox.all_rows())["keys"]) == ["k1"]
     assert (await store.people.get(ann.person_id)).deactivated
-    with pytest.raises(Exception, match="no key later"):
+    with pytest.raises(Exception, match="key later not found"):
         await store.keys.find("later")
 
 

@@ -66,7 +66,7 @@ def test_another_tenant_is_not_found() -> None:
     rules.require_tenant(OPERATOR, "other")
     rules.require_tenant(TENANTS_KEY, "acme")
     for caller in (ADMINISTRATOR, MEMBER, TENANTS_KEY):
-        with pytest.raises(ResourceNotFound, match="there is no tenant other"):
+        with pytest.raises(ResourceNotFound, match="tenant other not found"):
             rules.require_tenant(caller, "other")
 
 
