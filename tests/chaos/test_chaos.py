@@ -72,6 +72,20 @@ async def test_clients_of_a_killed_gateway_resume_and_lose_nothing(tmp_path: Pat
     assert "resumed after the loss of a gateway" in ran.out
 
 
+@pytest.mark.timeout(180)
+async def test_callers_with_keys_do_not_notice_that_control_is_killed(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path, *MESH, "--auth", "keys"):
+        options = ("--minutes", "0", "--requests", "12", "--pause", "1", "--faults", "control")
+        ran, card = await chaos(tmp_path, *options)
+    assert ran.status == 0, ran.out + ran.err
+    wrongs = ("lost", "repeated", "altered", "failed", "refused", "held")
+    assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
+    assert card["errors"] == {}
+    faults = [(fault["kind"], fault["count"], fault["never_mended"]) for fault in card["faults"]]
+    assert faults == [("control", 1, 0)]
+    assert card["completed"] > 30
+
+
 async def test_an_unknown_fault_is_named_with_the_known_ones(
     tmp_path: Path,
 ) -> None:

@@ -26,6 +26,8 @@ class FaultKind(StrEnum):
     FREEZE = "freeze"
     NATS = "nats"
     GATEWAY = "gateway"
+    CONTROL = "control"
+    """Nothing but the administration may notice: keys that are known go on."""
     SLOW_READER = "slow-reader"
     DRAIN = "drain"
     """A step of a rolling restart: SIGTERM, and the supervisor starts the process again."""
@@ -41,6 +43,7 @@ _TARGET_ROLES = {
     FaultKind.FREEZE: (Role.WORKER,),
     FaultKind.NATS: (Role.NATS,),
     FaultKind.GATEWAY: (Role.GATEWAY,),
+    FaultKind.CONTROL: (Role.CONTROL,),
     FaultKind.DRAIN: _SERVICES,
     FaultKind.ROLLING: _SERVICES,
 }
@@ -63,6 +66,8 @@ class FaultInjector:
         """Inject a fault into one running process, or into each if it is rolling."""
         processes = self._state_dir.read_record().processes
         targets = [p for p in processes if p.role in _TARGET_ROLES[kind] and p.pid and p.ports]
+        if not targets:
+            self._report(f"{kind}: no process of this kind runs")
         if targets and kind is not FaultKind.ROLLING:
             targets = [self._rng.choice(targets)]
         for target in targets:
