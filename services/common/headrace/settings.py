@@ -95,8 +95,9 @@ class ServiceSettings(BaseSettings):
     Another one needs the three files for TLS, or `insecure`. /metrics, /healthz and /readyz listen
     there too, without encryption."""
     insecure: CliImplicitFlag[bool] = False
-    """Whether this process may listen beyond this machine without TLS: whoever reaches it there may
-    do everything, as the gateway of another caller. Only for networks that nothing else is on."""
+    """Whether this process may listen beyond this machine without TLS, or without keys where it
+    answers callers: whoever reaches it there may do everything, as the gateway of another caller.
+    Only for networks that nothing else is on."""
     metrics_port: int = 0
     """Port of /metrics, /healthz and /readyz; 0 picks a free one."""
     ports_file: Path | None = None

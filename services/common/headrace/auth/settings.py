@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from headrace.credentials.loopback import is_loopback
 from headrace.credentials.secret_files import check_secret_file
 from headrace.settings import ServiceSettings
 
@@ -15,8 +16,9 @@ class AccessSettings(ServiceSettings):
     """What the settings of gateways and of control derive from."""
 
     auth: Literal["none", "keys"] = "none"
-    """none: whoever reaches the port may do everything, which is for loopback. keys: every call
-    needs an API key or the cookie of a session."""
+    """none: whoever reaches the port may do everything, which is for loopback; elsewhere it needs
+    `insecure`. keys: every call needs an API key or the cookie of a session. The same for all
+    gateways and control."""
     peppers_file: Path | None = Field(default=None, validate_default=True)
     """File of the peppers that digests of keys are made with, a line `<id> <base64 of 32 bytes>`
     each, the current one first; `auth` keys needs it. The same for all processes of a mesh, and
@@ -32,6 +34,15 @@ class AccessSettings(ServiceSettings):
     are refused with 429. Calls with a valid key are never refused for it. Too small: people behind
     one address wait after a few mistyped keys. Too large: keys can be tried faster, and reports to
     control grow."""
+
+    @model_validator(mode="after")
+    def _admits_no_strangers(self) -> Self:
+        if self.auth == "keys" or self.insecure or is_loopback(self.host):
+            return self
+        raise ValueError(
+            f"host {self.host} is reached from other machines, and auth is none: whoever comes "
+            "there, also through Envoy, may do everything; set auth to keys, or else insecure"
+        )
 
     @field_validator("auth", mode="before")
     @classmethod
