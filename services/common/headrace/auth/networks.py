@@ -33,6 +33,19 @@ def contains(networks: Networks, client: str) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
+def is_within(network: str, others: Iterable[str]) -> bool:
+    """Return whether a network is a part of one of the others.
+
+    >>> is_within("10.1.0.0/16", ["10.0.0.0/8"]), is_within("0.0.0.0/0", ["10.0.0.0/8"])
+    (True, False)
+    """
+    inner = ip_network(network)
+    return any(
+        inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+        for outer in parse_networks(others)
+    )
+
+
 @lru_cache(maxsize=4096)
 def parse_address(client: str) -> Address | None:
     """Return the address; None of what is no address. IPv4 written as IPv6 is IPv4."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.admin.v1 import keys_pb2 as pb
 from headrace.auth.caller import Caller
@@ -119,11 +120,12 @@ async def test_a_member_sees_and_ends_its_own_keys_only(store: Store) -> None:
 async def test_a_persons_key_makes_and_rotates_none_that_may_do_more(store: Store) -> None:
     ann = await signed_in(store, "ann@example.com", "member")
     wide = await create(store, ann, scopes=["generate", "embed"])
+    narrow = await create(store, ann, models=["valley"])
     leaked = replace(
         ann,
         role="",
         session_id="",
-        key_id="leaked",
+        key_id=narrow.key.name.rpartition("/")[2],
         scopes=frozenset({"generate"}),
         models=frozenset({"valley"}),
     )
@@ -137,6 +139,37 @@ async def test_a_persons_key_makes_and_rotates_none_that_may_do_more(store: Stor
     rotate = pb.RotateKeyRequest(name=wide.key.name)
     error = await error_of(leaked, lambda: service.RotateKey(rotate, context))
     assert type(error) is PermissionDenied
+
+
+async def test_a_persons_key_makes_and_rotates_none_that_is_valid_longer_or_elsewhere(
+    store: Store,
+) -> None:
+    ann = await signed_in(store, "ann@example.com", "member")
+    wide = await create(store, ann)
+    ends = int(store.now().timestamp()) + 3600
+    own = await create(store, ann, networks=["10.0.0.0/8"], expire_time=Timestamp(seconds=ends))
+    by_key = replace(ann, role="", session_id="", key_id=own.key.name.rpartition("/")[2])
+    fine = {"networks": ["10.1.0.0/16"], "expire_time": Timestamp(seconds=ends)}
+    await create(store, by_key, **fine)
+    for fields, field in (
+        ({"networks": []}, "key.networks"),
+        ({"networks": ["10.1.0.0/16", "0.0.0.0/0"]}, "key.networks"),
+        ({"networks": ["::/0"]}, "key.networks"),
+        ({"expire_time": None}, "key.expire_time"),
+        ({"expire_time": Timestamp(seconds=ends + 1)}, "key.expire_time"),
+    ):
+        call = lambda fields=fields: create(store, by_key, **(fine | fields))  # noqa: E731
+        error = await error_of(by_key, call)
+        assert (type(error), error.field) == (InvalidRequest, field)
+    service, context = KeyService(Parts(store)), cast(Any, None)
+    for made, is_own in ((wide, False), (own, True)):
+        rotate = pb.RotateKeyRequest(name=made.key.name)
+        if is_own:
+            with calling(by_key):
+                await service.RotateKey(rotate, context)
+        else:
+            error = await error_of(by_key, lambda: service.RotateKey(rotate, context))  # noqa: B023
+            assert type(error) is PermissionDenied
 
 
 async def test_nobody_gets_a_secret_of_another_persons_key(store: Store) -> None:

@@ -55,7 +55,7 @@ class KeyService(KeyServiceServicer):
         secret = new_key()
         template = Key(key_id_of(secret) or "", tenant, person=person, redacted=redacted(secret))
         key = key_in(request.key, template, now=self._parts.store.now())
-        rules.check_grant(caller, key)
+        rules.check_grant(caller, key, await self._own(caller, tenant))
         made = await self._keys.create(
             key,
             self._parts.digest(secret),
@@ -102,7 +102,7 @@ class KeyService(KeyServiceServicer):
         caller = current_caller()
         key = await self._visible(caller, request.name)
         rules.require_change(caller, key, "rotating")
-        rules.require_secret(caller, key)
+        rules.require_secret(caller, key, await self._own(caller, key.tenant))
         secret = new_key(key.key_id)
         rotated = await self._keys.rotate(
             key.tenant,
@@ -161,6 +161,20 @@ class KeyService(KeyServiceServicer):
             return (await self._parts.store.members.get(tenant, caller.person)).role
         except ResourceNotFound:
             return ""
+
+    async def _own(self, caller: Caller, tenant: str) -> Key | None:
+        """Return the key of the call, or that its session was opened with; None without one, and
+        of administrators of the tenant, whose keys bound no others.
+
+        Raises:
+            PermissionDenied: it has just been deleted.
+        """
+        if not caller.key_id or caller.may_administer(tenant):
+            return None
+        try:
+            return await self._keys.get(caller.tenant, caller.key_id)
+        except ResourceNotFound:
+            raise PermissionDenied(f"key {caller.key_id} of the caller is gone") from None
 
     def _message(self, key: Key) -> pb.Key:
         return key_message(key, pepper_id=self._parts.pepper_id)

@@ -7,6 +7,7 @@ change is denied.
 from __future__ import annotations
 
 from headrace.auth.caller import Caller
+from headrace.auth.networks import is_within
 from headrace.auth.scopes import ADMIN, ANY_MODEL, ROLE_SCOPES, USER_SCOPES
 from headrace.errors import InvalidRequest, PermissionDenied, ResourceNotFound
 from headrace_control.base.records import VIEWER, Actor, Key
@@ -55,8 +56,11 @@ def require_change(caller: Caller, key: Key, verb: str) -> None:
         )
 
 
-def require_secret(caller: Caller, key: Key) -> None:
+def require_secret(caller: Caller, key: Key, own: Key | None = None) -> None:
     """Check that a caller who would get a secret of this key may have it.
+
+    Args:
+        own: as `check_grant`.
 
     Raises:
         PermissionDenied: it is another person's, or may do more than the caller.
@@ -67,7 +71,7 @@ def require_secret(caller: Caller, key: Key) -> None:
             f"key {key.key_id} is a person's own, who alone gets its secrets: revoke it instead"
         )
     try:
-        check_grant(caller, key)
+        check_grant(caller, key, own)
     except InvalidRequest as error:
         raise PermissionDenied(
             f"key {key.key_id} may do more than the caller, who would get its secret: {error}"
@@ -100,8 +104,11 @@ def key_owner(caller: Caller, tenant: str, person: str, role: str) -> str:
     return caller.person
 
 
-def check_grant(caller: Caller, key: Key) -> None:
+def check_grant(caller: Caller, key: Key, own: Key | None = None) -> None:
     """Check that a caller may make a key that does what this one does.
+
+    Args:
+        own: the key of the call, or that its session was opened with; None: there is none.
 
     Raises:
         InvalidRequest: it may do more than its maker.
@@ -113,11 +120,32 @@ def check_grant(caller: Caller, key: Key) -> None:
             f"key.scopes has {', '.join(surplus)}, which the caller may not grant",
             field="key.scopes",
         )
+    if own is not None:
+        _check_bounds(own, key)
     if ANY_MODEL in caller.models:
         return
     if more := [model for model in key.models if model not in caller.models]:
         raise InvalidRequest(
             f"key.models has {', '.join(more)}, which the caller may not use", field="key.models"
+        )
+
+
+def _check_bounds(own: Key, key: Key) -> None:
+    """Check that a key is valid no longer, and nowhere else, than the one that makes it."""
+    ends = own.expire_time
+    if ends is not None and (key.expire_time is None or key.expire_time > ends):
+        raise InvalidRequest(
+            f"key.expire_time must be {ends.isoformat()} at the latest, when the caller's own key"
+            " expires",
+            field="key.expire_time",
+        )
+    inside = not own.networks or (
+        key.networks and all(is_within(each, own.networks) for each in key.networks)
+    )
+    if not inside:
+        raise InvalidRequest(
+            f"key.networks must be in {', '.join(own.networks)}, as those of the caller's own key",
+            field="key.networks",
         )
 
 
