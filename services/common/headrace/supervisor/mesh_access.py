@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from headrace.bus import Bus, connect
-from headrace.credentials.tls_files import TlsPaths
+from headrace.bus import Bus, BusUnavailable, connect
+from headrace.credentials.tls_files import InvalidTls, TlsPaths
 from headrace.extras import require
 from headrace.rpc.identity import PUBLIC, server_name
 from headrace.supervisor.plan.mesh_options import Auth, MeshOptions, Role
@@ -85,12 +85,12 @@ class MeshAccess:
 
     async def open_bus(self, url: str, **options: Any) -> Bus:
         """Connect to the broker as the supervisor does; as `headrace.bus.connect`."""
-        return await connect(
-            url,
-            **options,
-            tls=None if self.encryption is None else self.encryption.operator(),
-            credentials_file=self.credentials_file,
-        )
+        try:
+            tls = None if self.encryption is None else self.encryption.operator()
+        except InvalidTls as error:
+            # Why: they may be exchanged just now, and a mesh must not end for that.
+            raise BusUnavailable(str(error)) from error
+        return await connect(url, **options, tls=tls, credentials_file=self.credentials_file)
 
     async def keep(
         self, report: Callable[[str, str], None], on_broker_changed: Callable[[], None]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -38,6 +38,8 @@ from headrace_control.publishing.election import SteppedDown
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 POLL_S = 1.0
 """How often the outbox is read without a commit of this process: other processes, as `headrace db`,
 write to it too."""
@@ -46,6 +48,9 @@ AT_ONCE = 32
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
 NO_DATABASE_S = 5.0
 """How long a process without its database stays the active one."""
+ANSWER_S = 20.0
+"""Longest wait for the database: a line that was cut silently would never answer, and this process
+would stay the active one, and publish nothing."""
 COMPARE_S = 600.0
 """How often the whole tables are compared though nothing indicates a difference."""
 
@@ -59,11 +64,11 @@ _LATEST_MS = 2**53
 class Outbox(Protocol):
     """Of the store."""
 
-    async def pending(self, limit: int = 500) -> tuple[OutboxRow, ...]: ...
+    def pending(self, limit: int = 500) -> Coroutine[Any, Any, tuple[OutboxRow, ...]]: ...
 
-    async def done(self, sequences: Sequence[int]) -> None: ...
+    def done(self, sequences: Sequence[int]) -> Coroutine[Any, Any, None]: ...
 
-    async def all_rows(self) -> dict[str, dict[str, bytes]]: ...
+    def all_rows(self) -> Coroutine[Any, Any, dict[str, dict[str, bytes]]]: ...
 
     async def wait_for_rows(self, timeout_s: float) -> None: ...
 
@@ -149,8 +154,8 @@ class Publisher:
         """Make the tables on the bus what the database says, and stamp them."""
         # Why first: what is in the outbox now is part of `wanted`, and to publish it afterwards
         # would bring back, for a moment, what a row was before.
-        pending = await self._outbox.pending(_MOST)
-        wanted = await self._outbox.all_rows()
+        pending = await _answered(self._outbox.pending(_MOST))
+        wanted = await _answered(self._outbox.all_rows())
         for table in _ORDER:
             rows = {bus_key(table, key): row for key, row in wanted[table].items()}
             self._sequences[table] = await self._bus.table_sequence(table)
@@ -168,7 +173,7 @@ class Publisher:
         self.compared.set()
 
     async def _publish_outbox(self) -> None:
-        while rows := await self._outbox.pending():
+        while rows := await _answered(self._outbox.pending()):
             metrics.outbox_rows.set(len(rows))
             if any(row.table == REPUBLISH for row in rows):
                 await self._compare_tables()
@@ -201,7 +206,7 @@ class Publisher:
     async def _done(self, rows: Sequence[OutboxRow]) -> None:
         if not rows:
             return
-        await self._outbox.done([row.sequence for row in rows])
+        await _answered(self._outbox.done([row.sequence for row in rows]))
         async with self._progress:
             self._done_sequence = max(self._done_sequence, rows[-1].sequence)
             self._progress.notify_all()
@@ -236,6 +241,19 @@ class Publisher:
     def _age_s(self) -> float:
         is_known = self._is_active() and self._stamped_s > float("-inf")
         return self._clock.monotonic_s() - self._stamped_s if is_known else float("nan")
+
+
+async def _answered(call: Coroutine[Any, Any, T]) -> T:
+    """Return what the database answers.
+
+    Raises:
+        ControlUnavailable: it does not in time.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await call
+    except TimeoutError:
+        raise ControlUnavailable(f"the database has not answered for {ANSWER_S:g} s") from None
 
 
 def _report(table: str, rows: int, *, was_stamped: bool) -> None:

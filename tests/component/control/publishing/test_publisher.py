@@ -17,7 +17,8 @@ from headrace.bus.subjects import KEYS_TABLE, TABLE_STAMP, TABLES, TENANTS_TABLE
 from headrace.clock import SystemClock
 from headrace.internal.v1.access_pb2 import TableStamp
 from headrace.testing.nats_server import NatsServer
-from headrace_control.base.records import Key, Tenant
+from headrace_control.base.records import Key, OutboxRow, Tenant
+from headrace_control.publishing import publisher as publishing_module
 from headrace_control.publishing.election import SteppedDown
 from headrace_control.publishing.publisher import Publisher
 from headrace_control.store import Store
@@ -266,3 +267,22 @@ async def test_only_a_table_that_was_right_before_is_warned_about(
     await bus.delete_row(KEYS_TABLE, "k1")
     async with publishing(bus, store):
         assert logged() == [("WARNING", "publishing.repaired")]
+
+
+async def test_a_process_whose_database_does_not_answer_leaves_it_to_another_one(
+    bus: JetStreamBus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "ANSWER_S", 0.1)
+    monkeypatch.setattr(publishing_module, "NO_DATABASE_S", 0.3)
+    publisher = Publisher(bus, store.outbox, SystemClock(), stamp_s=10, is_active=lambda: True)
+    running = asyncio.create_task(publisher.run())
+    async with asyncio.timeout(10):
+        await publisher.compared.wait()
+
+        async def never(limit: int = 0) -> tuple[OutboxRow, ...]:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("it never ends")
+
+        monkeypatch.setattr(store.outbox, "pending", never)
+        with pytest.raises(SteppedDown, match="the database cannot be used"):
+            await running

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from headrace.bus import BusUnavailable
 from headrace.supervisor.mesh_access import MeshAccess
 from headrace.supervisor.plan.mesh_options import DEFAULT_MODEL, Auth, MeshOptions, Role
 from headrace.supervisor.servers.nats_permissions import BrokerUser
@@ -54,3 +57,12 @@ def test_with_tls_each_role_gets_its_own_certificate(tmp_path: Path) -> None:
         assert access.flags(role) == tuple(files)
         assert all((at / name).exists() for name in FILES.values())
     assert access.scheme == "https"
+
+
+async def test_certificates_that_cannot_be_read_now_are_a_broker_that_cannot_be_reached(
+    tmp_path: Path,
+) -> None:
+    access = MeshAccess(options(Auth.NONE, tls=True), StateDir(tmp_path))
+    (tmp_path / "tls" / "operator" / "tls.key").unlink()
+    with pytest.raises(BusUnavailable, match=r"tls\.key"):
+        await access.open_bus("nats://127.0.0.1:1", name="test", wait_s=0.1)
