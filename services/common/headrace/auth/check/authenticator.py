@@ -39,6 +39,8 @@ _COOKIE = re.compile(rf"(?:^|[;,])\s*{SESSION_COOKIE}=\"?([^;,\"\s]*)")
 _COOKIE_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
 _ALL_MODELS = frozenset({ANY_MODEL})
 _NOBODY = KeyDigest(digest=bytes(PEPPER_BYTES))
+_MOST_DIGESTS = 2
+"""A key has two from its rotation until the old secret ends."""
 
 
 class Rows(Protocol):
@@ -136,8 +138,11 @@ class Authenticator:
         if (key_id := key_id_of(text)) is None:
             raise Rejected("malformed")
         key = self._rows.key(key_id)
-        # Why a digest of nothing: how long a refusal takes must not say which ids exist.
-        digest = peppers.verify(text, key.digests if key else (_NOBODY,), now_ms)
+        # Why digests of nothing: how long a refusal takes must not say which ids exist, nor which
+        # keys are being rotated.
+        digests = key.digests if key else ()
+        filling = (_NOBODY,) * (_MOST_DIGESTS - len(digests))
+        digest = peppers.verify(text, (*digests, *filling), now_ms)
         if key is None or digest is None:
             raise Rejected("revoked" if self._rows.was_revoked(key_id) else "unknown", key_id)
         if _has_expired(key.expire_ms, now_ms):

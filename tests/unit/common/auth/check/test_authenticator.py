@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 
@@ -114,6 +115,24 @@ def test_what_is_no_valid_key_is_rejected(headers: dict[str, str], expected: str
         [key_row(KEY, "a")], sessions={cookie_digest(COOKIE): session_row("a", role="owner")}
     )
     assert reason(rows, HERE, **headers) == expected
+
+
+def test_every_refusal_is_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    work: list[int] = []
+    digest = hmac.digest
+
+    def counted(key: bytes, message: bytes, name: str) -> bytes:
+        work[-1] += 1
+        return digest(key, message, name)
+
+    once, rotated = key_row(KEY, "a"), key_row(KEY, "a")
+    rotated.digests.append(PEPPERS.digest(new_key()))
+    wrong = new_key(key_id_of(KEY) or "")
+    monkeypatch.setattr(hmac, "digest", counted)
+    for rows in (Rows(), Rows([once]), Rows([rotated])):
+        work.append(0)
+        assert reason(rows, x_api_key=wrong) == "unknown"
+    assert len(set(work)) == 1
 
 
 def test_a_key_ends_when_it_expires() -> None:
