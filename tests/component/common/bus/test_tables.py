@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.bus import BusUnavailable
-from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.bus.jetstream import JetStreamBus, connect, tables
 from headrace.testing.nats_server import NatsServer, nats_server
 from helpers.eventually import eventually
 
@@ -128,6 +128,23 @@ async def test_a_broker_that_lost_its_store_gets_streams_and_buckets_from_who_is
     await bus.put_row(TABLE, "new", b"2")
     assert await bus.rows(TABLE) == {"new": b"2"}
     assert await bus.acquire("anything", "holder", ttl_s=5) > 0
+
+
+async def test_a_store_that_was_lost_without_a_reconnect_is_read_anew_after_a_silence(
+    bus: JetStreamBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "SILENT_S", 0.5)
+    monkeypatch.setattr(tables, "_LOOK_S", 0.1)
+    for number in range(5):
+        await bus.put_row(TABLE, "old", b"%d" % number)
+    seen = Watched()
+    watch = await bus.watch_table(TABLE, seen.on_table, seen.on_row)
+    await eventually(lambda: seen.rows == {"old": b"4"})
+    await bus.jetstream.delete_stream("KV_headrace_keys")
+    await bus.ensure_stores(1)
+    await bus.put_row(TABLE, "new", b"1")
+    await eventually(lambda: seen.rows == {"new": b"1"}, within_s=3)
+    await watch.close()
 
 
 async def test_a_fault_while_a_table_is_read_does_not_end_its_watch(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 import nats.errors
@@ -35,6 +36,13 @@ _FIRST_READ_S = 5.0
 
 def table_bucket(table: str, replicas: int) -> KeyValueConfig:
     return KeyValueConfig(bucket=bucket_of(table), history=1, replicas=replicas)
+
+
+SILENT_S = 30.0
+"""A table of which nothing was heard for so long is read again: control stamps each several times
+in it. In a cluster a store can be lost, and begin anew, without a reconnect of this client; the
+consumer then waits for a sequence that is far away."""
+_LOOK_S = 1.0
 
 
 class StoredTables(Connected):
@@ -103,10 +111,16 @@ class TableReading:
         """Those that have come; None once the table is whole."""
         self._last = 0
         self._subscription: object | None = None
+        self._heard_s = time.monotonic()
 
     @property
     def is_whole(self) -> bool:
         return self._rows is None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was heard for so long that it may hear nothing any more."""
+        return time.monotonic() - self._heard_s >= SILENT_S
 
     @rechecking_cancelled
     async def begin(self) -> None:
@@ -138,6 +152,7 @@ class TableReading:
     async def _receive(self, message: Msg) -> None:
         if not is_for(f"{self._prefix}>", message):
             return
+        self._heard_s = time.monotonic()
         key = message.subject.removeprefix(self._prefix)
         is_deleted = (message.headers or {}).get("KV-Operation") in ("DEL", "PURGE")
         if self._rows is None:
@@ -156,7 +171,7 @@ class TableReading:
 
 
 class TableWatch:
-    """Reads a table whole, and again after every reconnect; until `close`."""
+    """Reads a table whole, and again after every reconnect and long silence; until `close`."""
 
     def __init__(self, bus: Connected, table: str, on_table: OnTable, on_row: OnRow) -> None:
         self._bus, self._table = bus, table
@@ -177,7 +192,8 @@ class TableWatch:
                     while not reading.is_whole and self._bus.reconnects == epoch:
                         await asyncio.sleep(0.01)
                     first_read.reschedule(None)
-                    await self._bus.reconnected_since(epoch)
+                    while self._bus.reconnects == epoch and not reading.is_silent:
+                        await self._look_later(epoch)
             except (TimeoutError, nats.errors.Error) as error:
                 log.debug("bus.table_unread", extra={"table": self._table, "why": repr(error)})
                 await asyncio.sleep(_RETRY_S)
@@ -186,3 +202,9 @@ class TableWatch:
                 await asyncio.sleep(_RETRY_S)
             finally:
                 await reading.end()
+
+    async def _look_later(self, epoch: int) -> None:
+        """Return after a reconnect, or a moment later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await self._bus.reconnected_since(epoch)
