@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.admin.v1 import keys_pb2 as pb
@@ -170,6 +171,33 @@ async def test_a_persons_key_makes_and_rotates_none_that_is_valid_longer_or_else
         else:
             error = await error_of(by_key, lambda: service.RotateKey(rotate, context))  # noqa: B023
             assert type(error) is PermissionDenied
+
+
+async def test_a_persons_key_takes_no_restriction_from_itself_or_another(store: Store) -> None:
+    ann = await signed_in(store, "ann@example.com", "member")
+    wide = await create(store, ann)
+    ends = Timestamp(seconds=int(store.now().timestamp()) + 3600)
+    own = await create(store, ann, networks=["10.0.0.0/8"], expire_time=ends)
+    key_id = own.key.name.rpartition("/")[2]
+    by_key = replace(ann, role="", session_id="", key_id=key_id)
+    service, context = KeyService(Parts(store)), cast(Any, None)
+
+    def changing(key: pb.Key, path: str) -> Callable[[], Awaitable[object]]:
+        mask = FieldMask(paths=[path])
+        request = pb.UpdateKeyRequest(key=pb.Key(name=key.name), update_mask=mask)
+        return lambda: service.UpdateKey(request, context)
+
+    # As a call with the key, and one of a session that was opened with it.
+    for caller in (by_key, replace(by_key, session_id="s")):
+        for key, path in ((own.key, "networks"), (own.key, "expire_time"), (wide.key, "labels")):
+            error = await error_of(caller, changing(key, path))
+            assert type(error) is InvalidRequest
+        with calling(caller):
+            await changing(own.key, "display_name")()
+    await store.keys.revoke("acme", key_id, by=ROOT)
+    fields: dict[str, Any] = {"networks": ["10.1.0.0/16"], "expire_time": ends}
+    error = await error_of(by_key, lambda: create(store, by_key, **fields))
+    assert type(error) is PermissionDenied
 
 
 async def test_nobody_gets_a_secret_of_another_persons_key(store: Store) -> None:

@@ -85,12 +85,13 @@ class KeyService(KeyServiceServicer):
         caller, pepper_id = current_caller(), self._parts.pepper_id
         before = await self._visible(caller, request.key.name, field="key.name")
         rules.require_change(caller, before, "changing")
+        own = await self._own(caller, before.tenant)
 
         def edit(key: Key) -> Key:
             message = key_message(key, pepper_id=pepper_id)
             message = updated(message, request.key, request.update_mask, KEY_FIELDS)
             after = key_in(message, key, now=self._parts.store.now())
-            rules.check_grant(caller, after)
+            rules.check_grant(caller, after, own)
             return after
 
         by = rules.actor(caller)
@@ -167,14 +168,17 @@ class KeyService(KeyServiceServicer):
         of administrators of the tenant, whose keys bound no others.
 
         Raises:
-            PermissionDenied: it has just been deleted.
+            PermissionDenied: it has just ended.
         """
         if not caller.key_id or caller.may_administer(tenant):
             return None
         try:
-            return await self._keys.get(caller.tenant, caller.key_id)
+            own = await self._keys.get(caller.tenant, caller.key_id)
         except ResourceNotFound:
             raise PermissionDenied(f"key {caller.key_id} of the caller is gone") from None
+        if own.revoke_time is not None:
+            raise PermissionDenied(f"key {caller.key_id} of the caller has been revoked")
+        return own
 
     def _message(self, key: Key) -> pb.Key:
         return key_message(key, pepper_id=self._parts.pepper_id)

@@ -56,7 +56,7 @@ def require_change(caller: Caller, key: Key, verb: str) -> None:
         )
 
 
-def require_secret(caller: Caller, key: Key, own: Key | None = None) -> None:
+def require_secret(caller: Caller, key: Key, own: Key | None) -> None:
     """Check that a caller who would get a secret of this key may have it.
 
     Args:
@@ -104,7 +104,7 @@ def key_owner(caller: Caller, tenant: str, person: str, role: str) -> str:
     return caller.person
 
 
-def check_grant(caller: Caller, key: Key, own: Key | None = None) -> None:
+def check_grant(caller: Caller, key: Key, own: Key | None) -> None:
     """Check that a caller may make a key that does what this one does.
 
     Args:

@@ -86,16 +86,16 @@ def test_whose_a_new_key_is() -> None:
 
 
 def test_no_key_may_do_more_than_its_maker() -> None:
-    rules.check_grant(MEMBER, replace(ANNS, scopes=("generate", "embed"), models=("*",)))
-    rules.check_grant(MEMBERS_KEY, ANNS)
-    rules.check_grant(ADMINISTRATOR, replace(TENANTS, scopes=(ADMIN,)))
+    rules.check_grant(MEMBER, replace(ANNS, scopes=("generate", "embed"), models=("*",)), None)
+    rules.check_grant(MEMBERS_KEY, ANNS, None)
+    rules.check_grant(ADMINISTRATOR, replace(TENANTS, scopes=(ADMIN,)), None)
     for caller, key, field in (
         (MEMBER, replace(ANNS, scopes=(ADMIN,)), "key.scopes"),
         (MEMBERS_KEY, replace(ANNS, scopes=("embed",)), "key.scopes"),
         (MEMBERS_KEY, replace(ANNS, models=("*",)), "key.models"),
     ):
         with pytest.raises(InvalidRequest) as refused:
-            rules.check_grant(caller, key)
+            rules.check_grant(caller, key, None)
         assert refused.value.field == field
 
 
@@ -103,10 +103,11 @@ def test_a_role_that_may_not_administer_grants_no_administration() -> None:
     # Such a caller cannot come from a table; the rule holds all the same.
     odd = replace(MEMBER, scopes=frozenset({ADMIN, "generate"}), tenant="other")
     with pytest.raises(InvalidRequest):
-        rules.check_grant(odd, replace(ANNS, scopes=(ADMIN,)))
+        rules.check_grant(odd, replace(ANNS, scopes=(ADMIN,)), None)
 
 
 def test_no_key_gets_the_secret_of_one_that_may_do_more() -> None:
-    rules.require_secret(MEMBERS_KEY, ANNS)
+    rules.require_secret(MEMBERS_KEY, ANNS, None)
+    wider = replace(ANNS, key_id="k9", scopes=("generate", "embed"))
     with pytest.raises(PermissionDenied, match="may do more than the caller"):
-        rules.require_secret(MEMBERS_KEY, replace(ANNS, key_id="k9", scopes=("generate", "embed")))
+        rules.require_secret(MEMBERS_KEY, wider, None)
