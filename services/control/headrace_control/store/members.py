@@ -43,6 +43,7 @@ MAX_INVITATIONS = 1000
 """Of one tenant, that are not accepted."""
 _MEMBERS = Listing("members", (members.c.person,))
 _INVITATIONS = Listing("invitations", (invitations.c.create_ms, invitations.c.invitation_id))
+_NO_INVITATION = "invitation not found: there is none, or it has been used or expired"
 _WITH_EMAIL = sa.select(members, people.c.email).join_from(members, people)
 
 
@@ -189,12 +190,14 @@ class Invitations:
             PermissionDenied: the person is another one than is signed in, or is deactivated.
         """
         which = invitations.c.token_hash == token_hash
+        # Why: whoever reaches the port may guess, and writers wait for one another.
+        async with self._database.reading() as connection:
+            if await _invitation(connection, which) is None:
+                raise ResourceNotFound(_NO_INVITATION)
         async with self._database.changing(by) as change:
             invitation = await _invitation(change.connection, which)
             if invitation is None or invitation.expire_time <= change.now:
-                raise ResourceNotFound(
-                    "invitation not found: there is none, or it has been used or expired"
-                )
+                raise ResourceNotFound(_NO_INVITATION)
             person = await _acceptor(change, invitation, display_name, signed_in_as)
             return person, await accept_invitation(change, invitation, person)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from headrace.errors import (
@@ -21,6 +23,7 @@ from headrace_control.base.records import (
     Tenant,
 )
 from headrace_control.store import PageOptions, Store, members
+from headrace_control.store.database import transactions
 from helpers.control_store import (
     ROOT,
     TestClock,
@@ -300,3 +303,21 @@ async def test_a_session_is_of_somebody_who_may_have_one(store: Store, clock: Te
     ):
         with pytest.raises(FailedPrecondition):
             await open_session(store, tenant, person=person, key_id=key_id, expires=clock.after(60))
+
+
+async def test_who_guesses_tokens_of_invitations_keeps_no_writer_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    begin = transactions.begin_change
+
+    async def noted(*arguments: Any) -> transactions.Change:
+        begun.append("a change")
+        return await begin(*arguments)
+
+    monkeypatch.setattr(transactions, "begin_change", noted)
+    with pytest.raises(ResourceNotFound, match="invitation not found"):
+        await store.invitations.accept("guessed", by=ROOT)
+    assert begun == []
+    await store.tenants.create(Tenant("acme"), by=ROOT)
+    assert begun == ["a change"]
