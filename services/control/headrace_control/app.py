@@ -62,6 +62,7 @@ from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports, SettledPepper
 from headrace_control.publishing.election import Election
 from headrace_control.publishing.first_keys import make_first_keys
+from headrace_control.publishing.known_peppers import require_known_peppers
 from headrace_control.publishing.publisher import Publisher
 from headrace_control.sign_in.expired_sessions import remove_expired_sessions
 from headrace_control.store import Store
@@ -249,6 +250,8 @@ class _Control:
 
     async def work(self) -> None:
         """What the active process does, until cancelled."""
+        if self._parts.peppers is not None:
+            await require_known_peppers(self._store.keys, self._parts.peppers.value())
         folder = self._settings.bootstrap_keys_dir
         if self._settings.auth == "keys" and folder is not None:
             await make_first_keys(self._store.keys, folder, self._parts.digest)

@@ -17,6 +17,7 @@ from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
+from headrace.credentials.secret_files import InsecureSecretFile
 from headrace.fleet.reports import ReportedFleet
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.addresses import (
@@ -127,7 +128,7 @@ async def run(settings: GatewaySettings) -> int:
             credentials_file=settings.nats_credentials_file,
         )
         await _Gateway(settings, bus, gateway_id).run()
-    except (BusUnavailable, OSError) as error:
+    except (BusUnavailable, InsecureSecretFile, OSError) as error:
         log.error("gateway.cannot_start", extra={"error": str(error)})
         return 1
     return 0

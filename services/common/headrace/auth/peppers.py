@@ -32,6 +32,10 @@ class Peppers:
         self.current = next(iter(self._by_id))
         """Id of the pepper that new digests are made with."""
 
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(self._by_id)
+
     @classmethod
     def parse(cls, content: bytes) -> Peppers:
         """Read the content of a peppers file.

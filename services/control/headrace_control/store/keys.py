@@ -16,6 +16,7 @@ from headrace_control.base.records import Actor, Digest, Key, Page, Tenant
 from headrace_control.store.changes import changed
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
 from headrace_control.store.database.records import (
+    digests_of,
     digests_text,
     key_of,
     key_values,
@@ -67,6 +68,13 @@ class Keys:
         """Return how many keys there are, revoked ones too: 0 in a new database."""
         async with self._database.reading() as connection:
             return await connection.scalar(sa.select(sa.func.count()).select_from(keys)) or 0
+
+    async def pepper_ids(self) -> frozenset[str]:
+        """Return the ids of the peppers of all keys that are not revoked."""
+        found = sa.select(keys.c.digests).where(keys.c.revoke_ms.is_(None))
+        async with self._database.reading() as connection:
+            texts = (await connection.scalars(found)).all()
+        return frozenset(each.pepper_id for text in texts for each in digests_of(text))
 
     async def get(self, tenant_id: str, key_id: str) -> Key:
         """Return the tenant's key of this id, revoked or not.

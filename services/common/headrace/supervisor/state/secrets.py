@@ -48,7 +48,9 @@ class MeshSecrets:
             folder.chmod(_FOLDER_MODE)
         if not self.peppers.exists():
             pepper = base64.b64encode(secrets.token_bytes(PEPPER_BYTES)).decode()
-            _write(self.peppers, f"{time.strftime('%Y-%m-%d', time.gmtime())} {pepper}")
+            # Why not the day alone: lines of two meshes may have to stand in one file.
+            pepper_id = f"{time.strftime('%Y-%m-%d', time.gmtime())}-{secrets.token_hex(3)}"
+            _write(self.peppers, f"{pepper_id} {pepper}")
         for user in users:
             if not (file := self.credentials(user)).exists():
                 _write(file, f"{user}:{secrets.token_hex(32)}")

@@ -78,6 +78,7 @@ def _say_keys(report: Any, keys: list[Any], time: str) -> None:
     if report.valid_keys > len(keys):
         click.echo(f"  and {report.valid_keys - len(keys)} more: headrace key list")
     click.echo("revoke what should have ended: headrace key revoke ID")
+    click.echo("keys work with the peppers of the mesh that made them alone: secrets/peppers there")
     click.echo(f"roles and memberships are those of {time} too: headrace person list")
 
 
