@@ -244,14 +244,19 @@ class _Control:
         self._health = add_health_and_reflection(self._server, self._names)
 
     async def start(self) -> None:
+        """Serve, as standby at first.
+
+        Raises:
+            UnknownPeppers: no key of the database could be used.
+        """
+        if self._parts.peppers is not None:
+            await require_known_peppers(self._store.keys, self._parts.peppers.value())
         # Why: the servicer says that the server as a whole serves, until it is told otherwise.
         await set_serving(self._health, self._names, serving=False)
         await self._server.start()
 
     async def work(self) -> None:
         """What the active process does, until cancelled."""
-        if self._parts.peppers is not None:
-            await require_known_peppers(self._store.keys, self._parts.peppers.value())
         folder = self._settings.bootstrap_keys_dir
         if self._settings.auth == "keys" and folder is not None:
             await make_first_keys(self._store.keys, folder, self._parts.digest)
