@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import grpc
 
+from headrace.admin.v1 import keys_pb2
+from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
+from headrace.auth.scopes import ANY_MODEL, EMBED, GENERATE, MESH_TENANT, MODELS_READ
 from headrace.bench.figures import Spread
 from headrace.chaos.faults import FaultKind
 from headrace.chaos.history import EventLog, read
@@ -17,6 +26,7 @@ from headrace.chaos.judge import judge
 from headrace.chaos.run import Run
 from headrace.chaos.scorecard import Scorecard, scorecard
 from headrace.cli.console import terminal
+from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.options import CommaSeparated, MeshTarget, mesh_options
 from headrace.clock import SystemClock
 from headrace.supervisor.state.failures import InvalidOption
@@ -24,6 +34,9 @@ from headrace.supervisor.state.failures import InvalidOption
 _DEFAULT_FAULTS = (FaultKind.WORKER, FaultKind.SCHEDULER, FaultKind.FREEZE, FaultKind.NATS)
 _REMOTE_FAULTS = (FaultKind.SLOW_READER,)
 """Faults of this command's clients, which need no access to the mesh's processes."""
+_SCOPES = (GENERATE, EMBED, MODELS_READ)
+_KEPT_MINUTES = 60.0
+"""How long the run's key is valid after the faults, until all answers are whole."""
 
 
 @click.command()
@@ -88,15 +101,43 @@ def chaos(
         def report(fact: str) -> None:
             click.echo(f"{log.now_s:7.1f} s  {fact}", err=True)
 
-        keys = {"api_key": mesh.using_key(), "admin_key": mesh.admin_key()}
-        more = {**run_options, **keys, "trust": mesh.trust()}
-        run = Run(url, kinds, state_dir=mesh.state_dir, log=log, report=report, **more)
-        asyncio.run(run.run())
+        more = {**run_options, "admin_key": mesh.admin_key(), "trust": mesh.trust()}
+        run = partial(Run, url, kinds, state_dir=mesh.state_dir, log=log, report=report, **more)
+        asyncio.run(_run(mesh, run, minutes=run_options["minutes"]))
     card = scorecard(judge(read(history)))
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")
     _print(card, history)
     return 0 if card.passed else 1
+
+
+async def _run(mesh: MeshTarget, make: Callable[..., Run], *, minutes: float) -> None:
+    async with _own_key(mesh, minutes=minutes) as key:
+        await make(api_key=key).run()
+
+
+@asynccontextmanager
+async def _own_key(mesh: MeshTarget, *, minutes: float) -> AsyncIterator[str | None]:
+    """Yield a key of the mesh's own tenant, so that no other tenant has the run's requests.
+
+    It is revoked at the end, and expires soon after. With a key of the environment, or without one
+    that administers, the run has that key, or none.
+    """
+    if mesh.api_key or mesh.admin_key() is None:
+        yield mesh.using_key()
+        return
+    async with admin_api(mesh) as channel:
+        keys = KeyServiceStub(channel)
+        key = keys_pb2.Key(display_name="headrace chaos", scopes=_SCOPES, models=[ANY_MODEL])
+        key.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=minutes + _KEPT_MINUTES))
+        request = keys_pb2.CreateKeyRequest(parent=f"tenants/{MESH_TENANT}", key=key)
+        made = await keys.CreateKey(request)
+        try:
+            yield made.secret
+        finally:
+            # Why: control may have been killed a moment ago.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await keys.RevokeKey(keys_pb2.RevokeKeyRequest(name=made.key.name))
 
 
 def _allowed(faults: tuple[str, ...] | None, *, is_local: bool) -> tuple[FaultKind, ...]:
