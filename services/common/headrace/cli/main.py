@@ -33,11 +33,14 @@ from headrace.cli.operations.requests import requests
 from headrace.cli.requests.bench import bench
 from headrace.cli.requests.chat import chat
 from headrace.cli.requests.generate import generate
-from headrace.errors import HeadraceError, RequestError
+from headrace.errors import HeadraceError, InvalidApiKey, RequestError
 from headrace.extras import MissingExtra
 from headrace.supervisor.state.failures import InvalidOption, MeshError
 
 INTERRUPTED = 130
+_WHICH_KEY = (
+    "(commands send the key of HEADRACE_API_KEY, or else cli.key or admin.key of --state-dir)"
+)
 _FORMER_NAMES = {
     "torture": "chaos",
     "forget": "remove",
@@ -87,6 +90,8 @@ def _run() -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except InvalidApiKey as error:
+        return _fail(f"{error} {_WHICH_KEY}", 2)
     except (RequestError, InvalidOption) as error:
         return _fail(error, 2)
     # OSError: a folder that cannot be written, a disk that is full.
@@ -95,6 +100,6 @@ def _run() -> int:
     return outcome if isinstance(outcome, int) else 0
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     click.echo(f"headrace: {error}", err=True)
     return status
