@@ -19,6 +19,11 @@ import nats
 import pytest
 
 from headrace.internal.v1.access_pb2 import SessionRow
+from headrace.internal.v1.attach_pb2 import AttachRequest
+from headrace.internal.v1.attach_pb2_grpc import AttachServiceStub
+from headrace.internal.v1.delivery_pb2 import DeliverRequest
+from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
+from headrace.rpc.delivery_secret import HEADER
 from headrace.supervisor.state.state_dir import StateDir
 from helpers.access_world import Admin
 from helpers.raw_http import ask, request
@@ -167,6 +172,35 @@ async def test_inner_services_are_not_at_the_public_port(acme: Acme, method: str
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(b"", metadata=metadata, timeout=10)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_gateway_gives_no_answers_to_programs_of_its_machine(
+    acme: Acme, mesh: RunningMesh
+) -> None:
+    home = StateDir(mesh.folder)
+    sent = {"prompt": "Of acme", "request_id": "theirs", "detached": True}
+    async with httpx.AsyncClient(base_url=acme.url, trust_env=False, timeout=30) as http:
+        headers = {"authorization": f"Bearer {acme.user}"}
+        path = f"/v2/models/{mesh.model}:generate"
+        begun = await http.post(path, json=sent, headers=headers)
+        assert begun.status_code == 202, begun.text
+        port = home.read_process("gateway-0").ports["delivery"]
+        key = ("authorization", f"Bearer {acme.operator}")
+        secret = (HEADER, home.secrets.delivery.read_text().strip())
+        forged, unknown = AttachRequest(request_id="acme/theirs"), AttachRequest(request_id="a/b")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            attach, deliver = (
+                AttachServiceStub(channel).Attach,
+                DeliveryServiceStub(channel).Deliver,
+            )
+            for metadata in ((key,), (key, (HEADER, "0" * 64))):
+                line = iter([DeliverRequest(worker_id="forged")])
+                calls = (attach(forged, metadata=metadata), deliver(line, metadata=metadata))
+                refused = [await call.code() for call in calls]
+                assert refused == [grpc.StatusCode.UNAUTHENTICATED] * 2
+            assert await attach(unknown, metadata=(secret,)).code() is grpc.StatusCode.NOT_FOUND
+        answer = await http.get("/v2/requests/theirs:stream", headers=headers)
+        assert answer.status_code == 200, answer.text
 
 
 ADMIN_KEY = {"scopes": ["admin:*"]}

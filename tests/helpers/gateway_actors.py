@@ -32,6 +32,7 @@ from headrace.internal.v1.reports_pb2 import (
     SettleResponse,
 )
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
+from headrace.rpc.delivery_secret import Metadata, RequireDeliverySecret
 from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
@@ -81,14 +82,13 @@ async def running_mesh(
     gateway_id: str = "gw",
     *,
     models: Sequence[str] | None = (MODEL, "orphan"),
-    **settings: float,
+    **settings: object,
 ) -> AsyncIterator[RunningMesh]:
-    server = make_server()
-    port = bind(server, "127.0.0.1", 0)
-    address = f"127.0.0.1:{port}"
     chosen = GatewaySettings.model_validate(
         {"worker_reconnect_grace_s": 0.1, "leader_answer_timeout_s": 0.3} | settings
     )
+    server = make_server([RequireDeliverySecret(chosen.delivery_secret)])
+    address = f"127.0.0.1:{bind(server, '127.0.0.1', 0)}"
     mesh = Mesh(
         chosen,
         bus,
@@ -149,12 +149,12 @@ def valid_request(
 class WorkerActor:
     """A worker's end of one delivery stream, as a script for it."""
 
-    def __init__(self, address: str, worker_id: str) -> None:
+    def __init__(self, address: str, worker_id: str, metadata: Metadata = ()) -> None:
         self.worker_id = worker_id
         self.acknowledged: list[int] = []
         self.cancelled: list[int] = []
         self._channel = grpc.aio.insecure_channel(address)
-        self._call = DeliveryServiceStub(self._channel).Deliver()
+        self._call = DeliveryServiceStub(self._channel).Deliver(metadata=metadata)
         self._listening = asyncio.create_task(self._listen())
         self._slots = itertools.count(1)
         self._named = False

@@ -70,6 +70,7 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         self.acknowledges = True
         self.hangs_up = False
         """End every stream as soon as it is opened."""
+        self.interceptors: list[grpc.aio.ServerInterceptor] = []
         self.streams = 0
         """Opened so far."""
         self.highest_slot = -1
@@ -84,7 +85,7 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
 
     async def start(self) -> None:
         """Listen; again on the same port after `stop`."""
-        self._server = make_server()
+        self._server = make_server(self.interceptors)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(self, self._server)
         self._port = bind(self._server, "127.0.0.1", self._port)
         self.address = f"127.0.0.1:{self._port}"

@@ -27,6 +27,7 @@ from headrace.rpc.addresses import (
     split_host_port,
     without_zone,
 )
+from headrace.rpc.delivery_secret import RequireDeliverySecret
 from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.roles import DELIVERY_ROLES, EDGE_ROLES
 from headrace.rpc.server import add_health_and_reflection, bind, make_server
@@ -148,7 +149,9 @@ class _Gateway:
             tenant_header=settings.tenant_header,
             reject=reject_call,
         )
-        self._delivery = make_server(tls=tls, roles=DELIVERY_ROLES)
+        self._delivery = make_server(
+            [RequireDeliverySecret(settings.delivery_secret)], tls=tls, roles=DELIVERY_ROLES
+        )
         self._public = make_server(
             [
                 RejectMalformed(),

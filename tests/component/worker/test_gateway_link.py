@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from headrace.logprobs import Logprobs
+from headrace.rpc.delivery_secret import DeliverySecret, RequireDeliverySecret
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.delivery import MESSAGE_ENTRIES, GatewayLink
+from helpers.access_tables import write_secret
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 
 STOP = FinishReason.FINISH_REASON_STOP
+NONE = DeliverySecret(None)
 
 
 class OwnerActor:
@@ -56,9 +60,13 @@ class OwnerActor:
 
 @asynccontextmanager
 async def linked(
-    gw: GatewayActor, owner: OwnerActor, *, grace_s: float = 5.0
+    gw: GatewayActor,
+    owner: OwnerActor,
+    *,
+    grace_s: float = 5.0,
+    secret: DeliverySecret = NONE,
 ) -> AsyncIterator[GatewayLink]:
-    link = GatewayLink("gw", gw.address, "w", owner, grace_s=grace_s)
+    link = GatewayLink("gw", gw.address, "w", owner, grace_s=grace_s, secret=secret)
     running = asyncio.create_task(link.run())
     try:
         yield link
@@ -249,3 +257,24 @@ async def test_what_was_cached_of_a_prompt_is_sent_before_its_output_on_every_st
         send(link, held, 8)
         await eventually(lambda: gw.said("a").token_ids == [7, 8])
         assert (gw.said("a").cached_prompts, gw.said("b").cached_prompts) == ([48, 48], [])
+
+
+async def test_each_stream_shows_the_secret_of_its_time(gw: GatewayActor, tmp_path: Path) -> None:
+    ours, theirs = (write_secret(tmp_path / name, "first") for name in ("ours", "theirs"))
+    await gw.stop()
+    gw.interceptors.append(RequireDeliverySecret(DeliverySecret(theirs, recheck_s=0)))
+    await gw.start()
+    owner = OwnerActor()
+    held = owner.hold("a")
+    async with linked(gw, owner, secret=DeliverySecret(ours, recheck_s=0)) as link:
+        await eventually(lambda: gw.open_streams == 1)
+        write_secret(theirs, "second")
+        send(link, held, 7)
+        await eventually(lambda: gw.said("a").token_ids == [7])
+        gw.break_streams()
+        await eventually(lambda: gw.open_streams == 0)
+        await asyncio.sleep(0.3)
+        assert gw.streams == 1, "the old secret opens no stream"
+        write_secret(ours, "second")
+        send(link, held, 8)
+        await eventually(lambda: gw.said("a").token_ids == [7, 8])

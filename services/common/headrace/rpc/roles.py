@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 
+from headrace.rpc.guards import guarded, service_of
 from headrace.rpc.identity import peer_role
 
 Roles = Mapping[str, frozenset[str]]
@@ -39,41 +39,14 @@ class RequireRole(grpc.aio.ServerInterceptor):
         found = await continuation(handler_call_details)
         if found is None:
             return None
-        service = str(handler_call_details.method).strip("/").partition("/")[0]
+        service = service_of(handler_call_details)
         allowed = self._roles.get(service, self._roles.get("", frozenset()))
-        kind = _KINDS[found.request_streaming, found.response_streaming]
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        serve = _checked(getattr(found, kind), service, allowed)
-        return make(serve, found.request_deserializer, found.response_serializer)
 
+        async def check(context: Any) -> None:
+            role = peer_role(context)
+            if role not in allowed:
+                fact = f"a {role} may not call {service}" if role else "the peer has no role here"
+                who = " or ".join(sorted(allowed)) or "nothing"
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{fact}; {who} may call it")
 
-_KINDS = {
-    (False, False): "unary_unary",
-    (False, True): "unary_stream",
-    (True, False): "stream_unary",
-    (True, True): "stream_stream",
-}
-
-
-def _checked(serve: Callable[[Any, Any], Any], service: str, allowed: frozenset[str]) -> Any:
-    async def check(context: Any) -> None:
-        role = peer_role(context)
-        if role not in allowed:
-            fact = f"a {role} may not call {service}" if role else "the peer has no role here"
-            who = " or ".join(sorted(allowed)) or "nothing"
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{fact}; {who} may call it")
-
-    if inspect.isasyncgenfunction(serve):
-
-        async def generated(request: Any, context: Any) -> Any:
-            await check(context)
-            async for message in serve(request, context):
-                yield message
-
-        return generated
-
-    async def served(request: Any, context: Any) -> Any:
-        await check(context)
-        return await serve(request, context)
-
-    return served
+        return guarded(found, check)

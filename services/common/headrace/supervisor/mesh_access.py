@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headrace.supervisor.servers.encryption import Encryption
 
 _ANSWER_CALLERS = (Role.GATEWAY, Role.CONTROL)
+_DELIVER = (Role.GATEWAY, Role.WORKER)
 
 
 class MeshAccess:
@@ -128,6 +129,8 @@ class MeshAccess:
                 f"--peppers-file={self._secrets.peppers}",
                 f"--edge-secret-file={self._secrets.edge}",
             ]
+        if role in _DELIVER:
+            flags.append(f"--delivery-secret-file={self._secrets.delivery}")
         return (*flags, *encrypted)
 
 

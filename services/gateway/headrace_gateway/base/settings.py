@@ -7,9 +7,10 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
 from headrace.bus import RESULT_KEPT_AT_MOST_S
+from headrace.rpc.delivery_secret import DeliverySettings
 
 
-class GatewaySettings(AccessSettings):
+class GatewaySettings(AccessSettings, DeliverySettings):
     """Settings of a gateway; HEADRACE_GATEWAY_<NAME> in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_GATEWAY_")

@@ -131,8 +131,12 @@ class RequestDirectory:
             return await self._takeovers.open(record)
         # For the next try, if this one fails.
         message.unreachable_gateway_id = record.gateway_id
-        tls = self._settings.tls
-        return await RemoteOutput.reach(record.delivery_address, message.request_id, tls)
+        return await RemoteOutput.reach(
+            record.delivery_address,
+            message.request_id,
+            tls=self._settings.tls,
+            secret=self._settings.delivery_secret,
+        )
 
     async def _search(
         self, message: LocateRequest, models: Iterable[str] | None, *, timeout_s: float

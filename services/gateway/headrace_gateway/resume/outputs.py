@@ -16,6 +16,7 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.request_keys import public_id
 from headrace.rpc.channels import MESH_PINGS, aio_channel
+from headrace.rpc.delivery_secret import DeliverySecret
 from headrace.rpc.status import from_status
 from headrace.rpc.tls import mesh_security
 from headrace.v1.common_pb2 import Choice, RequestOutcome
@@ -74,7 +75,7 @@ class RemoteOutput(Generation):
 
     @classmethod
     async def reach(
-        cls, address: str, request_id: str, tls: TlsFiles | None = None
+        cls, address: str, request_id: str, *, secret: DeliverySecret, tls: TlsFiles | None = None
     ) -> RemoteOutput:
         """
         Raises:
@@ -85,7 +86,8 @@ class RemoteOutput(Generation):
             security = mesh_security(tls, "gateway")
             opened = aio_channel(address, pings=MESH_PINGS, security=security)
             channel = await stack.enter_async_context(opened)
-            call = AttachServiceStub(channel).Attach(AttachRequest(request_id=request_id))
+            request = AttachRequest(request_id=request_id)
+            call = AttachServiceStub(channel).Attach(request, metadata=secret.metadata())
             try:
                 async with asyncio.timeout(REACH_S):
                     first = await call.read()

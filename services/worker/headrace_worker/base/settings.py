@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from headrace.model_names import invalid_reason, parse_names
-from headrace.settings import InvalidSettings, ServiceSettings
+from headrace.rpc.delivery_secret import DeliverySettings
+from headrace.settings import InvalidSettings
 
 
 def _checked_name(name: object) -> object:
@@ -41,7 +42,7 @@ _OF_THE_MODEL = frozenset(
 """What a reload takes up; the rest belongs to the process."""
 
 
-class WorkerSettings(ServiceSettings):
+class WorkerSettings(DeliverySettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_WORKER_")
 
     model_source: str = "default"

@@ -34,6 +34,7 @@ from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, E
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
 from headrace.rpc.channels import MESH_PINGS, aio_channel
+from headrace.rpc.delivery_secret import DeliverySecret
 from headrace.rpc.tls import mesh_security
 from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows, entries
@@ -84,11 +85,12 @@ class GatewayLink:
         owner: SequenceOwner,
         *,
         grace_s: float,
+        secret: DeliverySecret,
         tls: TlsFiles | None = None,
     ) -> None:
         self.gateway_id = gateway_id
         self._address, self._worker_id, self._owner = address, worker_id, owner
-        self._grace_s, self._tls = grace_s, tls
+        self._grace_s, self._secret, self._tls = grace_s, secret, tls
         self._bound: dict[int, HeldSequence | None] = {}
         """Sequence by bound number of this stream; None if it was dropped and the gateway's answer
         is awaited."""
@@ -260,7 +262,8 @@ class GatewayLink:
                 async with asyncio.timeout(CONNECT_S):
                     await channel.channel_ready()
                 began_s = loop.time()
-                answered = await self._run_stream(DeliveryServiceStub(channel).Deliver())
+                stub, metadata = DeliveryServiceStub(channel), self._secret.metadata()
+                answered = await self._run_stream(stub.Deliver(metadata=metadata))
                 return answered or loop.time() - began_s >= MIN_STREAM_S
         except TimeoutError:
             log.warning("delivery.unreachable", extra={"gateway": self.gateway_id})
@@ -323,9 +326,8 @@ class GatewayLink:
                 self._settle(response.acknowledged_slots, self._owner.acknowledged)
                 self._settle(response.cancelled_slots, self._owner.cancelled)
         except grpc.aio.AioRpcError as error:
-            log.warning(
-                "delivery.broken", extra={"gateway": self.gateway_id, "error": error.code()}
-            )
+            facts = {"gateway": self.gateway_id, "error": error.code(), "details": error.details()}
+            log.warning("delivery.broken", extra=facts)
         return answered
 
     def _settle(self, numbers: Iterable[int], notify: Callable[[HeldSequence], None]) -> None:

@@ -25,6 +25,7 @@ from headrace.errors import (
 )
 from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.rpc.delivery_secret import DeliverySecret
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base import interface
@@ -60,6 +61,7 @@ class Worker:
         metrics: WorkerMetrics,
         group: asyncio.TaskGroup,
         orphan_grace_s: float,
+        delivery_secret: DeliverySecret,
         tls: TlsFiles | None,
         on_release: Callable[[], None],
         on_park: Callable[[ResumePoint], None],
@@ -69,7 +71,7 @@ class Worker:
         self.facts: EngineFacts = engine.facts
         self.assignments = Assignments(engine.facts)
         self.metrics, self._clock, self._group = metrics, clock, group
-        self._orphan_grace_s, self._tls = orphan_grace_s, tls
+        self._orphan_grace_s, self._secret, self._tls = orphan_grace_s, delivery_secret, tls
         self._on_release, self._on_park = on_release, on_park
         self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
@@ -286,8 +288,15 @@ class Worker:
 
     def _link(self, gateway_id: str, address: str) -> GatewayLink:
         if gateway_id not in self._links:
-            grace_s, tls = self._orphan_grace_s, self._tls
-            link = GatewayLink(gateway_id, address, self.worker_id, self, grace_s=grace_s, tls=tls)
+            link = GatewayLink(
+                gateway_id,
+                address,
+                self.worker_id,
+                self,
+                grace_s=self._orphan_grace_s,
+                secret=self._secret,
+                tls=self._tls,
+            )
             task = self._group.create_task(link.run(), name=f"link {gateway_id}")
             self._links[gateway_id] = (link, task)
         return self._links[gateway_id][0]

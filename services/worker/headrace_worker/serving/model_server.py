@@ -103,6 +103,7 @@ class ModelServer:
             metrics=metrics,
             group=self._group,
             orphan_grace_s=self._settings.orphan_grace_s,
+            delivery_secret=self._settings.delivery_secret,
             tls=self._settings.tls,
             on_release=lambda: self._reporter.on_release(),
             on_park=lambda point: self._reporter.resume_points.add(point),

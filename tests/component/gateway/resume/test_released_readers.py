@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headrace.bus import Bus
+from headrace.rpc.delivery_secret import DeliverySecret
 from headrace_gateway.request.generation import Input
 from headrace_gateway.resume.outputs import RemoteOutput
 from helpers.gateway_actors import leader, running_mesh, valid_request
@@ -25,7 +26,7 @@ async def test_vectors_are_not_sent_to_another_gateway(bus: Bus) -> None:
     async with running_mesh(bus) as gateway:
         vectors = replace(valid_request("r1"), prompt_ids=(), inputs=(Input((1, 2)),))
         await gateway.mesh.admission.open(vectors)
-        remote = await RemoteOutput.reach(gateway.address, "r1")
+        remote = await RemoteOutput.reach(gateway.address, "r1", secret=DeliverySecret(None))
         assert not remote.record.HasField("rendering")
         assert gateway.open_request("r1").readers == 1
         await remote.abandon()

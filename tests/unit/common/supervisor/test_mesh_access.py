@@ -29,7 +29,12 @@ def test_without_keys_there_are_no_secrets_and_no_users(tmp_path: Path) -> None:
 def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: Path) -> None:
     access = MeshAccess(options(Auth.KEYS), StateDir(tmp_path))
     assert set(access.passwords) == set(BrokerUser)
-    assert access.flags(Role.WORKER) == (f"--nats-credentials-file={tmp_path}/secrets/nats/worker",)
+    delivery = f"--delivery-secret-file={tmp_path}/secrets/delivery"
+    assert access.flags(Role.WORKER) == (
+        f"--nats-credentials-file={tmp_path}/secrets/nats/worker",
+        delivery,
+    )
+    assert {role for role in Role if delivery in access.flags(role)} == {Role.GATEWAY, Role.WORKER}
     for role in (Role.GATEWAY, Role.CONTROL):
         flags = access.flags(role)
         assert "--auth=keys" in flags

@@ -2,6 +2,7 @@
 
 secrets/peppers          with which digests of keys are made; without them all keys are void
 secrets/edge             by which Envoy proves that a call came through it; new at each start
+secrets/delivery         what workers and gateways show where they call a gateway
 secrets/nats/<user>      one line user:password, for each user of the broker
 """
 
@@ -26,6 +27,7 @@ class MeshSecrets:
         self._folder = folder
         self.peppers = folder / "peppers"
         self.edge = folder / "edge"
+        self.delivery = folder / "delivery"
 
     @property
     def operator(self) -> Path | None:
@@ -54,6 +56,9 @@ class MeshSecrets:
         for user in users:
             if not (file := self.credentials(user)).exists():
                 _write(file, f"{user}:{secrets.token_hex(32)}")
+        # Why kept: workers may outlive the supervisor that has started them, and its gateways.
+        if not self.delivery.exists():
+            _write(self.delivery, secrets.token_hex(32))
         _write(self.edge, secrets.token_hex(32))
 
     def proof(self) -> str:

@@ -13,10 +13,12 @@ def test_they_are_made_once_but_for_that_of_envoy(tmp_path: Path) -> None:
     secrets = MeshSecrets(tmp_path / "secrets")
     secrets.make(["gateway", "worker"])
     first = (secrets.peppers.read_bytes(), secrets.password("gateway"), secrets.proof())
+    delivery = secrets.delivery.read_bytes()
     assert Peppers.parse(first[0]).current
     assert secrets.password("gateway") != secrets.password("worker")
     secrets.make(["gateway", "worker", "control"])
     assert (secrets.peppers.read_bytes(), secrets.password("gateway")) == first[:2]
+    assert secrets.delivery.read_bytes() == delivery
     assert secrets.proof() != first[2]
     assert secrets.password("control")
 
@@ -27,5 +29,10 @@ def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
     secrets = MeshSecrets(folder)
     secrets.make(["gateway"])
     assert folder.stat().st_mode & 0o777 == 0o700
-    for file in (secrets.peppers, secrets.edge, secrets.credentials("gateway")):
+    for file in (
+        secrets.peppers,
+        secrets.edge,
+        secrets.delivery,
+        secrets.credentials("gateway"),
+    ):
         check_secret_file(file)
