@@ -189,10 +189,8 @@ async def test_a_gateway_gives_no_answers_to_programs_of_its_machine(
         secret = (HEADER, home.secrets.delivery.read_text().strip())
         forged, unknown = AttachRequest(request_id="acme/theirs"), AttachRequest(request_id="a/b")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            attach, deliver = (
-                AttachServiceStub(channel).Attach,
-                DeliveryServiceStub(channel).Deliver,
-            )
+            attach = AttachServiceStub(channel).Attach
+            deliver = DeliveryServiceStub(channel).Deliver
             for metadata in ((key,), (key, (HEADER, "0" * 64))):
                 line = iter([DeliverRequest(worker_id="forged")])
                 calls = (attach(forged, metadata=metadata), deliver(line, metadata=metadata))
