@@ -7,6 +7,7 @@ import itertools
 import tempfile
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,5 +73,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             server = embedded.get_server(Path(folder) / "data")
             with server:
                 made = PostgresServer(server)
-                asyncio.run(made.be_fast())
+                # In a thread: a test's own loop may be running.
+                with ThreadPoolExecutor(1) as thread:
+                    thread.submit(lambda: asyncio.run(made.be_fast())).result()
                 yield made
