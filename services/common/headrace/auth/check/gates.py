@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -135,7 +136,7 @@ class KeyGate:
             return incorrect_key()
         return TooManyFailedAttempts(
             "Too many calls without a valid API key came from this address; the next one is"
-            f" checked in {wait_s:.0f} s. Calls with a valid key are not affected",
+            f" checked in {math.ceil(wait_s)} s. Calls with a valid key are not affected",
             retry_after_s=wait_s,
         )
 
