@@ -19,8 +19,9 @@ KEY_FIELDS = frozenset(
 _NAMED = ", ".join(SCOPES[:-1])
 
 
-def key_message(key: Key, *, pepper_id: str) -> pb.Key:
+def key_message(key: Key, *, pepper_id: str, now: datetime) -> pb.Key:
     """Return the key as callers see it; `pepper_id` is that of the current pepper."""
+    needed = {d.pepper_id for d in key.digests if d.expire_time is None or now < d.expire_time}
     return pb.Key(
         name=f"tenants/{key.tenant}/keys/{key.key_id}",
         display_name=key.display_name,
@@ -37,7 +38,7 @@ def key_message(key: Key, *, pepper_id: str) -> pb.Key:
         revoke_time=fields.timestamp(key.revoke_time),
         last_use_time=fields.timestamp(key.last_use_time),
         last_use_client=key.last_use_client,
-        old_pepper=bool(pepper_id) and any(d.pepper_id != pepper_id for d in key.digests),
+        old_pepper=bool(pepper_id) and bool(needed - {pepper_id}),
     )
 
 

@@ -88,7 +88,7 @@ class KeyService(KeyServiceServicer):
         own = await self._own(caller, before.tenant)
 
         def edit(key: Key) -> Key:
-            message = key_message(key, pepper_id=pepper_id)
+            message = key_message(key, pepper_id=pepper_id, now=self._parts.store.now())
             message = updated(message, request.key, request.update_mask, KEY_FIELDS)
             after = key_in(message, key, now=self._parts.store.now())
             rules.check_grant(caller, after, own)
@@ -181,7 +181,8 @@ class KeyService(KeyServiceServicer):
         return own
 
     def _message(self, key: Key) -> pb.Key:
-        return key_message(key, pepper_id=self._parts.pepper_id)
+        now = self._parts.store.now()
+        return key_message(key, pepper_id=self._parts.pepper_id, now=now)
 
 
 def _grace(request: pb.RotateKeyRequest) -> timedelta:

@@ -24,7 +24,8 @@ def upgrade() -> None:
     create_keys()
     create_members()
     create_sessions()
-    op.execute("INSERT INTO audit_head (id, sequence, hash) VALUES (1, 0, '" + "0" * 64 + "')")
+    first = sa.text("INSERT INTO audit_head (id, sequence, hash) VALUES (1, 0, :hash)")
+    op.execute(first.bindparams(hash="0" * 64))
 
 
 def create_access_reports() -> None:
