@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,16 @@ async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
         yield running
 
 
+@dataclass(frozen=True)
+class KeyedControl:
+    """A control process that requires keys, and its first one."""
+
+    port: int
+    admin_key: str
+
+
 @pytest.fixture
-async def admin(nats: NatsServer, tmp_path: Path) -> AsyncIterator[ControlApi]:
-    """The API as an operator of the mesh calls it."""
+async def keyed_control(nats: NatsServer, tmp_path: Path) -> AsyncIterator[KeyedControl]:
     async with control_process(
         tmp_path,
         nats.url,
@@ -30,5 +38,11 @@ async def admin(nats: NatsServer, tmp_path: Path) -> AsyncIterator[ControlApi]:
     ) as running:
         await serving(running)
         key = (tmp_path / "admin.key").read_text().strip()
-        async with ControlApi(running.ports["grpc"], key) as api:
-            yield api
+        yield KeyedControl(running.ports["grpc"], key)
+
+
+@pytest.fixture
+async def admin(keyed_control: KeyedControl) -> AsyncIterator[ControlApi]:
+    """The API as an operator of the mesh calls it."""
+    async with ControlApi(keyed_control.port, keyed_control.admin_key) as api:
+        yield api

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.auth.keys import key_id_of
-from headrace.testing.nats_server import NatsServer
 from helpers.command import Ran, headrace
-from helpers.control_process import add_pepper, control_process, serving, write_peppers
+from helpers.control_process import add_pepper
 
 
 class Commands:
@@ -30,17 +29,8 @@ class Commands:
 
 
 @pytest.fixture
-async def run(nats: NatsServer, tmp_path: Path) -> AsyncIterator[Commands]:
-    async with control_process(
-        tmp_path,
-        nats.url,
-        auth="keys",
-        peppers_file=write_peppers(tmp_path / "peppers", "a"),
-        bootstrap_keys_dir=tmp_path,
-    ) as running:
-        await serving(running)
-        admin_key = (tmp_path / "admin.key").read_text().strip()
-        yield Commands(tmp_path, running.ports["grpc"], admin_key)
+def run(keyed_control: Any, tmp_path: Path) -> Commands:
+    return Commands(tmp_path, keyed_control.port, keyed_control.admin_key)
 
 
 async def test_a_key_is_created_listed_rotated_and_revoked(run: Commands) -> None:

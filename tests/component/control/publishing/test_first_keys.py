@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from headrace_control.base.records import Digest
 from headrace_control.publishing.first_keys import make_first_keys
 from headrace_control.store import Store
 from helpers.control_store import ROOT
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite:///{tmp_path / 'control.db'}", upgrade=True)
-    yield opened
-    await opened.close()
 
 
 def digest(secret: str) -> Digest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from headrace_control.store import Store
 from helpers.control_store import ROOT
 
 OLD, NEW = os.urandom(PEPPER_BYTES), os.urandom(PEPPER_BYTES)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite:///{tmp_path / 'control.db'}", upgrade=True)
-    yield opened
-    await opened.close()
 
 
 def digest(secret: str) -> Digest:

@@ -33,13 +33,6 @@ async def bus(nats: NatsServer) -> AsyncIterator[JetStreamBus]:
     await connected.close()
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite:///{tmp_path / 'control.db'}", upgrade=True)
-    yield opened
-    await opened.close()
-
-
 @asynccontextmanager
 async def publishing(
     bus: JetStreamBus, store: Store, *, stamp_s: float = 10.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import grpc
@@ -14,6 +15,8 @@ from headrace.errors import HeadraceError, InvalidApiKey, PermissionDenied
 from headrace.rpc.addresses import InvalidAddress, grpc_target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel
 from headrace.rpc.status import from_rpc_error
+
+T = TypeVar("T")
 
 CALL_S = 15.0
 """Deadline of a call with one answer that names none."""
@@ -48,6 +51,16 @@ async def admin_api(mesh: MeshTarget) -> AsyncIterator[grpc.aio.Channel]:
         raise _explained(from_rpc_error(failed), mesh, has_key=key is not None) from None
     finally:
         await channel.close()
+
+
+def call_admin_api(mesh: MeshTarget, make: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
+    """Return what a call answers that `make` makes on the channel. Raises as `admin_api`."""
+
+    async def called() -> T:
+        async with admin_api(mesh) as channel:
+            return await make(channel)
+
+    return asyncio.run(called())
 
 
 def _explained(error: HeadraceError, mesh: MeshTarget, *, has_key: bool) -> HeadraceError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -28,7 +27,7 @@ from headrace.cli.admin.access.values import (
     time_after,
 )
 from headrace.cli.console import terminal
-from headrace.cli.console.admin_api import admin_api
+from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 
 T = TypeVar("T")
@@ -164,11 +163,7 @@ def _name(key_id: str) -> str:
 
 
 def _call(mesh: MeshTarget, call: Callable[[Any], Awaitable[T]]) -> T:
-    async def called() -> T:
-        async with admin_api(mesh) as channel:
-            return await call(KeyServiceStub(channel))
-
-    return asyncio.run(called())
+    return call_admin_api(mesh, lambda channel: call(KeyServiceStub(channel)))
 
 
 async def _all_keys(stub: Any, tenant: str, *, show_ended: bool) -> list[pb.Key]:

@@ -11,7 +11,6 @@ import grpc
 from headrace.admin.v1 import people_pb2 as pb
 from headrace.admin.v1.people_pb2_grpc import MemberServiceStub
 from headrace.cli.admin.access.people import (
-    call,
     person_name,
     print_rows,
     role_choice,
@@ -19,6 +18,7 @@ from headrace.cli.admin.access.people import (
     role_value,
 )
 from headrace.cli.admin.access.values import last_part, pages, shown_time
+from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 from headrace.errors import ResourceNotFound
 
@@ -40,7 +40,7 @@ def member() -> None:
 @mesh_options
 def list_members(tenant: str, mesh: MeshTarget, as_json: bool) -> None:
     """List the members of TENANT."""
-    found = call(mesh, lambda channel: _all_members(channel, tenant))
+    found = call_admin_api(mesh, lambda channel: _all_members(channel, tenant))
     print_rows([_as_dict(each) for each in found], _MEMBERS, as_json=as_json)
 
 
@@ -61,7 +61,7 @@ def add(tenant: str, who: str, mesh: MeshTarget, role: str) -> None:
         answer: pb.Member = await MemberServiceStub(channel).CreateMember(request)
         return answer
 
-    _print_role(call(mesh, made), tenant)
+    _print_role(call_admin_api(mesh, made), tenant)
 
 
 @member.command()
@@ -79,7 +79,7 @@ def update(tenant: str, who: str, mesh: MeshTarget, role: str) -> None:
         answer: pb.Member = await MemberServiceStub(channel).UpdateMember(request)
         return answer
 
-    _print_role(call(mesh, changed), tenant)
+    _print_role(call_admin_api(mesh, changed), tenant)
 
 
 @member.command()
@@ -93,7 +93,7 @@ def remove(tenant: str, who: str, mesh: MeshTarget) -> None:
         name = await _member_name(channel, tenant, who)
         await MemberServiceStub(channel).DeleteMember(pb.DeleteMemberRequest(name=name))
 
-    call(mesh, ended)
+    call_admin_api(mesh, ended)
     click.echo(f"{who} is no member of {tenant} any more; sessions and keys of it ended")
 
 
@@ -117,7 +117,7 @@ def invite(tenant: str, email: str, mesh: MeshTarget, role: str, as_json: bool) 
         answer: pb.CreateInvitationResponse = await stub.CreateInvitation(request)
         return answer
 
-    found = call(mesh, made)
+    found = call_admin_api(mesh, made)
     shown = _invitation(found.invitation)
     if as_json:
         click.echo(json.dumps({**shown, "token": found.token}, indent=1))
@@ -149,7 +149,9 @@ def invitations(tenant: str, mesh: MeshTarget, as_json: bool) -> None:
 
         return [each async for some in pages(page) for each in some.invitations]
 
-    print_rows([_invitation(each) for each in call(mesh, found)], _INVITATIONS, as_json=as_json)
+    print_rows(
+        [_invitation(each) for each in call_admin_api(mesh, found)], _INVITATIONS, as_json=as_json
+    )
 
 
 @member.command()
@@ -159,7 +161,7 @@ def invitations(tenant: str, mesh: MeshTarget, as_json: bool) -> None:
 def uninvite(tenant: str, invitation: str, mesh: MeshTarget) -> None:
     """Delete the invitation with this id. Its token opens nothing any more."""
     request = pb.DeleteInvitationRequest(name=f"tenants/{tenant}/invitations/{invitation}")
-    call(mesh, lambda channel: MemberServiceStub(channel).DeleteInvitation(request))
+    call_admin_api(mesh, lambda channel: MemberServiceStub(channel).DeleteInvitation(request))
     click.echo(f"invitation {invitation} is deleted")
 
 

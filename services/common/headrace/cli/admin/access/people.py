@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import click
@@ -15,8 +14,6 @@ from headrace.admin.v1 import people_pb2 as pb
 from headrace.admin.v1.people_pb2_grpc import PersonServiceStub
 from headrace.cli.admin.access.values import day_text, pages
 from headrace.cli.console import terminal
-from headrace.cli.console.admin_api import admin_api
-from headrace.cli.console.options import MeshTarget
 from headrace.errors import ResourceNotFound
 
 T = TypeVar("T")
@@ -30,16 +27,6 @@ def role_value(role: str) -> pb.Role.ValueType:
 
 def role_name(role: pb.Role.ValueType) -> str:
     return pb.Role.Name(role).removeprefix("ROLE_").lower()
-
-
-def call(mesh: MeshTarget, make: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
-    """Return what a call of the administration API answers."""
-
-    async def called() -> T:
-        async with admin_api(mesh) as channel:
-            return await make(channel)
-
-    return asyncio.run(called())
 
 
 async def all_people(channel: grpc.aio.Channel) -> list[pb.Person]:

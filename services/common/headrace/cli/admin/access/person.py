@@ -9,7 +9,6 @@ from headrace.admin.v1 import people_pb2 as pb
 from headrace.admin.v1.people_pb2_grpc import MemberServiceStub, PersonServiceStub
 from headrace.cli.admin.access.people import (
     all_people,
-    call,
     person_name,
     print_rows,
     role_choice,
@@ -18,6 +17,7 @@ from headrace.cli.admin.access.people import (
 )
 from headrace.cli.admin.access.values import last_part, shown_time
 from headrace.cli.console import terminal
+from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 
 _COLUMNS = "id", "email", "display_name", "last_sign_in", "deactivated"
@@ -57,15 +57,17 @@ def create(
             found.memberships.append(await MemberServiceStub(channel).CreateMember(joins))
         return found
 
-    terminal.print_fields(_as_dict(call(mesh, made)), as_json=as_json)
+    terminal.print_fields(_as_dict(call_admin_api(mesh, made)), as_json=as_json)
 
 
 @person.command("list")
 @json_option
 @mesh_options
 def list_people(mesh: MeshTarget, as_json: bool) -> None:
-    """List all people, those made first first."""
-    print_rows([_as_dict(each) for each in call(mesh, all_people)], _COLUMNS, as_json=as_json)
+    """List all people, the oldest account first."""
+    print_rows(
+        [_as_dict(each) for each in call_admin_api(mesh, all_people)], _COLUMNS, as_json=as_json
+    )
 
 
 @person.command()
@@ -80,7 +82,7 @@ def show(who: str, mesh: MeshTarget, as_json: bool) -> None:
         answer: pb.Person = await PersonServiceStub(channel).GetPerson(request)
         return answer
 
-    terminal.print_fields(_as_dict(call(mesh, found)), as_json=as_json)
+    terminal.print_fields(_as_dict(call_admin_api(mesh, found)), as_json=as_json)
 
 
 @person.command()
@@ -94,7 +96,7 @@ def deactivate(who: str, mesh: MeshTarget) -> None:
         answer: pb.Person = await PersonServiceStub(channel).DeactivatePerson(request)
         return answer
 
-    found = call(mesh, ended)
+    found = call_admin_api(mesh, ended)
     click.echo(f"{found.email or last_part(found.name)} is deactivated; sessions and keys ended")
 
 
@@ -109,7 +111,7 @@ def activate(who: str, mesh: MeshTarget) -> None:
         answer: pb.Person = await PersonServiceStub(channel).ActivatePerson(request)
         return answer
 
-    found = call(mesh, begun)
+    found = call_admin_api(mesh, begun)
     click.echo(f"{found.email or last_part(found.name)} may sign in again")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from headrace.cli.admin.access.values import (
     shown_time,
 )
 from headrace.cli.console import terminal
-from headrace.cli.console.admin_api import admin_api
+from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 
 T = TypeVar("T")
@@ -110,11 +109,7 @@ def delete(name: str, mesh: MeshTarget) -> None:
 
 
 def _call(mesh: MeshTarget, call: Callable[[Any], Awaitable[T]]) -> T:
-    async def called() -> T:
-        async with admin_api(mesh) as channel:
-            return await call(PlanServiceStub(channel))
-
-    return asyncio.run(called())
+    return call_admin_api(mesh, lambda channel: call(PlanServiceStub(channel)))
 
 
 async def _all_plans(stub: Any) -> list[pb.Plan]:

@@ -9,8 +9,9 @@ import grpc
 
 from headrace.admin.v1 import sessions_pb2 as pb
 from headrace.admin.v1.sessions_pb2_grpc import SessionServiceStub
-from headrace.cli.admin.access.people import call, print_rows
+from headrace.cli.admin.access.people import print_rows
 from headrace.cli.admin.access.values import last_part, pages, shown_time
+from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 
 _COLUMNS = "id", "tenant", "person", "role", "key", "client", "created", "expires"
@@ -26,7 +27,7 @@ def session() -> None:
 @mesh_options
 def list_sessions(mesh: MeshTarget, as_json: bool) -> None:
     """List the sessions of all tenants that the key administers, the newest first."""
-    found = call(mesh, _all_sessions)
+    found = call_admin_api(mesh, _all_sessions)
     print_rows([_as_dict(each) for each in found], _COLUMNS, as_json=as_json)
 
 
@@ -42,7 +43,7 @@ def end(session_id: str | None, every: bool, tenant: str | None, mesh: MeshTarge
     if tenant is not None and not every:
         raise click.UsageError("--tenant goes with --all; an ID names one session")
     if session_id is not None:
-        call(mesh, lambda channel: _end(channel, session_id))
+        call_admin_api(mesh, lambda channel: _end(channel, session_id))
         click.echo(f"session {last_part(session_id)} has ended")
         return
 
@@ -57,7 +58,7 @@ def end(session_id: str | None, every: bool, tenant: str | None, mesh: MeshTarge
         return len(found)
 
     of = "" if tenant is None else f" of tenant {tenant}"
-    click.echo(f"sessions{of} that have ended: {call(mesh, end_all)}")
+    click.echo(f"sessions{of} that have ended: {call_admin_api(mesh, end_all)}")
 
 
 async def _all_sessions(channel: grpc.aio.Channel) -> list[pb.Session]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from headrace.cli.admin.access.values import (
     shown_time,
 )
 from headrace.cli.console import terminal
-from headrace.cli.console.admin_api import admin_api
+from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 
 T = TypeVar("T")
@@ -152,11 +151,7 @@ def _message(options: dict[str, Any]) -> tuple[pb.Tenant, list[str]]:
 
 
 def _call(mesh: MeshTarget, call: Callable[[Any], Awaitable[T]]) -> T:
-    async def called() -> T:
-        async with admin_api(mesh) as channel:
-            return await call(TenantServiceStub(channel))
-
-    return asyncio.run(called())
+    return call_admin_api(mesh, lambda channel: call(TenantServiceStub(channel)))
 
 
 async def _all_tenants(stub: Any) -> list[pb.Tenant]:
