@@ -251,7 +251,7 @@ class _Control:
         """
         if self._parts.peppers is not None:
             await require_known_peppers(self._store.keys, self._parts.peppers.value())
-        # Why: the servicer says that the server as a whole serves, until it is told otherwise.
+        # Why: the servicer says that the server as a whole serves, until that is set.
         await set_serving(self._health, self._names, serving=False)
         await self._server.start()
 

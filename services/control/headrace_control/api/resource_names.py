@@ -16,11 +16,11 @@ def ids_in(name: str, pattern: str, *, field: str = "name") -> tuple[str, ...]:
     Raises:
         InvalidRequest: the name is not of this pattern.
     """
-    parts, wanted = name.split("/"), pattern.split("/")
-    ids = tuple(p for p, w in zip(parts, wanted, strict=False) if w[0] == "{")
-    fixed = (p == w for p, w in zip(parts, wanted, strict=False) if w[0] != "{")
+    parts, expected = name.split("/"), pattern.split("/")
+    ids = tuple(p for p, w in zip(parts, expected, strict=False) if w[0] == "{")
+    fixed = (p == w for p, w in zip(parts, expected, strict=False) if w[0] != "{")
     is_sane = len(name) <= MAX_NAME and name.isprintable()
-    if len(parts) != len(wanted) or not all(ids) or not all(fixed) or not is_sane:
+    if len(parts) != len(expected) or not all(ids) or not all(fixed) or not is_sane:
         raise InvalidRequest(f"{field} is {name[:120]!r}; it must be like {pattern}", field=field)
     return ids
 

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge
 active = Gauge("headrace_control_active", "1 while this process is the active one, else 0.")
 outbox_rows = Gauge(
     "headrace_control_outbox_rows",
-    "Changes of the database that gateways and schedulers have not been told yet.",
+    "Changes of the database that gateways and schedulers have not received yet.",
 )
 published_age_s = Gauge(
     "headrace_control_published_age_seconds",

@@ -8,11 +8,11 @@ from headrace.bus.subjects import TABLE_STAMP
 from headrace_control.base.records import OutboxRow
 
 
-def difference(wanted: Mapping[str, bytes], held: Mapping[str, bytes]) -> dict[str, bytes | None]:
+def difference(expected: Mapping[str, bytes], held: Mapping[str, bytes]) -> dict[str, bytes | None]:
     """Return the rows to put, and None for those to delete, by key; the stamp is no row."""
-    surplus = held.keys() - wanted.keys() - {TABLE_STAMP}
+    surplus = held.keys() - expected.keys() - {TABLE_STAMP}
     changes: dict[str, bytes | None] = dict.fromkeys(sorted(surplus))
-    changes |= {key: row for key, row in wanted.items() if held.get(key) != row}
+    changes |= {key: row for key, row in expected.items() if held.get(key) != row}
     return changes
 
 

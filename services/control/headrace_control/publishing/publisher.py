@@ -152,12 +152,12 @@ class Publisher:
 
     async def _compare_tables(self) -> None:
         """Make the tables on the bus what the database says, and stamp them."""
-        # Why first: what is in the outbox now is part of `wanted`, and to publish it afterwards
+        # Why first: what is in the outbox now is part of `expected`, and to publish it afterwards
         # would bring back, for a moment, what a row was before.
         pending = await _answered(self._outbox.pending(_MOST))
-        wanted = await _answered(self._outbox.all_rows())
+        expected = await _answered(self._outbox.all_rows())
         for table in _ORDER:
-            rows = {bus_key(table, key): row for key, row in wanted[table].items()}
+            rows = {bus_key(table, key): row for key, row in expected[table].items()}
             self._sequences[table] = await self._bus.table_sequence(table)
             held = await self._bus.rows(table)
             self._stamp_ms = max(self._stamp_ms, _stamp_ms(held.get(TABLE_STAMP, b"")))
@@ -165,7 +165,7 @@ class Publisher:
             if changes:
                 _report(table, len(changes), was_stamped=TABLE_STAMP in held)
             await self._publish(OutboxRow(0, table, key, row) for key, row in changes.items())
-        self._keys = set(wanted[KEYS_TABLE])
+        self._keys = set(expected[KEYS_TABLE])
         metrics.keys.set(len(self._keys))
         await self._done(pending)
         await self._stamp_tables()

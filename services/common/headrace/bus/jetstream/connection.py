@@ -43,11 +43,11 @@ def is_for(subject: str, message: Msg) -> bool:
     Who may read a stream can have the broker deliver its messages to any subject, so what a user
     must not publish there comes under the subject that it was published to.
     """
-    parts, wanted = message.subject.split("."), subject.split(".")
-    if wanted[-1] == ">":
-        parts, wanted = parts[: len(wanted) - 1], wanted[:-1]
-    if len(parts) == len(wanted) and all(
-        want in ("*", part) for part, want in zip(parts, wanted, strict=True)
+    parts, expected = message.subject.split("."), subject.split(".")
+    if expected[-1] == ">":
+        parts, expected = parts[: len(expected) - 1], expected[:-1]
+    if len(parts) == len(expected) and all(
+        want in ("*", part) for part, want in zip(parts, expected, strict=True)
     ):
         return True
     log.warning("bus.foreign_message", extra={"subject": subject, "of": message.subject})

@@ -46,13 +46,13 @@ class StreamSnapshots(Connected):
         with unavailable(f"snapshot of {stream}"):
             subscription = await self._client.subscribe(inbox, cb=receive)
             try:
-                wanted = {
+                request = {
                     "deliver_subject": inbox,
                     "no_consumers": True,
                     "jsck": True,
                     "chunk_size": _CHUNK_BYTES,
                 }
-                begun = await self._call(f"$JS.API.STREAM.SNAPSHOT.{stream}", wanted)
+                begun = await self._call(f"$JS.API.STREAM.SNAPSHOT.{stream}", request)
                 await self._read_chunks(stream, chunks, write)
             finally:
                 await subscription.unsubscribe()

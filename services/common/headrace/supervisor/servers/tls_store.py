@@ -64,22 +64,26 @@ class TlsStore:
 
     def prepare(self, now: datetime, hosts: Iterable[str]) -> None:
         """Make what is missing, due for renewal or lacks one of the public listener's `hosts`."""
-        wanted = {PUBLIC: tuple(hosts)}
+        expected = {PUBLIC: tuple(hosts)}
         with self._locked():
             self._sweep()
             if not self.exists:
                 self._write_authority(make_authority(now))
             self._issue(
                 now,
-                {role: wanted.get(role, ()) for role in ROLES if self._lacks(role, now, wanted)},
+                {
+                    role: expected.get(role, ())
+                    for role in ROLES
+                    if self._lacks(role, now, expected)
+                },
             )
 
-    def _lacks(self, role: str, now: datetime, wanted: Mapping[str, tuple[str, ...]]) -> bool:
+    def _lacks(self, role: str, now: datetime, expected: Mapping[str, tuple[str, ...]]) -> bool:
         try:
             pair = self.read(role)
         except OSError:
             return True
-        is_known = set(wanted.get(role, ())) <= set(pair.hosts)
+        is_known = set(expected.get(role, ())) <= set(pair.hosts)
         return pair.is_due(now) or not is_known or not pair.is_signed_by(self._authority())
 
     def renew(self, now: datetime, *, all_roles: bool = False) -> list[str]:

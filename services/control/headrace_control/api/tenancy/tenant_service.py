@@ -131,9 +131,9 @@ class PlanService(PlanServiceServicer):
         return (await self._tenants.get(caller.tenant)).plan
 
 
-def _check_same(given: str, wanted: str, field: str, other: str) -> None:
-    if given not in ("", wanted):
+def _check_same(given: str, expected: str, field: str, other: str) -> None:
+    if given not in ("", expected):
         raise InvalidRequest(
-            f"{field} is {given[:120]!r} and {other} says {wanted!r}; leave {field} empty",
+            f"{field} is {given[:120]!r} and {other} says {expected!r}; leave {field} empty",
             field=field,
         )
