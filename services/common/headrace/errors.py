@@ -155,6 +155,19 @@ class PatienceExhausted(CapacityError, code=Code.RESOURCE_EXHAUSTED, reason="PAT
     """The request waited in its lane for as long as its `patience`."""
 
 
+class RateLimitExceeded(CapacityError, code=Code.RESOURCE_EXHAUSTED, reason="RATE_LIMIT_EXCEEDED"):
+    """A limit of a minute, or of requests under way, is reached; nothing was charged."""
+
+
+class InsufficientQuota(RequestError, code=Code.RESOURCE_EXHAUSTED, reason="INSUFFICIENT_QUOTA"):
+    """A limit of a day or a budget is used up, or the request alone exceeds a limit: to send it
+    again at once does not help."""
+
+
+class QuotaUnavailable(CapacityError, reason="QUOTA_UNAVAILABLE"):
+    """The quota keeper does not answer, or usage cannot be stored, and the tenant has limits."""
+
+
 class NoWorker(CapacityError, reason="NO_WORKER"):
     """The model is known, but no worker served it in time."""
 

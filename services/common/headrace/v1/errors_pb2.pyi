@@ -93,6 +93,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE with RetryInfo: no control process that administers can be reached now, or not its
     database; keys and sessions go on meanwhile.
     """
+    ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 30
+    """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: a limit of a minute, or of requests under
+    way, is reached; the same request is admitted after the time it says.
+    """
+    ERROR_REASON_INSUFFICIENT_QUOTA: _ErrorReason.ValueType  # 31
+    """RESOURCE_EXHAUSTED with QuotaFailure: a limit of a day or a budget is used up, or the request alone
+    exceeds a limit.
+    """
+    ERROR_REASON_QUOTA_UNAVAILABLE: _ErrorReason.ValueType  # 32
+    """UNAVAILABLE with RetryInfo: the tenant has limits, and the quota keeper has not answered in time;
+    or its usage cannot be stored.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was rejected or failed. Each has one gRPC code."""
@@ -165,5 +177,17 @@ ERROR_REASON_FAILED_PRECONDITION: ErrorReason.ValueType  # 28
 ERROR_REASON_CONTROL_UNAVAILABLE: ErrorReason.ValueType  # 29
 """UNAVAILABLE with RetryInfo: no control process that administers can be reached now, or not its
 database; keys and sessions go on meanwhile.
+"""
+ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 30
+"""RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: a limit of a minute, or of requests under
+way, is reached; the same request is admitted after the time it says.
+"""
+ERROR_REASON_INSUFFICIENT_QUOTA: ErrorReason.ValueType  # 31
+"""RESOURCE_EXHAUSTED with QuotaFailure: a limit of a day or a budget is used up, or the request alone
+exceeds a limit.
+"""
+ERROR_REASON_QUOTA_UNAVAILABLE: ErrorReason.ValueType  # 32
+"""UNAVAILABLE with RetryInfo: the tenant has limits, and the quota keeper has not answered in time;
+or its usage cannot be stored.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

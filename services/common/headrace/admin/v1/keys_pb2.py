@@ -31,7 +31,7 @@ from headrace.admin.v1 import tenants_pb2 as headrace_dot_admin_dot_v1_dot_tenan
 from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/admin/v1/keys.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadrace/admin/v1/tenants.proto\x1a\x18headrace/v1/access.proto\"\xd9\x04\n\x03Key\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x10\n\x08networks\x18\x06 \x03(\t\x12)\n\x06limits\x18\x07 \x01(\x0b\x32\x19.headrace.admin.v1.Limits\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06labels\x18\t \x03(\x0b\x32\".headrace.admin.v1.Key.LabelsEntry\x12\x16\n\x08redacted\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1d\n\x0flast_use_client\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nold_pepper\x18\x10 \x01(\x08\x42\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x10\x43reateKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12#\n\x03key\x18\x02 \x01(\x0b\x32\x16.headrace.admin.v1.Key\"H\n\x11\x43reateKeyResponse\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.headrace.admin.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x1d\n\rGetKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x0fListKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nshow_ended\x18\x04 \x01(\x08\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.headrace.admin.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x10UpdateKeyRequest\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.headrace.admin.v1.Key\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"J\n\x10RotateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\" \n\x10RevokeKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xea\x06\n\nKeyService\x12\x95\x01\n\tCreateKey\x12#.headrace.admin.v1.CreateKeyRequest\x1a$.headrace.admin.v1.CreateKeyResponse\"=\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02(\"!/v2/admin/{parent=tenants/*}/keys:\x03key\x12|\n\x06GetKey\x12 .headrace.admin.v1.GetKeyRequest\x1a\x16.headrace.admin.v1.Key\"8\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02#\x12!/v2/admin/{name=tenants/*/keys/*}\x12\x8d\x01\n\x08ListKeys\x12\".headrace.admin.v1.ListKeysRequest\x1a#.headrace.admin.v1.ListKeysResponse\"8\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02#\x12!/v2/admin/{parent=tenants/*}/keys\x12\x89\x01\n\tUpdateKey\x12#.headrace.admin.v1.UpdateKeyRequest\x1a\x16.headrace.admin.v1.Key\"?\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02,2%/v2/admin/{key.name=tenants/*/keys/*}:\x03key\x12\x9a\x01\n\tRotateKey\x12#.headrace.admin.v1.RotateKeyRequest\x1a$.headrace.admin.v1.CreateKeyResponse\"B\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02-\"(/v2/admin/{name=tenants/*/keys/*}:rotate:\x01*\x12\x8c\x01\n\tRevokeKey\x12#.headrace.admin.v1.RevokeKeyRequest\x1a\x16.headrace.admin.v1.Key\"B\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02-\"(/v2/admin/{name=tenants/*/keys/*}:revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/admin/v1/keys.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadrace/admin/v1/tenants.proto\x1a\x18headrace/v1/access.proto\"\x8f\x05\n\x03Key\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x10\n\x08networks\x18\x06 \x03(\t\x12)\n\x06limits\x18\x07 \x01(\x0b\x32\x19.headrace.admin.v1.Limits\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06labels\x18\t \x03(\x0b\x32\".headrace.admin.v1.Key.LabelsEntry\x12\x16\n\x08redacted\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1d\n\x0flast_use_client\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nold_pepper\x18\x10 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x34\n\x0cmodel_limits\x18\x11 \x03(\x0b\x32\x1e.headrace.admin.v1.ModelLimits\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x10\x43reateKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12#\n\x03key\x18\x02 \x01(\x0b\x32\x16.headrace.admin.v1.Key\"H\n\x11\x43reateKeyResponse\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.headrace.admin.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x1d\n\rGetKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x0fListKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nshow_ended\x18\x04 \x01(\x08\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.headrace.admin.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x10UpdateKeyRequest\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.headrace.admin.v1.Key\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"J\n\x10RotateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\" \n\x10RevokeKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xea\x06\n\nKeyService\x12\x95\x01\n\tCreateKey\x12#.headrace.admin.v1.CreateKeyRequest\x1a$.headrace.admin.v1.CreateKeyResponse\"=\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02(\"!/v2/admin/{parent=tenants/*}/keys:\x03key\x12|\n\x06GetKey\x12 .headrace.admin.v1.GetKeyRequest\x1a\x16.headrace.admin.v1.Key\"8\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02#\x12!/v2/admin/{name=tenants/*/keys/*}\x12\x8d\x01\n\x08ListKeys\x12\".headrace.admin.v1.ListKeysRequest\x1a#.headrace.admin.v1.ListKeysResponse\"8\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02#\x12!/v2/admin/{parent=tenants/*}/keys\x12\x89\x01\n\tUpdateKey\x12#.headrace.admin.v1.UpdateKeyRequest\x1a\x16.headrace.admin.v1.Key\"?\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02,2%/v2/admin/{key.name=tenants/*/keys/*}:\x03key\x12\x9a\x01\n\tRotateKey\x12#.headrace.admin.v1.RotateKeyRequest\x1a$.headrace.admin.v1.CreateKeyResponse\"B\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02-\"(/v2/admin/{name=tenants/*/keys/*}:rotate:\x01*\x12\x8c\x01\n\tRevokeKey\x12#.headrace.admin.v1.RevokeKeyRequest\x1a\x16.headrace.admin.v1.Key\"B\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02-\"(/v2/admin/{name=tenants/*/keys/*}:revoke:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,25 +67,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\272\341\030\013\n\tsigned-in\202\323\344\223\002-\"(/v2/admin/{name=tenants/*/keys/*}:revoke:\001*'
   _globals['_KEY']._serialized_start=273
-  _globals['_KEY']._serialized_end=874
-  _globals['_KEY_LABELSENTRY']._serialized_start=829
-  _globals['_KEY_LABELSENTRY']._serialized_end=874
-  _globals['_CREATEKEYREQUEST']._serialized_start=876
-  _globals['_CREATEKEYREQUEST']._serialized_end=947
-  _globals['_CREATEKEYRESPONSE']._serialized_start=949
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1021
-  _globals['_GETKEYREQUEST']._serialized_start=1023
-  _globals['_GETKEYREQUEST']._serialized_end=1052
-  _globals['_LISTKEYSREQUEST']._serialized_start=1054
-  _globals['_LISTKEYSREQUEST']._serialized_end=1146
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1148
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1229
-  _globals['_UPDATEKEYREQUEST']._serialized_start=1231
-  _globals['_UPDATEKEYREQUEST']._serialized_end=1335
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1337
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1411
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1413
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1445
-  _globals['_KEYSERVICE']._serialized_start=1448
-  _globals['_KEYSERVICE']._serialized_end=2322
+  _globals['_KEY']._serialized_end=928
+  _globals['_KEY_LABELSENTRY']._serialized_start=883
+  _globals['_KEY_LABELSENTRY']._serialized_end=928
+  _globals['_CREATEKEYREQUEST']._serialized_start=930
+  _globals['_CREATEKEYREQUEST']._serialized_end=1001
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1003
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1075
+  _globals['_GETKEYREQUEST']._serialized_start=1077
+  _globals['_GETKEYREQUEST']._serialized_end=1106
+  _globals['_LISTKEYSREQUEST']._serialized_start=1108
+  _globals['_LISTKEYSREQUEST']._serialized_end=1200
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1202
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1283
+  _globals['_UPDATEKEYREQUEST']._serialized_start=1285
+  _globals['_UPDATEKEYREQUEST']._serialized_end=1389
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1391
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1465
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1467
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1499
+  _globals['_KEYSERVICE']._serialized_start=1502
+  _globals['_KEYSERVICE']._serialized_end=2376
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,7 @@ class Key(_message.Message):
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_CLIENT_FIELD_NUMBER: _builtins.int
     OLD_PEPPER_FIELD_NUMBER: _builtins.int
+    MODEL_LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tenants/{tenant}/keys/{key}"""
     display_name: _builtins.str
@@ -104,6 +105,10 @@ class Key(_message.Message):
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
         """Unset: never used. About ten seconds late."""
 
+    @_builtins.property
+    def model_limits(self) -> _containers.RepeatedCompositeFieldContainer[_tenants_pb2.ModelLimits]:
+        """Besides `limits` and the tenant's."""
+
     def __init__(
         self,
         *,
@@ -123,10 +128,11 @@ class Key(_message.Message):
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_client: _builtins.str = ...,
         old_pepper: _builtins.bool = ...,
+        model_limits: _abc.Iterable[_tenants_pb2.ModelLimits] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "labels", b"labels", "last_use_client", b"last_use_client", "last_use_time", b"last_use_time", "limits", b"limits", "models", b"models", "name", b"name", "networks", b"networks", "old_pepper", b"old_pepper", "person", b"person", "redacted", b"redacted", "revoke_time", b"revoke_time", "scopes", b"scopes", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "labels", b"labels", "last_use_client", b"last_use_client", "last_use_time", b"last_use_time", "limits", b"limits", "model_limits", b"model_limits", "models", b"models", "name", b"name", "networks", b"networks", "old_pepper", b"old_pepper", "person", b"person", "redacted", b"redacted", "revoke_time", b"revoke_time", "scopes", b"scopes", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,7 +31,7 @@ from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/admin/v1/tenants.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\"\x93\x01\n\x06Limits\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\r\x12\x19\n\x11tokens_per_minute\x18\x02 \x01(\r\x12\x16\n\x0etokens_per_day\x18\x03 \x01(\x04\x12\x1b\n\x13\x63oncurrent_requests\x18\x04 \x01(\r\x12\x1c\n\x14\x62\x61tch_tokens_per_day\x18\x05 \x01(\x04\"\xbe\x02\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12/\n\x10\x64\x65\x66\x61ult_priority\x18\x04 \x01(\x0e\x32\x15.headrace.v1.Priority\x12/\n\x10highest_priority\x18\x05 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x10\n\x08networks\x18\x07 \x03(\t\x12\x10\n\x08\x64isabled\x18\x08 \x01(\x08\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"S\n\x13\x43reateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12)\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.headrace.admin.v1.Tenant\" \n\x10GetTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.headrace.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13UpdateTenantRequest\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"2\n\x13\x44\x65leteTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\xc3\x01\n\x04Plan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12)\n\x06limits\x18\x03 \x01(\x0b\x32\x19.headrace.admin.v1.Limits\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"K\n\x11\x43reatePlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12%\n\x04plan\x18\x02 \x01(\x0b\x32\x17.headrace.admin.v1.Plan\"\x1e\n\x0eGetPlanRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.headrace.admin.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x11UpdatePlanRequest\x12%\n\x04plan\x18\x01 \x01(\x0b\x32\x17.headrace.admin.v1.Plan\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11\x44\x65letePlanRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xb4\x05\n\rTenantService\x12\x83\x01\n\x0c\x43reateTenant\x12&.headrace.admin.v1.CreateTenantRequest\x1a\x19.headrace.admin.v1.Tenant\"0\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1b\"\x11/v2/admin/tenants:\x06tenant\x12|\n\tGetTenant\x12#.headrace.admin.v1.GetTenantRequest\x1a\x19.headrace.admin.v1.Tenant\"/\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v2/admin/{name=tenants/*}\x12\x84\x01\n\x0bListTenants\x12%.headrace.admin.v1.ListTenantsRequest\x1a&.headrace.admin.v1.ListTenantsResponse\"&\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x13\x12\x11/v2/admin/tenants\x12\x93\x01\n\x0cUpdateTenant\x12&.headrace.admin.v1.UpdateTenantRequest\x1a\x19.headrace.admin.v1.Tenant\"@\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02+2!/v2/admin/{tenant.name=tenants/*}:\x06tenant\x12\x81\x01\n\x0c\x44\x65leteTenant\x12&.headrace.admin.v1.DeleteTenantRequest\x1a\x16.google.protobuf.Empty\"1\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1c*\x1a/v2/admin/{name=tenants/*}2\x83\x05\n\x0bPlanService\x12y\n\nCreatePlan\x12$.headrace.admin.v1.CreatePlanRequest\x1a\x17.headrace.admin.v1.Plan\",\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x17\"\x0f/v2/admin/plans:\x04plan\x12t\n\x07GetPlan\x12!.headrace.admin.v1.GetPlanRequest\x1a\x17.headrace.admin.v1.Plan\"-\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x1a\x12\x18/v2/admin/{name=plans/*}\x12|\n\tListPlans\x12#.headrace.admin.v1.ListPlansRequest\x1a$.headrace.admin.v1.ListPlansResponse\"$\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x11\x12\x0f/v2/admin/plans\x12\x87\x01\n\nUpdatePlan\x12$.headrace.admin.v1.UpdatePlanRequest\x1a\x17.headrace.admin.v1.Plan\":\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02%2\x1d/v2/admin/{plan.name=plans/*}:\x04plan\x12{\n\nDeletePlan\x12$.headrace.admin.v1.DeletePlanRequest\x1a\x16.google.protobuf.Empty\"/\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v2/admin/{name=plans/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/admin/v1/tenants.proto\x12\x11headrace.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\"\xcd\x01\n\x06Limits\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\r\x12\x19\n\x11tokens_per_minute\x18\x02 \x01(\r\x12\x16\n\x0etokens_per_day\x18\x03 \x01(\x04\x12\x1b\n\x13\x63oncurrent_requests\x18\x04 \x01(\r\x12\x1c\n\x14\x62\x61tch_tokens_per_day\x18\x05 \x01(\x04\x12\x18\n\x10requests_per_day\x18\x06 \x01(\x04\x12\x1e\n\x16\x62udget_nanos_per_month\x18\x07 \x01(\x04\"G\n\x0bModelLimits\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x06limits\x18\x02 \x01(\x0b\x32\x19.headrace.admin.v1.Limits\"\x89\x04\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12/\n\x10\x64\x65\x66\x61ult_priority\x18\x04 \x01(\x0e\x32\x15.headrace.v1.Priority\x12/\n\x10highest_priority\x18\x05 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x10\n\x08networks\x18\x07 \x03(\t\x12\x10\n\x08\x64isabled\x18\x08 \x01(\x08\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x0cmodel_limits\x18\x0b \x03(\x0b\x32\x1e.headrace.admin.v1.ModelLimits\x12\x11\n\ttime_zone\x18\x0c \x01(\t\x12\x10\n\x08\x63urrency\x18\r \x01(\t\x12\x35\n\x0eon_keeper_loss\x18\x0e \x01(\x0e\x32\x1d.headrace.admin.v1.KeeperLoss\x12\x16\n\x0eresponse_cache\x18\x0f \x01(\x08\x12\x1f\n\x17\x66orbid_upstream_engines\x18\x10 \x01(\x08\"S\n\x13\x43reateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12)\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.headrace.admin.v1.Tenant\" \n\x10GetTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.headrace.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13UpdateTenantRequest\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.headrace.admin.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"2\n\x13\x44\x65leteTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\xc3\x01\n\x04Plan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12)\n\x06limits\x18\x03 \x01(\x0b\x32\x19.headrace.admin.v1.Limits\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"K\n\x11\x43reatePlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12%\n\x04plan\x18\x02 \x01(\x0b\x32\x17.headrace.admin.v1.Plan\"\x1e\n\x0eGetPlanRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.headrace.admin.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x11UpdatePlanRequest\x12%\n\x04plan\x18\x01 \x01(\x0b\x32\x17.headrace.admin.v1.Plan\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11\x44\x65letePlanRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*X\n\nKeeperLoss\x12\x1b\n\x17KEEPER_LOSS_UNSPECIFIED\x10\x00\x12\x16\n\x12KEEPER_LOSS_REFUSE\x10\x01\x12\x15\n\x11KEEPER_LOSS_ALLOW\x10\x02\x32\xb4\x05\n\rTenantService\x12\x83\x01\n\x0c\x43reateTenant\x12&.headrace.admin.v1.CreateTenantRequest\x1a\x19.headrace.admin.v1.Tenant\"0\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1b\"\x11/v2/admin/tenants:\x06tenant\x12|\n\tGetTenant\x12#.headrace.admin.v1.GetTenantRequest\x1a\x19.headrace.admin.v1.Tenant\"/\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v2/admin/{name=tenants/*}\x12\x84\x01\n\x0bListTenants\x12%.headrace.admin.v1.ListTenantsRequest\x1a&.headrace.admin.v1.ListTenantsResponse\"&\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x13\x12\x11/v2/admin/tenants\x12\x93\x01\n\x0cUpdateTenant\x12&.headrace.admin.v1.UpdateTenantRequest\x1a\x19.headrace.admin.v1.Tenant\"@\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02+2!/v2/admin/{tenant.name=tenants/*}:\x06tenant\x12\x81\x01\n\x0c\x44\x65leteTenant\x12&.headrace.admin.v1.DeleteTenantRequest\x1a\x16.google.protobuf.Empty\"1\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1c*\x1a/v2/admin/{name=tenants/*}2\x83\x05\n\x0bPlanService\x12y\n\nCreatePlan\x12$.headrace.admin.v1.CreatePlanRequest\x1a\x17.headrace.admin.v1.Plan\",\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x17\"\x0f/v2/admin/plans:\x04plan\x12t\n\x07GetPlan\x12!.headrace.admin.v1.GetPlanRequest\x1a\x17.headrace.admin.v1.Plan\"-\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x1a\x12\x18/v2/admin/{name=plans/*}\x12|\n\tListPlans\x12#.headrace.admin.v1.ListPlansRequest\x1a$.headrace.admin.v1.ListPlansResponse\"$\xba\xe1\x18\t\n\x07\x61\x64min:*\x82\xd3\xe4\x93\x02\x11\x12\x0f/v2/admin/plans\x12\x87\x01\n\nUpdatePlan\x12$.headrace.admin.v1.UpdatePlanRequest\x1a\x17.headrace.admin.v1.Plan\":\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02%2\x1d/v2/admin/{plan.name=plans/*}:\x04plan\x12{\n\nDeletePlan\x12$.headrace.admin.v1.DeletePlanRequest\x1a\x16.google.protobuf.Empty\"/\xba\xe1\x18\x0b\n\x07\x61\x64min:*\x10\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v2/admin/{name=plans/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,38 +66,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANSERVICE'].methods_by_name['UpdatePlan']._serialized_options = b'\272\341\030\013\n\007admin:*\020\001\202\323\344\223\002%2\035/v2/admin/{plan.name=plans/*}:\004plan'
   _globals['_PLANSERVICE'].methods_by_name['DeletePlan']._loaded_options = None
   _globals['_PLANSERVICE'].methods_by_name['DeletePlan']._serialized_options = b'\272\341\030\013\n\007admin:*\020\001\202\323\344\223\002\032*\030/v2/admin/{name=plans/*}'
+  _globals['_KEEPERLOSS']._serialized_start=2105
+  _globals['_KEEPERLOSS']._serialized_end=2193
   _globals['_LIMITS']._serialized_start=266
-  _globals['_LIMITS']._serialized_end=413
-  _globals['_TENANT']._serialized_start=416
-  _globals['_TENANT']._serialized_end=734
-  _globals['_CREATETENANTREQUEST']._serialized_start=736
-  _globals['_CREATETENANTREQUEST']._serialized_end=819
-  _globals['_GETTENANTREQUEST']._serialized_start=821
-  _globals['_GETTENANTREQUEST']._serialized_end=853
-  _globals['_LISTTENANTSREQUEST']._serialized_start=855
-  _globals['_LISTTENANTSREQUEST']._serialized_end=914
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=916
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1006
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1008
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1121
-  _globals['_DELETETENANTREQUEST']._serialized_start=1123
-  _globals['_DELETETENANTREQUEST']._serialized_end=1173
-  _globals['_PLAN']._serialized_start=1176
-  _globals['_PLAN']._serialized_end=1371
-  _globals['_CREATEPLANREQUEST']._serialized_start=1373
-  _globals['_CREATEPLANREQUEST']._serialized_end=1448
-  _globals['_GETPLANREQUEST']._serialized_start=1450
-  _globals['_GETPLANREQUEST']._serialized_end=1480
-  _globals['_LISTPLANSREQUEST']._serialized_start=1482
-  _globals['_LISTPLANSREQUEST']._serialized_end=1539
-  _globals['_LISTPLANSRESPONSE']._serialized_start=1541
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1625
-  _globals['_UPDATEPLANREQUEST']._serialized_start=1627
-  _globals['_UPDATEPLANREQUEST']._serialized_end=1734
-  _globals['_DELETEPLANREQUEST']._serialized_start=1736
-  _globals['_DELETEPLANREQUEST']._serialized_end=1769
-  _globals['_TENANTSERVICE']._serialized_start=1772
-  _globals['_TENANTSERVICE']._serialized_end=2464
-  _globals['_PLANSERVICE']._serialized_start=2467
-  _globals['_PLANSERVICE']._serialized_end=3110
+  _globals['_LIMITS']._serialized_end=471
+  _globals['_MODELLIMITS']._serialized_start=473
+  _globals['_MODELLIMITS']._serialized_end=544
+  _globals['_TENANT']._serialized_start=547
+  _globals['_TENANT']._serialized_end=1068
+  _globals['_CREATETENANTREQUEST']._serialized_start=1070
+  _globals['_CREATETENANTREQUEST']._serialized_end=1153
+  _globals['_GETTENANTREQUEST']._serialized_start=1155
+  _globals['_GETTENANTREQUEST']._serialized_end=1187
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1189
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1248
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1250
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1340
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1342
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1455
+  _globals['_DELETETENANTREQUEST']._serialized_start=1457
+  _globals['_DELETETENANTREQUEST']._serialized_end=1507
+  _globals['_PLAN']._serialized_start=1510
+  _globals['_PLAN']._serialized_end=1705
+  _globals['_CREATEPLANREQUEST']._serialized_start=1707
+  _globals['_CREATEPLANREQUEST']._serialized_end=1782
+  _globals['_GETPLANREQUEST']._serialized_start=1784
+  _globals['_GETPLANREQUEST']._serialized_end=1814
+  _globals['_LISTPLANSREQUEST']._serialized_start=1816
+  _globals['_LISTPLANSREQUEST']._serialized_end=1873
+  _globals['_LISTPLANSRESPONSE']._serialized_start=1875
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1959
+  _globals['_UPDATEPLANREQUEST']._serialized_start=1961
+  _globals['_UPDATEPLANREQUEST']._serialized_end=2068
+  _globals['_DELETEPLANREQUEST']._serialized_start=2070
+  _globals['_DELETEPLANREQUEST']._serialized_end=2103
+  _globals['_TENANTSERVICE']._serialized_start=2196
+  _globals['_TENANTSERVICE']._serialized_end=2888
+  _globals['_PLANSERVICE']._serialized_start=2891
+  _globals['_PLANSERVICE']._serialized_end=3534
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -21,6 +22,28 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _KeeperLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeeperLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeeperLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEEPER_LOSS_UNSPECIFIED: _KeeperLoss.ValueType  # 0
+    KEEPER_LOSS_REFUSE: _KeeperLoss.ValueType  # 1
+    """They are refused with 503 and Retry-After. The default."""
+    KEEPER_LOSS_ALLOW: _KeeperLoss.ValueType  # 2
+    """They are admitted, and counted once they have ended."""
+
+class KeeperLoss(_KeeperLoss, metaclass=_KeeperLossEnumTypeWrapper):
+    """What happens to requests that a limit applies to while the quota keeper does not answer."""
+
+KEEPER_LOSS_UNSPECIFIED: KeeperLoss.ValueType  # 0
+KEEPER_LOSS_REFUSE: KeeperLoss.ValueType  # 1
+"""They are refused with 503 and Retry-After. The default."""
+KEEPER_LOSS_ALLOW: KeeperLoss.ValueType  # 2
+"""They are admitted, and counted once they have ended."""
+Global___KeeperLoss: _TypeAlias = KeeperLoss  # noqa: Y015
+
 @_typing.final
 class Limits(_message.Message):
     """0: no limit."""
@@ -32,11 +55,16 @@ class Limits(_message.Message):
     TOKENS_PER_DAY_FIELD_NUMBER: _builtins.int
     CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_PER_DAY_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_DAY_FIELD_NUMBER: _builtins.int
+    BUDGET_NANOS_PER_MONTH_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
     tokens_per_minute: _builtins.int
     tokens_per_day: _builtins.int
     concurrent_requests: _builtins.int
     batch_tokens_per_day: _builtins.int
+    requests_per_day: _builtins.int
+    budget_nanos_per_month: _builtins.int
+    """In nano-units (1e-9) of the tenant's currency."""
     def __init__(
         self,
         *,
@@ -45,14 +73,42 @@ class Limits(_message.Message):
         tokens_per_day: _builtins.int = ...,
         concurrent_requests: _builtins.int = ...,
         batch_tokens_per_day: _builtins.int = ...,
+        requests_per_day: _builtins.int = ...,
+        budget_nanos_per_month: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens_per_day", b"batch_tokens_per_day", "concurrent_requests", b"concurrent_requests", "requests_per_minute", b"requests_per_minute", "tokens_per_day", b"tokens_per_day", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens_per_day", b"batch_tokens_per_day", "budget_nanos_per_month", b"budget_nanos_per_month", "concurrent_requests", b"concurrent_requests", "requests_per_day", b"requests_per_day", "requests_per_minute", b"requests_per_minute", "tokens_per_day", b"tokens_per_day", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class ModelLimits(_message.Message):
+    """Limits of one model, besides those of all models together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name as it is listed."""
+    @_builtins.property
+    def limits(self) -> Global___Limits: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
 
 @_typing.final
 class Tenant(_message.Message):
@@ -68,6 +124,12 @@ class Tenant(_message.Message):
     DISABLED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_LIMITS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    ON_KEEPER_LOSS_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
+    FORBID_UPSTREAM_ENGINES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tenants/{tenant}: 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit."""
     display_name: _builtins.str
@@ -81,6 +143,15 @@ class Tenant(_message.Message):
     """Its share of a lane compared with others; 0: 1."""
     disabled: _builtins.bool
     """Its keys and sessions are refused."""
+    time_zone: _builtins.str
+    """IANA name, as Europe/Zurich: the zone in which its days and months begin. Empty: UTC."""
+    currency: _builtins.str
+    """ISO 4217, in which it is billed; empty: USD. It cannot change once usage is billed."""
+    on_keeper_loss: Global___KeeperLoss.ValueType
+    response_cache: _builtins.bool
+    """Answers may come from a cache, where a request asks for it."""
+    forbid_upstream_engines: _builtins.bool
+    """Engines that are not the mesh's own may not serve it."""
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Networks that it may be used from, as 10.1.0.0/16; empty: any."""
@@ -89,6 +160,10 @@ class Tenant(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def model_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelLimits]:
+        """Besides those of its plan."""
+
     def __init__(
         self,
         *,
@@ -102,10 +177,16 @@ class Tenant(_message.Message):
         disabled: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        model_limits: _abc.Iterable[Global___ModelLimits] | None = ...,
+        time_zone: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        on_keeper_loss: Global___KeeperLoss.ValueType = ...,
+        response_cache: _builtins.bool = ...,
+        forbid_upstream_engines: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "default_priority", b"default_priority", "disabled", b"disabled", "display_name", b"display_name", "highest_priority", b"highest_priority", "name", b"name", "networks", b"networks", "plan", b"plan", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "currency", b"currency", "default_priority", b"default_priority", "disabled", b"disabled", "display_name", b"display_name", "forbid_upstream_engines", b"forbid_upstream_engines", "highest_priority", b"highest_priority", "model_limits", b"model_limits", "name", b"name", "networks", b"networks", "on_keeper_loss", b"on_keeper_loss", "plan", b"plan", "response_cache", b"response_cache", "time_zone", b"time_zone", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

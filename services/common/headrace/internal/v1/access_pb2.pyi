@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,23 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _KeeperLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeeperLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeeperLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEEPER_LOSS_UNSPECIFIED: _KeeperLoss.ValueType  # 0
+    """Refused with 503."""
+    KEEPER_LOSS_ALLOW: _KeeperLoss.ValueType  # 1
+
+class KeeperLoss(_KeeperLoss, metaclass=_KeeperLossEnumTypeWrapper): ...
+
+KEEPER_LOSS_UNSPECIFIED: KeeperLoss.ValueType  # 0
+"""Refused with 503."""
+KEEPER_LOSS_ALLOW: KeeperLoss.ValueType  # 1
+Global___KeeperLoss: _TypeAlias = KeeperLoss  # noqa: Y015
 
 @_typing.final
 class KeyDigest(_message.Message):
@@ -64,6 +82,7 @@ class KeyRow(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    MODEL_LIMITS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     tenant: _builtins.str
     person: _builtins.str
@@ -85,6 +104,10 @@ class KeyRow(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def model_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelLimits]:
+        """Of single models, besides `limits`."""
+
     def __init__(
         self,
         *,
@@ -97,10 +120,11 @@ class KeyRow(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
+        model_limits: _abc.Iterable[Global___ModelLimits] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "expire_ms", b"expire_ms", "key_id", b"key_id", "limits", b"limits", "models", b"models", "networks", b"networks", "person", b"person", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "expire_ms", b"expire_ms", "key_id", b"key_id", "limits", b"limits", "model_limits", b"model_limits", "models", b"models", "networks", b"networks", "person", b"person", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,6 +143,12 @@ class TenantRow(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    MODEL_LIMITS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    ON_KEEPER_LOSS_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
+    FORBID_UPSTREAM_ENGINES_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     disabled: _builtins.bool
     """Nothing may be called on its behalf."""
@@ -126,10 +156,24 @@ class TenantRow(_message.Message):
     highest_priority: _common_pb2.Priority.ValueType
     weight: _builtins.float
     """Share of a lane compared with others; 0: 1."""
+    time_zone: _builtins.str
+    """IANA name, of the zone in which its days and months begin; empty: UTC."""
+    currency: _builtins.str
+    """ISO 4217, in which it is billed; empty: USD."""
+    on_keeper_loss: Global___KeeperLoss.ValueType
+    """What happens to its requests while the quota keeper does not answer."""
+    response_cache: _builtins.bool
+    """Its answers may come from a cache, where a request asks for it."""
+    forbid_upstream_engines: _builtins.bool
+    """Engines that are not the mesh's own may not serve it."""
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def model_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelLimits]:
+        """Of single models, besides `limits`."""
+
     def __init__(
         self,
         *,
@@ -140,10 +184,16 @@ class TenantRow(_message.Message):
         weight: _builtins.float = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
+        model_limits: _abc.Iterable[Global___ModelLimits] | None = ...,
+        time_zone: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        on_keeper_loss: Global___KeeperLoss.ValueType = ...,
+        response_cache: _builtins.bool = ...,
+        forbid_upstream_engines: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_priority", b"default_priority", "disabled", b"disabled", "highest_priority", b"highest_priority", "limits", b"limits", "networks", b"networks", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "default_priority", b"default_priority", "disabled", b"disabled", "forbid_upstream_engines", b"forbid_upstream_engines", "highest_priority", b"highest_priority", "limits", b"limits", "model_limits", b"model_limits", "networks", b"networks", "on_keeper_loss", b"on_keeper_loss", "response_cache", b"response_cache", "tenant", b"tenant", "time_zone", b"time_zone", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,11 +284,16 @@ class Limits(_message.Message):
     TOKENS_PER_DAY_FIELD_NUMBER: _builtins.int
     CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_PER_DAY_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_DAY_FIELD_NUMBER: _builtins.int
+    BUDGET_NANOS_PER_MONTH_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
     tokens_per_minute: _builtins.int
     tokens_per_day: _builtins.int
     concurrent_requests: _builtins.int
     batch_tokens_per_day: _builtins.int
+    requests_per_day: _builtins.int
+    budget_nanos_per_month: _builtins.int
+    """In nano-units (1e-9) of the tenant's currency."""
     def __init__(
         self,
         *,
@@ -247,14 +302,79 @@ class Limits(_message.Message):
         tokens_per_day: _builtins.int = ...,
         concurrent_requests: _builtins.int = ...,
         batch_tokens_per_day: _builtins.int = ...,
+        requests_per_day: _builtins.int = ...,
+        budget_nanos_per_month: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens_per_day", b"batch_tokens_per_day", "concurrent_requests", b"concurrent_requests", "requests_per_minute", b"requests_per_minute", "tokens_per_day", b"tokens_per_day", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens_per_day", b"batch_tokens_per_day", "budget_nanos_per_month", b"budget_nanos_per_month", "concurrent_requests", b"concurrent_requests", "requests_per_day", b"requests_per_day", "requests_per_minute", b"requests_per_minute", "tokens_per_day", b"tokens_per_day", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class ModelLimits(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    @_builtins.property
+    def limits(self) -> Global___Limits: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
+
+@_typing.final
+class PriceRow(_message.Message):
+    """Table `prices`: what a token of a model costs from a time on, by the hexadecimal of model, currency
+    and that time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    VALID_FROM_MS_FIELD_NUMBER: _builtins.int
+    INPUT_NANOS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_NANOS_FIELD_NUMBER: _builtins.int
+    OUTPUT_NANOS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    currency: _builtins.str
+    """ISO 4217."""
+    valid_from_ms: _builtins.int
+    input_nanos: _builtins.int
+    """Nano-units (1e-9) of the currency for each token."""
+    cached_input_nanos: _builtins.int
+    output_nanos: _builtins.int
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        valid_from_ms: _builtins.int = ...,
+        input_nanos: _builtins.int = ...,
+        cached_input_nanos: _builtins.int = ...,
+        output_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_nanos", b"cached_input_nanos", "currency", b"currency", "input_nanos", b"input_nanos", "model", b"model", "output_nanos", b"output_nanos", "valid_from_ms", b"valid_from_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceRow: _TypeAlias = PriceRow  # noqa: Y015
 
 @_typing.final
 class AccessReport(_message.Message):

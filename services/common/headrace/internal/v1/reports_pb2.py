@@ -30,15 +30,15 @@ from headrace.internal.v1 import request_pb2 as headrace_dot_internal_dot_v1_dot
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/internal/v1/reports.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%headrace/internal/v1/model_card.proto\x1a\"headrace/internal/v1/request.proto\x1a\x18headrace/v1/common.proto\"\xa4\x01\n\x0cWorkerReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x31\n\x06models\x18\x04 \x03(\x0b\x32!.headrace.internal.v1.ServedModel\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x0f\n\x07leaving\x18\x06 \x01(\x08\x12\r\n\x05since\x18\x07 \x01(\x04\"\xdd\x02\n\x0bServedModel\x12-\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1f.headrace.internal.v1.ModelCard\x12\x13\n\x0btotal_slots\x18\x02 \x01(\r\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x19\n\x11\x66ree_cache_tokens\x18\x04 \x01(\r\x12\x35\n\x07running\x18\x05 \x03(\x0b\x32$.headrace.internal.v1.RunningRequest\x12\x16\n\x0e\x64ispatch_epoch\x18\x06 \x01(\x04\x12\x17\n\x0f\x64ispatch_number\x18\x07 \x01(\x04\x12\x1b\n\x13output_tokens_per_s\x18\x08 \x01(\x01\x12\r\n\x05\x65nded\x18\t \x03(\t\x12\x18\n\x10running_requests\x18\n \x01(\r\x12-\n\ntoken_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"5\n\x0eRunningRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\"]\n\x0cPrefixReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x0c\n\x04held\x18\x04 \x03(\x06\x12\x0f\n\x07\x64ropped\x18\x05 \x03(\x06\"S\n\x0bParkRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x31\n\x06points\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cParkResponse\"\xbd\x01\n\x0bResumePoint\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x36\n\x08progress\x18\x03 \x03(\x0b\x32$.headrace.internal.v1.ChoiceProgress\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1f.headrace.internal.v1.ParkCause\"\xa5\x01\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\x12\x33\n\ntaken_over\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.TakenOver\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x18\n\x10\x64\x65livery_address\x18\x06 \x01(\t\"U\n\tTakenOver\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12held_since_attempt\x18\x02 \x01(\x04\x12\x18\n\x10\x64\x65livery_address\x18\x03 \x01(\t\"Z\n\rSettleRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x35\n\x0bsettlements\x18\x02 \x03(\x0b\x32 .headrace.internal.v1.Settlement\"x\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x15\n\routput_tokens\x18\x04 \x01(\r\x12\x1a\n\x12held_since_attempt\x18\x05 \x01(\x04\"\x10\n\x0eSettleResponse\"g\n\x0bLostRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x31\n\x06points\x18\x03 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cLostResponse\"t\n\rNoticeRequest\x12\x30\n\x05\x65nded\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.EndedNotice\x12\x31\n\x06\x66\x65nces\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.FenceNotice\"D\n\x0b\x45ndedNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"g\n\x0b\x46\x65nceNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x33\n\x06record\x18\x03 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\"`\n\x0eNoticeResponse\x12\x31\n\x06points\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\x12\x1b\n\x13unknown_request_ids\x18\x02 \x03(\t\"\xad\x02\n\rLocateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x36\n\x04verb\x18\x02 \x01(\x0e\x32(.headrace.internal.v1.LocateRequest.Verb\x12\x12\n\ngateway_id\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x04 \x01(\t\x12\x1e\n\x16unreachable_gateway_id\x18\x05 \x01(\t\x12\x30\n\x05point\x18\x06 \x01(\x0b\x32!.headrace.internal.v1.ResumePoint\"P\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\r\n\tVERB_FIND\x10\x01\x12\x0f\n\x0bVERB_CANCEL\x10\x02\x12\x12\n\x0eVERB_TAKE_OVER\x10\x03\"\x8b\x01\n\x0eLocateResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x0f\n\x07pending\x18\x02 \x01(\x08\x12\x33\n\x06record\x18\x03 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x13\n\x0bworker_name\x18\x05 \x01(\t\"p\n\nLaneReport\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12.\n\x05lanes\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.LaneState\"\xc6\x02\n\tLaneState\x12\'\n\x08priority\x18\x01 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x13\n\x0bmax_waiting\x18\x04 \x01(\r\x12.\n\x0boldest_wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65stimated_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x07tenants\x18\t \x03(\x0b\x32!.headrace.internal.v1.TenantStateJ\x04\x08\x08\x10\tR\tsequences\"\xb6\x01\n\x0bTenantState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tsequences\x18\x05 \x03(\x04\x12\r\n\x05\x61head\x18\x06 \x03(\r\"\xaa\x02\n\x0cResultRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12+\n\x07\x61rrival\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12,\n\x07outcome\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.RequestOutcome\x12\x34\n\x07request\x18\x07 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"x\n\nDeadLetter\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x04\x12\r\n\x05model\x18\x05 \x01(\t\"\x1d\n\x0c\x42rokerReport\x12\r\n\x05\x66\x61ult\x18\x01 \x01(\t*\x85\x01\n\tParkCause\x12\x1a\n\x16PARK_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PARK_CAUSE_DRAIN\x10\x01\x12\x18\n\x14PARK_CAUSE_PREEMPTED\x10\x02\x12\x17\n\x13PARK_CAUSE_ORPHANED\x10\x03\x12\x13\n\x0fPARK_CAUSE_LOST\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/internal/v1/reports.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%headrace/internal/v1/model_card.proto\x1a\"headrace/internal/v1/request.proto\x1a\x18headrace/v1/common.proto\"\xa4\x01\n\x0cWorkerReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x31\n\x06models\x18\x04 \x03(\x0b\x32!.headrace.internal.v1.ServedModel\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x0f\n\x07leaving\x18\x06 \x01(\x08\x12\r\n\x05since\x18\x07 \x01(\x04\"\xdd\x02\n\x0bServedModel\x12-\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1f.headrace.internal.v1.ModelCard\x12\x13\n\x0btotal_slots\x18\x02 \x01(\r\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x19\n\x11\x66ree_cache_tokens\x18\x04 \x01(\r\x12\x35\n\x07running\x18\x05 \x03(\x0b\x32$.headrace.internal.v1.RunningRequest\x12\x16\n\x0e\x64ispatch_epoch\x18\x06 \x01(\x04\x12\x17\n\x0f\x64ispatch_number\x18\x07 \x01(\x04\x12\x1b\n\x13output_tokens_per_s\x18\x08 \x01(\x01\x12\r\n\x05\x65nded\x18\t \x03(\t\x12\x18\n\x10running_requests\x18\n \x01(\r\x12-\n\ntoken_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"5\n\x0eRunningRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\"]\n\x0cPrefixReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x0c\n\x04held\x18\x04 \x03(\x06\x12\x0f\n\x07\x64ropped\x18\x05 \x03(\x06\"S\n\x0bParkRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x31\n\x06points\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cParkResponse\"\xbd\x01\n\x0bResumePoint\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x36\n\x08progress\x18\x03 \x03(\x0b\x32$.headrace.internal.v1.ChoiceProgress\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1f.headrace.internal.v1.ParkCause\"\xa5\x01\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\x12\x33\n\ntaken_over\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.TakenOver\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x18\n\x10\x64\x65livery_address\x18\x06 \x01(\t\"U\n\tTakenOver\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12held_since_attempt\x18\x02 \x01(\x04\x12\x18\n\x10\x64\x65livery_address\x18\x03 \x01(\t\"Z\n\rSettleRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x35\n\x0bsettlements\x18\x02 \x03(\x0b\x32 .headrace.internal.v1.Settlement\"\xc8\x01\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x15\n\routput_tokens\x18\x04 \x01(\r\x12\x1a\n\x12held_since_attempt\x18\x05 \x01(\x04\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x06 \x01(\r\x12\x18\n\x10reasoning_tokens\x18\x07 \x01(\r\x12\x16\n\x0e\x66irst_token_ms\x18\x08 \x01(\r\"\x10\n\x0eSettleResponse\"g\n\x0bLostRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x31\n\x06points\x18\x03 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cLostResponse\"t\n\rNoticeRequest\x12\x30\n\x05\x65nded\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.EndedNotice\x12\x31\n\x06\x66\x65nces\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.FenceNotice\"D\n\x0b\x45ndedNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"g\n\x0b\x46\x65nceNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x33\n\x06record\x18\x03 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\"`\n\x0eNoticeResponse\x12\x31\n\x06points\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\x12\x1b\n\x13unknown_request_ids\x18\x02 \x03(\t\"\xad\x02\n\rLocateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x36\n\x04verb\x18\x02 \x01(\x0e\x32(.headrace.internal.v1.LocateRequest.Verb\x12\x12\n\ngateway_id\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x04 \x01(\t\x12\x1e\n\x16unreachable_gateway_id\x18\x05 \x01(\t\x12\x30\n\x05point\x18\x06 \x01(\x0b\x32!.headrace.internal.v1.ResumePoint\"P\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\r\n\tVERB_FIND\x10\x01\x12\x0f\n\x0bVERB_CANCEL\x10\x02\x12\x12\n\x0eVERB_TAKE_OVER\x10\x03\"\x8b\x01\n\x0eLocateResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x0f\n\x07pending\x18\x02 \x01(\x08\x12\x33\n\x06record\x18\x03 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x13\n\x0bworker_name\x18\x05 \x01(\t\"p\n\nLaneReport\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12.\n\x05lanes\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.LaneState\"\xc6\x02\n\tLaneState\x12\'\n\x08priority\x18\x01 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x13\n\x0bmax_waiting\x18\x04 \x01(\r\x12.\n\x0boldest_wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65stimated_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x07tenants\x18\t \x03(\x0b\x32!.headrace.internal.v1.TenantStateJ\x04\x08\x08\x10\tR\tsequences\"\xb6\x01\n\x0bTenantState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tsequences\x18\x05 \x03(\x04\x12\r\n\x05\x61head\x18\x06 \x03(\r\"\xaa\x02\n\x0cResultRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12+\n\x07\x61rrival\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12,\n\x07outcome\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.RequestOutcome\x12\x34\n\x07request\x18\x07 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"x\n\nDeadLetter\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x04\x12\r\n\x05model\x18\x05 \x01(\t\"\x1d\n\x0c\x42rokerReport\x12\r\n\x05\x66\x61ult\x18\x01 \x01(\t*\x85\x01\n\tParkCause\x12\x1a\n\x16PARK_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PARK_CAUSE_DRAIN\x10\x01\x12\x18\n\x14PARK_CAUSE_PREEMPTED\x10\x02\x12\x17\n\x13PARK_CAUSE_ORPHANED\x10\x03\x12\x13\n\x0fPARK_CAUSE_LOST\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.reports_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARKCAUSE']._serialized_start=3741
-  _globals['_PARKCAUSE']._serialized_end=3874
+  _globals['_PARKCAUSE']._serialized_start=3822
+  _globals['_PARKCAUSE']._serialized_end=3955
   _globals['_WORKERREPORT']._serialized_start=252
   _globals['_WORKERREPORT']._serialized_end=416
   _globals['_SERVEDMODEL']._serialized_start=419
@@ -59,38 +59,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAKENOVER']._serialized_end=1466
   _globals['_SETTLEREQUEST']._serialized_start=1468
   _globals['_SETTLEREQUEST']._serialized_end=1558
-  _globals['_SETTLEMENT']._serialized_start=1560
-  _globals['_SETTLEMENT']._serialized_end=1680
-  _globals['_SETTLERESPONSE']._serialized_start=1682
-  _globals['_SETTLERESPONSE']._serialized_end=1698
-  _globals['_LOSTREQUEST']._serialized_start=1700
-  _globals['_LOSTREQUEST']._serialized_end=1803
-  _globals['_LOSTRESPONSE']._serialized_start=1805
-  _globals['_LOSTRESPONSE']._serialized_end=1819
-  _globals['_NOTICEREQUEST']._serialized_start=1821
-  _globals['_NOTICEREQUEST']._serialized_end=1937
-  _globals['_ENDEDNOTICE']._serialized_start=1939
-  _globals['_ENDEDNOTICE']._serialized_end=2007
-  _globals['_FENCENOTICE']._serialized_start=2009
-  _globals['_FENCENOTICE']._serialized_end=2112
-  _globals['_NOTICERESPONSE']._serialized_start=2114
-  _globals['_NOTICERESPONSE']._serialized_end=2210
-  _globals['_LOCATEREQUEST']._serialized_start=2213
-  _globals['_LOCATEREQUEST']._serialized_end=2514
-  _globals['_LOCATEREQUEST_VERB']._serialized_start=2434
-  _globals['_LOCATEREQUEST_VERB']._serialized_end=2514
-  _globals['_LOCATERESPONSE']._serialized_start=2517
-  _globals['_LOCATERESPONSE']._serialized_end=2656
-  _globals['_LANEREPORT']._serialized_start=2658
-  _globals['_LANEREPORT']._serialized_end=2770
-  _globals['_LANESTATE']._serialized_start=2773
-  _globals['_LANESTATE']._serialized_end=3099
-  _globals['_TENANTSTATE']._serialized_start=3102
-  _globals['_TENANTSTATE']._serialized_end=3284
-  _globals['_RESULTRECORD']._serialized_start=3287
-  _globals['_RESULTRECORD']._serialized_end=3585
-  _globals['_DEADLETTER']._serialized_start=3587
-  _globals['_DEADLETTER']._serialized_end=3707
-  _globals['_BROKERREPORT']._serialized_start=3709
-  _globals['_BROKERREPORT']._serialized_end=3738
+  _globals['_SETTLEMENT']._serialized_start=1561
+  _globals['_SETTLEMENT']._serialized_end=1761
+  _globals['_SETTLERESPONSE']._serialized_start=1763
+  _globals['_SETTLERESPONSE']._serialized_end=1779
+  _globals['_LOSTREQUEST']._serialized_start=1781
+  _globals['_LOSTREQUEST']._serialized_end=1884
+  _globals['_LOSTRESPONSE']._serialized_start=1886
+  _globals['_LOSTRESPONSE']._serialized_end=1900
+  _globals['_NOTICEREQUEST']._serialized_start=1902
+  _globals['_NOTICEREQUEST']._serialized_end=2018
+  _globals['_ENDEDNOTICE']._serialized_start=2020
+  _globals['_ENDEDNOTICE']._serialized_end=2088
+  _globals['_FENCENOTICE']._serialized_start=2090
+  _globals['_FENCENOTICE']._serialized_end=2193
+  _globals['_NOTICERESPONSE']._serialized_start=2195
+  _globals['_NOTICERESPONSE']._serialized_end=2291
+  _globals['_LOCATEREQUEST']._serialized_start=2294
+  _globals['_LOCATEREQUEST']._serialized_end=2595
+  _globals['_LOCATEREQUEST_VERB']._serialized_start=2515
+  _globals['_LOCATEREQUEST_VERB']._serialized_end=2595
+  _globals['_LOCATERESPONSE']._serialized_start=2598
+  _globals['_LOCATERESPONSE']._serialized_end=2737
+  _globals['_LANEREPORT']._serialized_start=2739
+  _globals['_LANEREPORT']._serialized_end=2851
+  _globals['_LANESTATE']._serialized_start=2854
+  _globals['_LANESTATE']._serialized_end=3180
+  _globals['_TENANTSTATE']._serialized_start=3183
+  _globals['_TENANTSTATE']._serialized_end=3365
+  _globals['_RESULTRECORD']._serialized_start=3368
+  _globals['_RESULTRECORD']._serialized_end=3666
+  _globals['_DEADLETTER']._serialized_start=3668
+  _globals['_DEADLETTER']._serialized_end=3788
+  _globals['_BROKERREPORT']._serialized_start=3790
+  _globals['_BROKERREPORT']._serialized_end=3819
 # @@protoc_insertion_point(module_scope)

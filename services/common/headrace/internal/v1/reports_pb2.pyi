@@ -422,6 +422,9 @@ class Settlement(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     HELD_SINCE_ATTEMPT_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     code: _builtins.int
     """google.rpc.Code; 0 for a regular end."""
@@ -431,6 +434,11 @@ class Settlement(_message.Message):
     """RequestRecord.held_since_attempt, as the gateway knows it. Of a gateway from which the
     request was taken over since, the settlement is void.
     """
+    cached_prompt_tokens: _builtins.int
+    """As in UsageRecord."""
+    reasoning_tokens: _builtins.int
+    first_token_ms: _builtins.int
+    """From its arrival to its first token; 0: there was none."""
     def __init__(
         self,
         *,
@@ -439,10 +447,13 @@ class Settlement(_message.Message):
         prompt_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         held_since_attempt: _builtins.int = ...,
+        cached_prompt_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        first_token_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "held_since_attempt", b"held_since_attempt", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "code", b"code", "first_token_ms", b"first_token_ms", "held_since_attempt", b"held_since_attempt", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

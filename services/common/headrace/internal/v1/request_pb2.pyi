@@ -77,6 +77,13 @@ class RequestRecord(_message.Message):
     PROBE_FIELD_NUMBER: _builtins.int
     ONCE_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_BUDGET_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    BATCH_LINE_FIELD_NUMBER: _builtins.int
+    LISTED_MODEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     """Who shares: "default" where the gateway is not told."""
@@ -127,6 +134,20 @@ class RequestRecord(_message.Message):
     """What is cached of its prompt is shared with requests of equal salt alone. Empty: with all that
     have none.
     """
+    key_id: _builtins.str
+    """Who pays: the key of the call, and the person whose it is; empty: none."""
+    person: _builtins.str
+    reservation_id: _builtins.str
+    """Of what its gateway has reserved for it with the quota keeper: unique for ever. Empty: no limit
+    applied.
+    """
+    output_budget: _builtins.int
+    """Output tokens of all choices that are reserved; 0: no limit applies."""
+    batch_id: _builtins.str
+    """batches/{batch} and line number, of a row of a batch."""
+    batch_line: _builtins.int
+    listed_model: _builtins.str
+    """Name of the model as it is listed and billed: of an adapter, the adapter's name."""
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -194,10 +215,17 @@ class RequestRecord(_message.Message):
         probe: _builtins.bool = ...,
         once: _builtins.bool = ...,
         cache_salt: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        person: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        output_budget: _builtins.int = ...,
+        batch_id: _builtins.str = ...,
+        batch_line: _builtins.int = ...,
+        listed_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "rendering", b"rendering", "result_ttl", b"result_ttl", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "once", b"once", "patience", b"patience", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "batch_id", b"batch_id", "batch_line", b"batch_line", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "key_id", b"key_id", "listed_model", b"listed_model", "model", b"model", "n", b"n", "once", b"once", "output_budget", b"output_budget", "patience", b"patience", "person", b"person", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "reservation_id", b"reservation_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
