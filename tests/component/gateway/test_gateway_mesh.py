@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from headrace.bus import Bus
 from headrace.errors import (
     DeadlineExceeded,
@@ -19,6 +22,7 @@ from helpers.gateway_actors import (
     read,
     read_some,
     running_mesh,
+    valid_request,
     worker,
 )
 
@@ -36,6 +40,17 @@ async def test_an_admitted_request_is_in_its_lane_with_all_a_worker_needs(bus: B
         assert (record.gateway_id, record.delivery_address) == ("gw", gateway.address)
         assert record.deadline.ToSeconds() - record.arrival.ToSeconds() == 60
         assert dict(record.trace_context) == {"traceparent": "00-1-2-01"}
+
+
+async def test_a_record_says_who_pays_for_it_and_for_which_listed_model(bus: Bus) -> None:
+    payer: dict[str, Any] = {"key_id": "8dFanMt4iD4", "person": "p1", "adapter": "poet"}
+    async with running_mesh(bus) as gateway:
+        await gateway.mesh.admission.open(dataclasses.replace(valid_request("r1"), **payer))
+        lane = await bus.take_over(MODEL, "standard")
+        (pulled,) = await lane.pull(max_messages=8, timeout_s=2.0)
+        record = RequestRecord.FromString(pulled.payload)
+        assert (record.key_id, record.person) == ("8dFanMt4iD4", "p1")
+        assert (record.model, record.listed_model) == (MODEL, f"{MODEL}:poet")
 
 
 async def test_tokens_come_through_by_index_and_the_end_is_acknowledged(bus: Bus) -> None:

@@ -111,6 +111,8 @@ def requests_for(
             n=len(part),
             priority=priority(request),
             tenant=request.caller.tenant,
+            key_id=request.caller.key_id,
+            person=request.caller.person,
             timeout_s=timeout_s,
             patience_s=patience_s,
             trace_context=dict(request.trace_context),

@@ -95,6 +95,8 @@ def valid_request(
         n=request.n,
         priority=priority(request),
         tenant=request.caller.tenant,
+        key_id=request.caller.key_id,
+        person=request.caller.person,
         timeout_s=timeout_s,
         patience_s=patience_s,
         trace_context=dict(request.trace_context),

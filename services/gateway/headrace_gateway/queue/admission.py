@@ -224,6 +224,9 @@ class LaneAdmission:
             once=request.once,
             detached=request.background,
             cache_salt=request.cache_salt,
+            key_id=request.key_id,
+            person=request.person,
+            listed_model=request.model,
         )
         if request.result_ttl_s:
             record.result_ttl.CopyFrom(_duration(request.result_ttl_s))

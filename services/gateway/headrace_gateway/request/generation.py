@@ -48,6 +48,10 @@ class ValidRequest:
     """What the model runs with, by name; empty: nothing."""
     adapter_digest: str = ""
     tenant: str = DEFAULT_TENANT
+    key_id: str = ""
+    """Of the key that pays; empty: none."""
+    person: str = ""
+    """Id of the person whose key it is; empty: none."""
     inputs: tuple[Input, ...] = ()
     """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
     rendering: Rendering = field(default_factory=Rendering)
@@ -69,7 +73,8 @@ class ValidRequest:
 
     @property
     def model(self) -> str:
-        """By its primary name, whichever of its names the caller used."""
+        """By its primary name, whichever of its names the caller used, with the adapter if there is
+        one: as it is listed and billed."""
         return f"{self.card.model}{SEPARATOR}{self.adapter}" if self.adapter else self.card.model
 
     @property

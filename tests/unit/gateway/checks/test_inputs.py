@@ -127,3 +127,10 @@ def test_a_prompt_is_the_named_one_or_the_default_or_none() -> None:
     assert prompt_text(ModelCard(), None, "prompt_name") == ""
     with pytest.raises(InvalidRequest, match="no prompt 'title'; it has: query"):
         prompt_text(CARD, "title", "prompt_name")
+
+
+def test_every_request_of_a_call_names_the_tenant_the_key_and_the_person_that_pay() -> None:
+    call = requested(texts("a", "b"), caller=Caller("acme", key_id="k1", person="p1"))
+    inputs = [Input((1,) * 8192), Input((2,) * 8192)]
+    found = requests_for(call, CARD, GatewaySettings(), inputs)
+    assert {(each.tenant, each.key_id, each.person) for each in found} == {("acme", "k1", "p1")}

@@ -283,3 +283,8 @@ def test_a_parameter_that_the_engine_lacks_is_refused_by_name_unless_it_changes_
     card.capabilities.sampling.append("typical_p")
     assert valid(asking(), card=card).sampling.typical_p == 0.5
     assert valid(asking(typical_p=0.25), card=card).sampling.typical_p == 0.25
+
+
+def test_what_is_published_names_the_tenant_the_key_and_the_person_that_pay() -> None:
+    found = valid(requested(caller=Caller("acme", key_id="k1", person="p1")))
+    assert (found.tenant, found.key_id, found.person) == ("acme", "k1", "p1")
