@@ -29,6 +29,7 @@ from headrace_control.store.database.tables import (
     tenants,
 )
 from headrace_control.store.database.transactions import Change, Database
+from headrace_control.store.webhooks.events import delete_webhooks
 
 _TENANTS = Listing("tenants", (tenants.c.tenant_id,))
 _PLANS = Listing("plans", (plans.c.plan_id,))
@@ -240,6 +241,7 @@ async def _delete_all_of(change: Change, tenant_id: str) -> list[str]:
     """Delete what refers to a tenant; return the digests of its sessions."""
     query = sa.select(sessions.c.digest).where(sessions.c.tenant == tenant_id)
     digests = list((await change.execute(query)).scalars())
+    await delete_webhooks(change.connection, tenant_id)
     for table in (sessions, invitations, keys, members):
         await change.execute(sa.delete(table).where(table.c.tenant == tenant_id))
     return digests

@@ -1,0 +1,1 @@
+"""Webhooks in the database: endpoints, events, and what became of each delivery."""
