@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,14 @@ from headrace.auth.known_rows import KnownRows
 from headrace.auth.networks import Networks, parse_networks
 from headrace.bus import Tables
 from headrace.bus.subjects import (
+    ACCESS_TABLES,
     KEYS_TABLE,
     SESSIONS_TABLE,
-    TABLES,
     TENANTS_TABLE,
     tenant_row,
 )
 from headrace.clock import Clock
-from headrace.internal.v1.access_pb2 import KeyDigest, KeyRow, SessionRow, TenantRow
+from headrace.internal.v1.access_pb2 import KeyDigest, KeyRow, Limits, SessionRow, TenantRow
 from headrace.telemetry.condition_log import ConditionLog
 from headrace.v1.common_pb2 import Priority
 
@@ -50,6 +50,9 @@ class Key:
     scopes: frozenset[str]
     models: frozenset[str]
     networks: Networks
+    limits: Limits
+    model_limits: Mapping[str, Limits]
+    """Of single models, besides `limits`."""
 
     @classmethod
     def parse(cls, data: bytes) -> Key:
@@ -63,6 +66,8 @@ class Key:
             frozenset(row.scopes),
             frozenset(row.models),
             parse_networks(row.networks),
+            row.limits,
+            {each.model: each.limits for each in row.model_limits},
         )
 
 
@@ -75,6 +80,8 @@ class Tenant:
     priorities: Priorities
     """The default, and the highest."""
     networks: Networks
+    model_limits: Mapping[str, Limits]
+    """Of single models, besides `row.limits`."""
 
     @classmethod
     def parse(cls, data: bytes) -> Tenant:
@@ -85,6 +92,7 @@ class Tenant:
             row.disabled,
             (row.default_priority or default, row.highest_priority or highest),
             parse_networks(row.networks),
+            {each.model: each.limits for each in row.model_limits},
         )
 
 
@@ -110,7 +118,7 @@ class AccessTables:
     Where control does not run they stay empty, which stops nothing where no keys are required.
     """
 
-    def __init__(self, bus: Tables, clock: Clock, names: Iterable[str] = TABLES) -> None:
+    def __init__(self, bus: Tables, clock: Clock, names: Iterable[str] = ACCESS_TABLES) -> None:
         """`names`: the tables that this process needs."""
         self._bus, self._clock = bus, clock
         self._keys = KnownRows(Key.parse, partial(_unreadable, KEYS_TABLE))

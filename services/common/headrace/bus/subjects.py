@@ -28,8 +28,14 @@ STORE_PROBES = "headrace.trials"
 ACCESS_REPORTS = "headrace.control.access"
 """AccessReport -> AccessReportResponse, from every gateway to the active control process."""
 
-TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "sessions"
+QUOTA = "headrace.quota"
+"""QuotaRequest -> QuotaResponse, from every gateway to the quota keeper."""
+
+ACCESS_TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "sessions"
 """KeyRow by key id, TenantRow by tenant, SessionRow by the cookie's digest; written by control."""
+PRICES_TABLE = "prices"
+"""PriceRow by the hexadecimal of its model, currency and time; written by control."""
+TABLES = (*ACCESS_TABLES, PRICES_TABLE)
 TABLE_STAMP = "_published"
 """Row of each of these tables: TableStamp."""
 

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from headrace.bus import BusError, Messages, Tables
 from headrace.bus.subjects import (
     KEYS_TABLE,
+    PRICES_TABLE,
     SESSIONS_TABLE,
     TABLE_STAMP,
     TENANTS_TABLE,
@@ -55,7 +56,7 @@ COMPARE_S = 600.0
 """How often the whole tables are compared though nothing indicates a difference."""
 
 
-_ORDER = TENANTS_TABLE, KEYS_TABLE, SESSIONS_TABLE
+_ORDER = TENANTS_TABLE, KEYS_TABLE, SESSIONS_TABLE, PRICES_TABLE
 """In which tables are compared: no key is published before its tenant."""
 _MOST = 10_000
 _LATEST_MS = 2**53

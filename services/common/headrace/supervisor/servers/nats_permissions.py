@@ -144,7 +144,7 @@ _LEASES_READ = _messages(_kv(stores.LEASE_BUCKET))
 _DRAIN = "headrace.control.*.drain"
 
 _GATEWAY_PUBLISHES = (
-    *(subjects.GATEWAY_REPORTS, subjects.ACCESS_REPORTS),
+    *(subjects.GATEWAY_REPORTS, subjects.ACCESS_REPORTS, subjects.QUOTA),
     *(_LANES_WRITE, _RESULTS_WRITE),
     *(f"headrace.scheduler.*.{call}" for call in ("settle", "lost", "locate")),
     *_messages(stores.RESULT_STREAM),
@@ -170,7 +170,7 @@ _SCHEDULER_PUBLISHES = (
 )
 _SCHEDULER_READS = (
     *(subjects.WORKER_REPORTS, subjects.GATEWAY_REPORTS, subjects.PREFIX_REPORTS),
-    *("headrace.scheduler.*.*", _DRAIN),
+    *("headrace.scheduler.*.*", subjects.QUOTA, _DRAIN),
 )
 _WORKER_PUBLISHES = (
     *(subjects.WORKER_REPORTS, subjects.PREFIX_REPORTS),

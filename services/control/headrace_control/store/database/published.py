@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.bus.subjects import KEYS_TABLE, SESSIONS_TABLE, TENANTS_TABLE
+from headrace.bus.subjects import KEYS_TABLE, PRICES_TABLE, SESSIONS_TABLE, TENANTS_TABLE
 from headrace_control.base.published_rows import key_row, session_row, tenant_row
 from headrace_control.base.records import Limits
 from headrace_control.store.database.records import key_of, limits_of, session_of, tenant_of
@@ -65,6 +65,8 @@ async def rows_of(
     connection: AsyncConnection, table: str, names: Sequence[str] | None = None
 ) -> dict[str, bytes]:
     """Return the rows of these keys of a table on the bus, or all; what is absent has no row."""
+    if table == PRICES_TABLE:
+        return {}  # control keeps none yet
     query, column = _QUERIES[table]
     if names is not None:
         query = query.where(column.in_(names))
