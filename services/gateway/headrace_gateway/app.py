@@ -20,6 +20,7 @@ from headrace.clock import SystemClock
 from headrace.credentials.secret_files import InsecureSecretFile
 from headrace.fleet.reports import ReportedFleet
 from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.rows_pb2_grpc import add_RowServiceServicer_to_server
 from headrace.rpc.addresses import (
     UNSPECIFIED,
     join_host_port,
@@ -57,6 +58,7 @@ from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.api.rows.service import RowService
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
@@ -177,6 +179,8 @@ class _Gateway:
         serve_delivery(self._delivery, self._mesh)
         self._monitor = HealthMonitor(self._mesh, self._catalog, self._access.not_ready_reason)
         services = _api_services(self._mesh, self._catalog)
+        self._rows = RowService(services, clock)
+        add_RowServiceServicer_to_server(self._rows, self._delivery)
         self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)
 
@@ -229,6 +233,7 @@ class _Gateway:
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
         await shut_down(self._mesh)
+        await self._rows.close()
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:

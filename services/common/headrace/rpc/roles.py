@@ -15,6 +15,7 @@ Roles = Mapping[str, frozenset[str]]
 DELIVERY_ROLES: Roles = {
     "headrace.internal.v1.DeliveryService": frozenset({"worker"}),
     "headrace.internal.v1.AttachService": frozenset({"gateway"}),
+    "headrace.internal.v1.RowService": frozenset({"control"}),
 }
 """Of the port that a gateway has for the mesh."""
 EDGE_ROLES: Roles = {"": frozenset({"envoy"})}

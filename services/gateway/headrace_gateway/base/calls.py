@@ -34,6 +34,25 @@ _HIDDEN = SECRET_HEADERS | EDGE_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
+class BatchRow:
+    """The row of a batch that a call is for."""
+
+    batch_id: str
+    line: int
+    fresh: bool = False
+    """No call for it was made before."""
+
+    @property
+    def name(self) -> str:
+        """Of its request."""
+        return f"{self.batch_id}_{self.line}"
+
+    def run_name(self, run: int) -> str:
+        """Return the name of its request of this run; the first is 0."""
+        return f"{self.name}_{run}" if run else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     caller: Caller
     request_id: str
@@ -45,6 +64,8 @@ class Call:
     joined by a comma."""
     last_event_id: str = ""
     """The header Last-Event-ID: the client has the answer up to this event."""
+    row: BatchRow | None = None
+    """Set if control's feeder of batches makes the call."""
 
 
 def call_of(context: Context) -> Call:

@@ -117,6 +117,7 @@ def requests_for(
             patience_s=patience_s,
             trace_context=dict(request.trace_context),
             inputs=tuple(part),
+            row=request.row,
         )
         for number, part in enumerate(_parts(inputs, min(_PART_INPUTS, card.max_slots)))
     ]

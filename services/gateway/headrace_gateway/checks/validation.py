@@ -111,6 +111,7 @@ def valid_request(
         once=request.idempotent or request.background,
         background=request.background,
         result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
+        row=request.row,
     )
 
 
@@ -129,6 +130,8 @@ def priority(request: Terms) -> Priority.ValueType:
 
 def times(request: Terms, settings: GatewaySettings) -> tuple[float, float]:
     """Return timeout and patience in seconds, bounded by the settings and the call's deadline."""
+    if request.row is not None and request.time_remaining_s is not None:
+        return request.time_remaining_s, request.time_remaining_s
     background = isinstance(request, GenerationRequest) and request.background
     max_timeout_s = settings.max_detached_s if background else settings.max_timeout_s
     max_patience_s = settings.max_detached_s if background else settings.max_patience_s

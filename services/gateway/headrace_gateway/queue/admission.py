@@ -228,6 +228,8 @@ class LaneAdmission:
             person=request.person,
             listed_model=request.model,
         )
+        if request.row is not None:
+            record.batch_id, record.batch_line = request.row.batch_id, request.row.line
         if request.result_ttl_s:
             record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
         if not request.inputs:

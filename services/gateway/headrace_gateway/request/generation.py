@@ -17,6 +17,7 @@ from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.request_keys import public_id, request_key
 from headrace.v1 import common_pb2
+from headrace_gateway.base.calls import BatchRow
 from headrace_gateway.request.served_names import SEPARATOR
 
 
@@ -66,6 +67,8 @@ class ValidRequest:
     """It runs without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
+    row: BatchRow | None = None
+    """Set of a row of a batch."""
 
     @property
     def key(self) -> str:

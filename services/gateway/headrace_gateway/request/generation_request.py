@@ -10,6 +10,7 @@ from typing import Any
 from headrace.auth.caller import Caller
 from headrace.request_keys import request_key
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.base.calls import BatchRow
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -121,6 +122,8 @@ class Terms:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
+    row: BatchRow | None = None
+    """Set of a row of a batch, which may run until the batch ends, whatever the gateway's limit."""
 
     def name_of(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from headrace.errors import (
@@ -14,7 +16,7 @@ from headrace.errors import (
 )
 from headrace.request_keys import public_id, request_key
 from headrace.v1.requests_pb2 import Request
-from headrace_gateway.base.calls import Call
+from headrace_gateway.base.calls import BatchRow, Call
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.answering import Answer, rebuild_answer
@@ -25,6 +27,7 @@ from headrace_gateway.resume.idempotency import HEADER as KEY_HEADER
 from headrace_gateway.resume.idempotency import JoinOnDuplicate, apply_key
 from headrace_gateway.resume.location import Location
 from headrace_gateway.resume.ports import Directory
+from headrace_gateway.resume.row_retries import may_run_again
 from headrace_gateway.stream.stored_record import digest_of
 from headrace_gateway.submit.submitter import Submitter
 
@@ -75,6 +78,8 @@ class _Repeated:
     background: bool = False
     """Its name is to be that of a background request, which no other request may have then."""
     accepts_failed: bool = True
+    is_row: bool = False
+    """It is a row of a batch, which runs again where its run has failed for want of capacity."""
 
     def check(self, location: Location) -> None:
         """
@@ -82,12 +87,15 @@ class _Repeated:
             RequestNotFound: the first one has failed, and that is not accepted.
             RequestExists: it is another request, where `background`.
             InvalidRequest: it is another request.
+            RunOver: it is a run of this row, and another run is to follow.
         """
         record, request = location.record, self.request
         shown = public_id(record.request_id)
         is_same = record.rendering.digest == digest_of(request) and (
             not self.seeded or record.seed == request.seed
         )
+        if self.is_row and (not is_same or may_run_again(location)):
+            raise RunOver
         if self.background and not (record.detached and is_same):
             raise RequestExists(
                 f"request {quoted(shown)} exists with other parameters; choose another request_id",
@@ -101,6 +109,10 @@ class _Repeated:
             )
         if location.failed and not self.accepts_failed:
             raise RequestNotFound(f"request {shown} has failed", field=self.field)
+
+
+class RunOver(Exception):
+    """A run of a batch's row has ended, and does not answer it."""
 
 
 class RequestOpener:
@@ -139,6 +151,8 @@ class RequestOpener:
             RequestExists: the name is another request's.
             HeadraceError: it was refused; nothing is held.
         """
+        if requested.row is not None and requested.background:
+            return await self._open_row(requested, requested.row)
         if requested.idempotent:
             return await self.open_or_join(requested, background=requested.background)
         is_named = requested.request_id != call.request_id
@@ -160,11 +174,14 @@ class RequestOpener:
             HeadraceError: it was refused; nothing is held.
         """
         request = await self._submitter.repeated(requested)
-        repeated = _Repeated(request, requested.seed is not None, field, background)
+        is_row = background and requested.row is not None
+        seeded = requested.seed is not None
+        repeated = _Repeated(request, seeded, field, background, is_row=is_row)
 
         async def join() -> Generation:
-            models = [request.card.model]
-            return await self._directory.open(request.key, repeated.check, models)
+            # Why not as a row: a run that has ended meanwhile is the answer of this call.
+            same, models = replace(repeated, is_row=False), [request.card.model]
+            return await self._directory.open(request.key, same.check, models)
 
         def joined(own: Generation) -> Generation:
             return JoinOnDuplicate(own, join)
@@ -183,6 +200,32 @@ class RequestOpener:
         except RequestExists:
             # Another call has brought it here since.
             return await self._read_again(repeated, request.key, seen=joined), request
+
+    async def _open_row(
+        self, requested: GenerationRequest, row: BatchRow
+    ) -> tuple[Answer, ValidRequest]:
+        """The answer to a row of a batch: of its first run that did not fail for want of capacity.
+
+        A background request keeps its end, whatever that is, so each run has a name of its own.
+        """
+        if row.fresh:
+            with suppress(RequestExists, RunOver):
+                return await self._open_fresh(requested)
+        for run in itertools.count():
+            named = replace(requested, request_id=row.run_name(run))
+            with suppress(RunOver):
+                return await self.open_or_join(named, background=True)
+        raise AssertionError("runs have no end")
+
+    async def _open_fresh(self, requested: GenerationRequest) -> tuple[Answer, ValidRequest]:
+        """As `open_or_join`, without looking for a request of the name first: the leader will."""
+
+        async def join() -> Generation:
+            request = await self._submitter.repeated(requested)
+            check = _Repeated(request, seeded=True, field="request_id", background=True).check
+            return await self._directory.open(request.key, check, [request.card.model])
+
+        return await self._submitter.open(requested, seen=lambda own: JoinOnDuplicate(own, join))
 
     async def begin(self, requested: GenerationRequest, call: Call) -> Request:
         """Start a background request; return as soon as it is stored.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from hashlib import blake2b
 
 from headrace.errors import InvalidRequest
 from headrace.sampling import PARAMETERS
-from headrace.v1.common_pb2 import SamplingParameters
+from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
 from headrace_gateway.api.bodies.structures import requested_structure
 from headrace_gateway.api.bodies.tools import requested_tools, template_message
-from headrace_gateway.base.calls import Call
+from headrace_gateway.base.calls import BatchRow, Call
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.generation_request import (
     Conversation,
@@ -57,6 +58,9 @@ def completion_requests(body: CompletionBody, call: Call) -> list[GenerationRequ
         max_tokens = 1
     first, *others = (_prompt(body, number) for number in range(len(body.prompt)))
     requested = _requested(body, call, first, max_tokens, {})
+    if others and call.row is not None:
+        # Why not in the background: each prompt is a request of its own, found by its own name.
+        requested = dataclasses.replace(requested, background=False)
     return [requested, *(dataclasses.replace(requested, prompt=prompt) for prompt in others)]
 
 
@@ -77,7 +81,7 @@ def _requested(
     if (structure := requested_structure(body)) is not None:
         parameters.structure.CopyFrom(structure[0])
         names = {**names, "structure": structure[1]}
-    return GenerationRequest(
+    requested = GenerationRequest(
         request_id=call.request_id if body.request_id is None else body.request_id,
         model=body.model,
         prompt=prompt,
@@ -95,6 +99,25 @@ def _requested(
         truncate_tokens=body.truncate_prompt_tokens,
         adds_special_tokens=body.add_special_tokens,
         names={"priority": body.priority_field, **names},
+    )
+    return requested if call.row is None else _of_row(requested, call, call.row)
+
+
+def _of_row(requested: GenerationRequest, call: Call, row: BatchRow) -> GenerationRequest:
+    """Return the request of a row of a batch, which runs without a reader and has a name."""
+    name = f"{call.caller.tenant}\0{row.name}".encode()
+    # Why of the row: whichever of its runs answers, the answer is the same.
+    drawn = int.from_bytes(blake2b(name, digest_size=8).digest())
+    return dataclasses.replace(
+        requested,
+        request_id=row.name,
+        row=row,
+        priority=Priority.PRIORITY_BULK,
+        seed=drawn if requested.seed is None else requested.seed,
+        time_remaining_s=call.time_remaining_s,
+        stream=False,
+        background=True,
+        idempotent=True,
     )
 
 

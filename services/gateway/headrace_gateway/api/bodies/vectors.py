@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError, to_json
 
+from headrace.v1.common_pb2 import Priority
 from headrace_gateway.api.bodies.entries import documents_of
 from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import Count, PrioritizedBody
@@ -77,11 +78,13 @@ def texts(values: Sequence[str], field: str) -> list[Text]:
 def vector_request(
     body: VectorBody, call: Call, inputs: Sequence[AnyInput], *, name: str
 ) -> VectorRequest:
+    row = call.row
     return VectorRequest(
-        request_id=call.request_id,
+        request_id=call.request_id if row is None else row.name,
         model=body.model,
         inputs=inputs,
-        priority=body.lane_priority,
+        priority=body.lane_priority if row is None else Priority.PRIORITY_BULK,
+        row=row,
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,

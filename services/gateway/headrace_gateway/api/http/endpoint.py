@@ -67,14 +67,21 @@ async def http_call(
     """Answer a call inside of the `with`; what is raised there is reported to the caller once."""
     call = call_of(context)
     with CallCounter(api) as counter:
-        reply = Reply(context, errors, call.request_id, counter)
-        try:
-            yield HttpCall(services, call, reply, counter)
-        except HeadraceError as error:
-            await reply.fail(error)
-        except Exception:
-            log.exception("call.broken", extra={"request_id": reply.request_id})
-            await reply.fail(InternalError("the gateway failed; its log says how"))
+        http = HttpCall(services, call, Reply(context, errors, call.request_id, counter), counter)
+        async with errors_sent(http.reply):
+            yield http
+
+
+@asynccontextmanager
+async def errors_sent(reply: Reply) -> AsyncIterator[None]:
+    """Send whatever is raised in the `with` as the reply's error."""
+    try:
+        yield
+    except HeadraceError as error:
+        await reply.fail(error)
+    except Exception:
+        log.exception("call.broken", extra={"request_id": reply.request_id})
+        await reply.fail(InternalError("the gateway failed; its log says how"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,15 @@ class Endpoint(Generic[AnyBody]):
     errors: ErrorFormat
     tasks: tuple[ModelTask.ValueType, ...]
     fits: Callable[[bytes], bool]
+
+    async def serve(self, http: HttpCall, data: bytes) -> None:
+        """Answer a call that has this body.
+
+        Raises:
+            HeadraceError: it was refused, or its answer failed before a byte of it was sent.
+        """
+        body = read_body(self.body, data, http.call, http.services.settings, http.reply)
+        await self.answer(http, _with_model(http, body, self.tasks))
 
 
 def endpoint(
@@ -126,8 +142,7 @@ def post(*endpoints: Endpoint[Any]) -> Any:
         data = request.data
         chosen = fitting(data)
         async with http_call(self.services, context, "openai", chosen.errors) as http:
-            body = read_body(chosen.body, data, http.call, self.services.settings, http.reply)
-            await chosen.answer(http, _with_model(http, body, chosen.tasks))
+            await chosen.serve(http, data)
 
     async def reject(error: HeadraceError, request: HttpBody, context: Context) -> None:
         await send_rejection(context, "openai", fitting(request.data).errors, error)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable
+from typing import Any, Protocol
 
 from google.api.httpbody_pb2 import HttpBody
 
@@ -13,7 +14,6 @@ from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import ErrorFormat, Headers, HttpResponse
-from headrace_gateway.base.calls import Context
 from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,14 @@ _STREAM_HEADERS: Headers = (("cache-control", "no-cache"), ("x-accel-buffering",
 """No proxy may cache a stream; nginx, which buffers answers by default, passes it on."""
 
 
+class ResponseWriter(Protocol):
+    """What a response is written to: the context of a call, as gRPC has it."""
+
+    async def send_initial_metadata(self, metadata: Any, /) -> None: ...
+
+    async def write(self, message: Any, /) -> None: ...
+
+
 class Reply:
     """Sends one response; an error is a status before the head is sent, and an event after it.
 
@@ -32,7 +40,11 @@ class Reply:
     """
 
     def __init__(
-        self, context: Context, error_format: ErrorFormat, request_id: str, counter: CallCounter
+        self,
+        context: ResponseWriter,
+        error_format: ErrorFormat,
+        request_id: str,
+        counter: CallCounter,
     ) -> None:
         self._context = context
         self._error_format = error_format

@@ -39,7 +39,7 @@ async def _generate(
 ) -> None:
     services, call = http.services, http.call
     ids = wants_event_ids(call)
-    if request.background and not request.stream:
+    if request.background and not request.stream and request.row is None:
         begun = await services.opener.begin(request, call)
         await http.reply.accept(accepted_body(shape, begun), begun.request_id)
         return

@@ -1,0 +1,1 @@
+"""Rows of batches, for which control calls."""
