@@ -12,10 +12,12 @@ from typing import Any
 from headrace.auth.check.edge import Edge
 from headrace.auth.check.gates import OpenGate
 from headrace.auth.check.interceptor import AccessInterceptor
+from headrace.clock import SystemClock
 from headrace.errors import GatewayUnreachable, RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.rows_pb2_grpc import add_RowServiceServicer_to_server
 from headrace.model_names import lane_id
 from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
@@ -27,12 +29,14 @@ from headrace_gateway.api.http.rejection import reject_call
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.probes.health import Health, ModelState
+from headrace_gateway.api.rows.service import RowService
 from headrace_gateway.app import add_public_services
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
 from headrace_gateway.resume.open_or_resume import RequestOpener
+from headrace_gateway.resume.outputs import StoredOutput
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission
@@ -126,6 +130,8 @@ class StandinDirectory:
     """
 
     admission: ScriptedAdmission
+    results: dict[str, ResultRecord] = field(default_factory=dict)
+    """Stored results, by key."""
 
     async def near(self, key: str) -> Location | None:
         admitted = [each.request for each in self.admission.generations if each.request.background]
@@ -147,6 +153,10 @@ class StandinDirectory:
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
     ) -> Generation:
+        if (result := self.results.get(key)) is not None:
+            check(location := Location(result=result))
+            assert location.result is not None
+            return StoredOutput(location.result)
         if key == "unled":
             raise GatewayUnreachable("no scheduler knows yet where it is", retry_after_s=1.0)
         raise RequestNotFound(f"request {key} is not known", field="request_id")
@@ -175,6 +185,7 @@ class RunningApi:
     catalog: Catalog
     port: int
     probes: StandinProbes
+    directory: StandinDirectory
 
     @property
     def address(self) -> str:
@@ -243,6 +254,8 @@ async def running_api(
     probes = StandinProbes()
     services = api_services(catalog, admission, limits or GatewaySettings())
     add_public_services(server, services, probes.observe)
+    rows = RowService(services, SystemClock())
+    add_RowServiceServicer_to_server(rows, server)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())
@@ -252,9 +265,11 @@ async def running_api(
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)
-        yield RunningApi(admission, catalog, port, probes)
+        assert isinstance(services.requests, StandinDirectory)
+        yield RunningApi(admission, catalog, port, probes, services.requests)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
+        await rows.close()
         await server.stop(grace=0.2)

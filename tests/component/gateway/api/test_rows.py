@@ -1,0 +1,178 @@
+"""Rows of batches: control calls for them at the port that gateways have for the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from headrace.errors import AttemptsExhausted, HeadraceError, LaneFull, PatienceExhausted
+from headrace.internal.v1.reports_pb2 import ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.rows_pb2 import (
+    CancelRowRequest,
+    RowCaller,
+    RunRowRequest,
+    RunRowResponse,
+)
+from headrace.internal.v1.rows_pb2_grpc import RowServiceStub
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import Priority, RequestOutcome
+from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.stream.stored_record import digest_of
+from helpers.api_scripts import SAYING, fails_at_once, fails_midway, hangs, says
+from helpers.eventually import eventually
+from helpers.running_api import RunningApi
+from helpers.scripted_admission import Gate, GatedScript, ScriptedAdmission
+
+CHAT = {"model": "valley", "messages": [{"role": "user", "content": "Speak"}]}
+
+
+def row(body: dict[str, Any] = CHAT, **fields: Any) -> RunRowRequest:
+    common = {"batch_id": "batch_1f", "line": 7, "endpoint": "/v1/chat/completions"}
+    request = RunRowRequest(body=json.dumps(body).encode(), **common | fields)
+    request.caller.CopyFrom(RowCaller(tenant="acme", key_id="k1", models=["*"]))
+    request.deadline.FromSeconds(int(time.time()) + 7200)
+    return request
+
+
+@pytest.fixture
+def rows(channel: grpc.aio.Channel) -> Any:
+    return RowServiceStub(channel)
+
+
+async def test_a_row_is_answered_as_its_endpoint_answers(rows: Any) -> None:
+    response: RunRowResponse = await rows.RunRow(row())
+    assert (response.status, response.request_id) == (200, "batch_1f_7")
+    body = json.loads(response.body)
+    assert (body["object"], body["id"]) == ("chat.completion", "chatcmpl-batch_1f_7")
+    assert body["choices"][0]["message"]["content"] == SAYING
+    assert not response.HasField("retry_after")
+
+
+async def test_a_row_runs_unread_in_the_bulk_lane_until_the_batch_ends(
+    rows: Any, admission: ScriptedAdmission
+) -> None:
+    await rows.RunRow(row(CHAT | {"priority": -1}))
+    request = admission.last.request
+    assert request.priority == Priority.PRIORITY_BULK
+    assert (request.background, request.once, request.tenant) == (True, True, "acme")
+    assert request.row is not None
+    assert (request.row.batch_id, request.row.line) == ("batch_1f", 7)
+    assert 7100 < request.timeout_s <= 7200
+    first_seed = request.seed
+    await rows.RunRow(row())
+    await rows.RunRow(row(line=8))
+    assert [each.request.seed == first_seed for each in admission.generations] == [
+        *(True, True),
+        False,
+    ]
+
+
+async def test_a_row_that_is_called_for_twice_runs_once(
+    rows: Any, admission: ScriptedAdmission
+) -> None:
+    gate = Gate()
+
+    def later(request: ValidRequest) -> GatedScript:
+        return [gate, *says(request)]
+
+    admission.script = later
+    given_up = rows.RunRow(row())
+    await eventually(lambda: len(admission.generations) == 1)
+    again = asyncio.create_task(_response(rows, row()))
+    # Calls of one connection begin in their order.
+    await rows.RunRow(row({}, line=9))
+    given_up.cancel()
+    gate.set()
+    assert (await again).status == 200
+    assert len(admission.generations) == 1
+    assert (len(admission.last.settled), admission.last.abandoned) == (1, 0)
+
+
+async def _response(rows: Any, request: RunRowRequest) -> RunRowResponse:
+    response: RunRowResponse = await rows.RunRow(request)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "retry_after_s"),
+    [(LaneFull("the lane is full", retry_after_s=3), 429, 3), (AttemptsExhausted("3"), 500, None)],
+)
+async def test_a_refused_row_is_worth_another_call_only_for_want_of_capacity(
+    rows: Any,
+    admission: ScriptedAdmission,
+    refusal: HeadraceError,
+    status: int,
+    retry_after_s: int | None,
+) -> None:
+    admission.refusal = refusal
+    response = await rows.RunRow(row())
+    assert response.status == status
+    assert response.HasField("retry_after") == (retry_after_s is not None)
+    assert response.retry_after.seconds == (retry_after_s or 0)
+    assert "error" in json.loads(response.body)
+
+
+async def test_a_row_that_fails_under_way_says_whether_to_call_again(
+    rows: Any, admission: ScriptedAdmission
+) -> None:
+    admission.script = fails_at_once
+    assert (await rows.RunRow(row())).retry_after.ToMilliseconds() == 2500
+    admission.script = fails_midway
+    broken = await rows.RunRow(row())
+    assert (broken.status, broken.HasField("retry_after")) == (500, False)
+
+
+async def test_a_wrong_body_is_refused_as_at_the_endpoint(rows: Any) -> None:
+    response = await rows.RunRow(row({"model": "valley", "messages": "no"}))
+    assert response.status == 400
+    assert not response.HasField("retry_after")
+    assert json.loads(response.body)["error"]["param"] == "messages"
+    unknown = await rows.RunRow(row(CHAT | {"model": "hill"}))
+    assert (unknown.status, json.loads(unknown.body)["error"]["code"]) == (404, "model_not_found")
+    with pytest.raises(grpc.aio.AioRpcError, match="rows may be for /v1/chat/completions"):
+        await rows.RunRow(row(endpoint="/v1/responses"))
+
+
+async def test_a_cancelled_row_ends(rows: Any, admission: ScriptedAdmission) -> None:
+    admission.script = hangs
+    call = rows.RunRow(row())
+    await eventually(lambda: len(admission.generations) == 1)
+    await rows.CancelRow(CancelRowRequest(tenant="acme", batch_id="batch_1f", line=7))
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    assert failed.value.code() == grpc.StatusCode.CANCELLED
+    assert admission.last.abandoned == 1
+
+
+async def test_a_row_whose_run_failed_for_want_of_capacity_runs_again_under_another_name(
+    rows: Any, api: RunningApi, admission: ScriptedAdmission
+) -> None:
+    await rows.RunRow(row())
+    first = admission.last.request
+    error = to_status(PatienceExhausted("it waited 5 s", retry_after_s=1))
+    record = RequestRecord(request_id=first.key, tenant="acme", detached=True, seed=first.seed)
+    record.rendering.digest = digest_of(first)
+    api.directory.results[first.key] = ResultRecord(
+        request=record, outcome=RequestOutcome(error=error)
+    )
+    response = await rows.RunRow(row())
+    assert (response.status, response.request_id) == (200, "batch_1f_7_1")
+    assert admission.last.request.seed == first.seed
+
+
+async def test_prompts_of_one_row_are_requests_of_their_own(
+    rows: Any, admission: ScriptedAdmission
+) -> None:
+    body = {"model": "valley", "prompt": ["a", "b"]}
+    response = await rows.RunRow(row(body, endpoint="/v1/completions"))
+    assert (response.status, response.request_id) == (200, "batch_1f_7")
+    assert len(json.loads(response.body)["choices"]) == 2
+    requests = [each.request for each in admission.generations]
+    assert sorted(each.request_id for each in requests) == ["batch_1f_7-0", "batch_1f_7-1"]
+    assert {(each.once, each.background) for each in requests} == {(True, False)}
