@@ -39,7 +39,7 @@ ENDPOINTS: dict[str, Endpoint[Any]] = {
 
 
 class RowService(RowServiceServicer):
-    """A row that is called for again while it runs here is answered with the first call's answer."""
+    """Of several calls for a row that runs here, each gets the one answer."""
 
     def __init__(self, services: ApiServices, clock: Clock) -> None:
         self._services, self._clock = services, clock
