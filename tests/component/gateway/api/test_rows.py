@@ -33,7 +33,7 @@ CHAT = {"model": "valley", "messages": [{"role": "user", "content": "Speak"}]}
 
 
 def row(body: dict[str, Any] = CHAT, **fields: Any) -> RunRowRequest:
-    common = {"batch_id": "batch_1f", "line": 7, "endpoint": "/v1/chat/completions"}
+    common: dict[str, Any] = {"batch_id": "batch_1f", "line": 7, "endpoint": "/v1/chat/completions"}
     request = RunRowRequest(body=json.dumps(body).encode(), **common | fields)
     request.caller.CopyFrom(RowCaller(tenant="acme", key_id="k1", models=["*"]))
     request.deadline.FromSeconds(int(time.time()) + 7200)
