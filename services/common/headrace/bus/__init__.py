@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from headrace.bus.objects import Objects
 from headrace.bus.snapshots import Snapshots
+from headrace.bus.store_probe import StoreProbe
 from headrace.credentials.tls_files import TlsFiles
 from headrace.extras import require
 
@@ -304,18 +306,9 @@ class Tables(Protocol):
         ...
 
 
-class StoreProbe(Protocol):
-    async def probe_store(self, *, timeout_s: float) -> None:
-        """Store a message in place of the last one.
-
-        Raises:
-            StoreRefused: the broker answers that it cannot.
-            BusUnavailable: it did not answer in time, or is away.
-        """
-        ...
-
-
-class Bus(Messages, Lanes, Cards, Leases, Results, Tables, StoreProbe, Snapshots, Protocol):
+class Bus(
+    Messages, Lanes, Cards, Leases, Results, Tables, Objects, StoreProbe, Snapshots, Protocol
+):
     """All of it. Services take the parts that they use."""
 
     async def close(self) -> None: ...

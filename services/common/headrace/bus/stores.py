@@ -8,17 +8,21 @@ from __future__ import annotations
 
 REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
 PROBE_STREAM = "STORE_PROBES"
-CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
+CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET, FILE_BUCKET = (
     "headrace_cards",
     "headrace_leases",
     "headrace_tokenizers",
+    "headrace_files",
 )
-"""The last of these is an object store."""
+"""The last two of these are object stores."""
 BACKED_UP = (
     # Why in this order: a request that ends meanwhile is saved as one that waits, and runs again,
     # rather than not at all.
     *(REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM),
     *(f"KV_{CARD_BUCKET}", f"OBJ_{TOKENIZER_BUCKET}", f"KV_{LEASE_BUCKET}"),
+    # Last, because it is the largest by far: what the database, which is saved after it, knows of
+    # files that came meanwhile is then marked as lost.
+    f"OBJ_{FILE_BUCKET}",
 )
 """Streams of what is nowhere else. The tables are made from control's database."""
 

@@ -26,12 +26,13 @@ from headrace.bus.jetstream.connect_errors import ConnectErrors
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
+from headrace.bus.jetstream.objects import StoredObjects
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.snapshots import StreamSnapshots
 from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import buckets, streams
 from headrace.bus.jetstream.tables import StoredTables
-from headrace.bus.stores import TOKENIZER_BUCKET
+from headrace.bus.stores import FILE_BUCKET, TOKENIZER_BUCKET
 from headrace.bus.urls import is_valid_url, redact_url
 from headrace.cancellation import recheck_cancelled
 from headrace.credentials.tls_files import TlsFiles
@@ -53,6 +54,7 @@ class JetStreamBus(
     KeyLeases,
     StoredResults,
     StoredTables,
+    StoredObjects,
     JetStreamProbe,
     StreamSnapshots,
 ):
@@ -90,9 +92,9 @@ class JetStreamBus(
                 await self._js.update_stream(config)
         for bucket in buckets(replicas):
             self._kv[bucket.bucket] = await self._bucket(bucket)
-        await self._js.create_object_store(
-            TOKENIZER_BUCKET, config=ObjectStoreConfig(replicas=replicas)
-        )
+        for name in (TOKENIZER_BUCKET, FILE_BUCKET):
+            config = ObjectStoreConfig(replicas=replicas)
+            await self._js.create_object_store(name, config=config)
 
     async def _bucket(self, config: KeyValueConfig) -> KeyValue:
         try:

@@ -115,7 +115,9 @@ def _row_writing(table: str) -> str:
     return f"$KV.{stores.bucket_of(table)}.>"
 
 
-_TOKENIZER_STREAM = f"OBJ_{stores.TOKENIZER_BUCKET}"
+_TOKENIZER_STREAM, _FILE_STREAM = (
+    f"OBJ_{bucket}" for bucket in (stores.TOKENIZER_BUCKET, stores.FILE_BUCKET)
+)
 _TABLE_STREAMS = tuple(_kv(stores.bucket_of(table)) for table in subjects.TABLES)
 _CREATES = (
     # Every process creates what is missing when it connects. A stream that is there stays as it
@@ -124,7 +126,8 @@ _CREATES = (
         f"{_API}.STREAM.CREATE.{stream}"
         for stream in (
             *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
-            *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET), _TOKENIZER_STREAM),
+            *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET)),
+            *(_TOKENIZER_STREAM, _FILE_STREAM),
             *_TABLE_STREAMS,
         )
     ),
@@ -196,6 +199,9 @@ _CONTROL_PUBLISHES = (
     *(_LANES_WRITE, *_messages(stores.RESULT_STREAM)),
     *_LEASES_READ,
     f"$KV.{stores.LEASE_BUCKET}.control",
+    # No other role: files are tenants' data, and only control knows whose.
+    *(f"$O.{stores.FILE_BUCKET}.>", *_messages(_FILE_STREAM)),
+    f"{_API}.STREAM.PURGE.{_FILE_STREAM}",
     *_MODELS_READ,
 )
 _CONTROL_READS = (

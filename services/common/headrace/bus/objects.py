@@ -1,0 +1,68 @@
+"""What is too large for one message, as the services store it with the broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ObjectDamaged(Exception):
+    """The stored bytes are not those that were put; reading again does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What was put."""
+
+    bytes: int
+    sha256: str
+    """Hexadecimal, of all bytes."""
+
+
+class Objects(Protocol):
+    """Sequences of bytes of any size, which are put and read piece by piece.
+
+    Names are 1 to 100 of A-Z a-z 0-9 _ -, and of one object each: what is put under a name once is
+    never changed, only deleted.
+    """
+
+    async def put_object(self, name: str, pieces: AsyncIterable[bytes]) -> StoredObject:
+        """Store the pieces, of any sizes, as one object, which there is only once all are stored.
+
+        What was stored is deleted if the pieces raise an error, the broker fails or the call is
+        cancelled; if even that fails, or the process dies, `object_names` still has the name.
+
+        Raises:
+            StoreRefused: the broker has no room, or must not store more.
+            BusUnavailable: it is away, and the object may be stored in part.
+        """
+        ...
+
+    def get_object(self, name: str) -> AsyncGenerator[bytes]:
+        """Yield an object's bytes in pieces of up to 256 KiB, as fast as they are taken.
+
+        The last piece comes only once all have been found to be those that were put.
+
+        Raises:
+            KeyError: there is no whole object of this name.
+            ObjectDamaged: bytes are missing, or are others.
+            BusUnavailable: the broker is away.
+        """
+        ...
+
+    async def delete_object(self, name: str) -> None:
+        """Delete an object, or what there is of it; there need not be one.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
+
+    async def object_names(self) -> frozenset[str]:
+        """Return the names of all objects, also of those that are stored in part.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
