@@ -10,6 +10,7 @@ from headrace_control.store.database.engine import open_engine
 from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.schema import check_schema, upgrade_schema
 from headrace_control.store.database.transactions import Database
+from headrace_control.store.files.rows import Files
 from headrace_control.store.keys import Keys
 from headrace_control.store.members import Invitations, Members
 from headrace_control.store.outbox import Outbox
@@ -45,6 +46,7 @@ class Store:
         self.uses = Uses(database)
         self.audit = Audit(database)
         self.outbox = Outbox(database)
+        self.files = Files(database)
 
     @classmethod
     async def open(cls, url: str, *, upgrade: bool = False, clock: Clock | None = None) -> Store:

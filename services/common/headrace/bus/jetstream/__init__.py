@@ -93,8 +93,8 @@ class JetStreamBus(
         for bucket in buckets(replicas):
             self._kv[bucket.bucket] = await self._bucket(bucket)
         for name in (TOKENIZER_BUCKET, FILE_BUCKET):
-            config = ObjectStoreConfig(replicas=replicas)
-            await self._js.create_object_store(name, config=config)
+            objects = ObjectStoreConfig(replicas=replicas)
+            await self._js.create_object_store(name, config=objects)
 
     async def _bucket(self, config: KeyValueConfig) -> KeyValue:
         try:

@@ -72,6 +72,7 @@ class StoredObjects(Connected):
         for _ in range(info.chunks or 0):
             message = await self._next(_chunk_subject(name), sequence)
             if message is None:
+                await self._info(name)  # raises if the object was deleted meanwhile
                 raise ObjectDamaged(f"object {name}: {info.chunks} chunks were put, one is lost")
             if held:
                 yield held
@@ -91,7 +92,8 @@ class StoredObjects(Connected):
                 found = await self._js.get_last_msg(_STREAM, _info_subject(name))
             except nats.js.errors.NotFoundError as error:
                 raise KeyError(name) from error
-        return ObjectInfo.from_response(json.loads(found.data or b""))
+        info: ObjectInfo = ObjectInfo.from_response(json.loads(found.data or b""))
+        return info
 
     @rechecking_cancelled
     async def _next(self, subject: str, sequence: int) -> RawStreamMsg | None:

@@ -1,0 +1,1 @@
+"""Files: a row each, whose bytes are in the broker's object store."""
