@@ -1,5 +1,5 @@
 """The message bus as the services use it: messages, durable lanes, model cards, leases, results,
-tables.
+tables, usage records.
 
 Only `headrace.bus.jetstream` knows that it is NATS. Payloads are serialized protobuf messages of
 headrace.internal.v1; `headrace.bus.subjects` says which message travels where.
@@ -12,11 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from headrace.bus.errors import (
+    BusError,
+    BusUnavailable,
+    LaneBroken,
+    LaneLimitReached,
+    LeaseTaken,
+    NoReply,
+    NoResponders,
+    StoreRefused,
+)
 from headrace.bus.objects import Objects
 from headrace.bus.snapshots import Snapshots
 from headrace.bus.store_probe import StoreProbe
+from headrace.bus.usage import UsageStream
 from headrace.credentials.tls_files import TlsFiles
 from headrace.extras import require
+
+__all__ = (  # what is defined elsewhere
+    "BusError",
+    "BusUnavailable",
+    "LaneBroken",
+    "LaneLimitReached",
+    "LeaseTaken",
+    "NoReply",
+    "NoResponders",
+    "StoreRefused",
+)
 
 RESULT_KEPT_S = 600.0
 """How long a result is kept by default."""
@@ -25,38 +47,6 @@ RESULT_KEPT_AT_MOST_S = 7 * 24 * 3600.0
 OnMessage = Callable[[bytes], None]
 """Called on the event loop, in order of arrival; must not block and must not raise."""
 RequestHandler = Callable[[bytes], Awaitable[bytes]]
-
-
-class BusError(Exception):
-    """Nothing is known to have happened; the same call may be repeated."""
-
-
-class BusUnavailable(BusError):
-    """The broker cannot be reached, or did not answer in time."""
-
-
-class StoreRefused(BusError):
-    """The broker answers that it cannot store the message."""
-
-
-class NoReply(BusError):
-    """No process serves this subject, or it did not reply in time."""
-
-
-class NoResponders(NoReply):
-    """No process serves this subject: it has ended, or cannot reach the broker."""
-
-
-class LaneLimitReached(BusError):
-    """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
-
-
-class LaneBroken(BusError):
-    """A message of the lane was lost on its way; take the lane over again to receive it."""
-
-
-class LeaseTaken(BusError):
-    """Another process holds the lease."""
 
 
 class Subscription(Protocol):
@@ -307,7 +297,17 @@ class Tables(Protocol):
 
 
 class Bus(
-    Messages, Lanes, Cards, Leases, Results, Tables, Objects, StoreProbe, Snapshots, Protocol
+    Messages,
+    Lanes,
+    Cards,
+    Leases,
+    Results,
+    Tables,
+    Objects,
+    StoreProbe,
+    Snapshots,
+    UsageStream,
+    Protocol,
 ):
     """All of it. Services take the parts that they use."""
 

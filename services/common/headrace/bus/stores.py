@@ -7,6 +7,7 @@ key is `$KV.headrace_cards.<key>`.
 from __future__ import annotations
 
 REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
+USAGE_STREAM = "USAGE"
 PROBE_STREAM = "STORE_PROBES"
 CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET, FILE_BUCKET = (
     "headrace_cards",
@@ -15,10 +16,13 @@ CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET, FILE_BUCKET = (
     "headrace_files",
 )
 """The last two of these are object stores."""
+POSITION_BUCKET = "headrace_positions"
+"""Up to where the quota keeper has read USAGE_STREAM."""
 BACKED_UP = (
     # Why in this order: a request that ends meanwhile is saved as one that waits, and runs again,
     # rather than not at all.
-    *(REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM),
+    # A request that was saved after its usage record is settled again, as the same row.
+    *(REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM, USAGE_STREAM),
     *(f"KV_{CARD_BUCKET}", f"OBJ_{TOKENIZER_BUCKET}", f"KV_{LEASE_BUCKET}"),
     # Last, because it is the largest by far: what the database, which is saved after it, knows of
     # files that came meanwhile is then marked as lost.

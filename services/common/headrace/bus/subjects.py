@@ -25,6 +25,9 @@ BROKER_REPORTS = "headrace.reports.broker"
 STORE_PROBES = "headrace.trials"
 """Empty messages, each stored in place of the last: whether the broker can store at all."""
 
+USAGE = "headrace.usage"
+"""UsageRecords, from every leader to the stream that control and the quota keeper read."""
+
 ACCESS_REPORTS = "headrace.control.access"
 """AccessReport -> AccessReportResponse, from every gateway to the active control process."""
 

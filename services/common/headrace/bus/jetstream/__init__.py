@@ -32,6 +32,7 @@ from headrace.bus.jetstream.snapshots import StreamSnapshots
 from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import buckets, streams
 from headrace.bus.jetstream.tables import StoredTables
+from headrace.bus.jetstream.usage import StoredUsageStream
 from headrace.bus.stores import FILE_BUCKET, TOKENIZER_BUCKET
 from headrace.bus.urls import is_valid_url, redact_url
 from headrace.cancellation import recheck_cancelled
@@ -57,6 +58,7 @@ class JetStreamBus(
     StoredObjects,
     JetStreamProbe,
     StreamSnapshots,
+    StoredUsageStream,
 ):
     """Implements `headrace.bus.Bus`. `connect` makes it; it reconnects for as long as it takes."""
 

@@ -16,8 +16,10 @@ from headrace.bus.stores import (
     CARD_BUCKET,
     DEAD_STREAM,
     LEASE_BUCKET,
+    POSITION_BUCKET,
     REQUEST_STREAM,
     RESULT_STREAM,
+    USAGE_STREAM,
 )
 
 WRONG_LAST_SEQUENCE = 10071
@@ -26,6 +28,8 @@ LANE_BOUND = 100_000
 """Unsettled requests of one lane that the broker stores. It bounds the disk, far above the
 scheduler's `max_waiting`, which rejects requests before."""
 DEAD_LETTER_KEPT_S = 7 * 24 * 3600
+USAGE_KEPT_S = 7 * 24 * 3600
+USAGE_KEPT_BYTES = 4 << 30
 ACK_WAIT_S = 24 * 3600
 """Practically never: a leader settles what it pulled, and its successor takes over by creating the
 consumer again."""
@@ -62,6 +66,16 @@ def streams(replicas: int) -> list[StreamConfig]:
             max_age=DEAD_LETTER_KEPT_S,
             max_bytes=1 << 28,
         ),
+        StreamConfig(
+            name=USAGE_STREAM,
+            num_replicas=replicas,
+            subjects=[subjects.USAGE],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_age=USAGE_KEPT_S,
+            max_bytes=USAGE_KEPT_BYTES,
+            duplicate_window=120,
+        ),
     ]
 
 
@@ -70,5 +84,6 @@ def buckets(replicas: int) -> list[KeyValueConfig]:
         KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE, replicas=replicas),
         # Why no time to live: a model is configured until its card is removed.
         KeyValueConfig(bucket=CARD_BUCKET, history=1, replicas=replicas),
+        KeyValueConfig(bucket=POSITION_BUCKET, history=1, replicas=replicas),
         *(table_bucket(table, replicas) for table in subjects.TABLES),
     ]

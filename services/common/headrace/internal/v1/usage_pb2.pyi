@@ -5,8 +5,10 @@ What a request has used: the leader of its model to the USAGE stream, before it 
 request; control makes rows of it, and the quota keeper settles by it. Times are Unix milliseconds.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -42,6 +44,28 @@ USAGE_KIND_EMBEDDINGS: UsageKind.ValueType  # 2
 USAGE_KIND_RERANK: UsageKind.ValueType  # 3
 """Scores of pairs."""
 Global___UsageKind: _TypeAlias = UsageKind  # noqa: Y015
+
+@_typing.final
+class UsageRecords(_message.Message):
+    """A message of the USAGE stream: records that a leader has published together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___UsageRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRecords: _TypeAlias = UsageRecords  # noqa: Y015
 
 @_typing.final
 class UsageRecord(_message.Message):

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from headrace.bus import stores, subjects
+from headrace.bus.usage import KEEPER
 
 _API = "$JS.API"
 _EVERYTHING = (">",)
@@ -126,6 +127,7 @@ _CREATES = (
         f"{_API}.STREAM.CREATE.{stream}"
         for stream in (
             *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
+            *(stores.USAGE_STREAM, _kv(stores.POSITION_BUCKET)),
             *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET)),
             *(_TOKENIZER_STREAM, _FILE_STREAM),
             *_TABLE_STREAMS,
@@ -137,7 +139,10 @@ _UPDATES = tuple(
     # Of an earlier version of Headrace; the others wait until control has done it. No other role:
     # a stream can be told to publish again, as any subject, what is written to it.
     f"{_API}.STREAM.UPDATE.{stream}"
-    for stream in (stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM)
+    for stream in (
+        *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
+        stores.USAGE_STREAM,
+    )
 )
 _MODELS_READ = (*_reading(_kv(stores.CARD_BUCKET)), *_reading(_TOKENIZER_STREAM))
 _CARDS_WRITE = f"$KV.{stores.CARD_BUCKET}.>"
@@ -151,6 +156,7 @@ _GATEWAY_PUBLISHES = (
     *(_LANES_WRITE, _RESULTS_WRITE),
     *(f"headrace.scheduler.*.{call}" for call in ("settle", "lost", "locate")),
     *_messages(stores.RESULT_STREAM),
+    f"{_API}.STREAM.INFO.{stores.USAGE_STREAM}",
     *_MODELS_READ,
     *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
 )
@@ -164,7 +170,10 @@ _SCHEDULER_PUBLISHES = (
     "headrace.gateway.*.notice",
     *(_RESULTS_WRITE, f"{subjects.DEAD_LETTERS}.*"),
     *_consumers(stores.REQUEST_STREAM),
+    f"{_API}.STREAM.INFO.{stores.REQUEST_STREAM}",
     *_messages(stores.RESULT_STREAM),
+    *(subjects.USAGE, *_messages(stores.USAGE_STREAM)),
+    f"$KV.{stores.POSITION_BUCKET}.{KEEPER}",
     *_LEASES_READ,
     f"$KV.{stores.LEASE_BUCKET}.leader.*",
     *_MODELS_READ,
@@ -196,6 +205,8 @@ _CONTROL_PUBLISHES = (
     "headrace.scheduler.*.*",
     *(_DRAIN, "headrace.supervisor.*.drained"),
     *_messages(stores.DEAD_STREAM),
+    *(*_messages(stores.USAGE_STREAM), *_messages(_kv(stores.POSITION_BUCKET))),
+    f"{_API}.STREAM.PURGE.{stores.USAGE_STREAM}",
     *(_LANES_WRITE, *_messages(stores.RESULT_STREAM)),
     *_LEASES_READ,
     f"$KV.{stores.LEASE_BUCKET}.control",

@@ -5,73 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 import nats.errors
 import pytest
 from nats.js.api import ConsumerConfig
 
-from headrace.bus import BusUnavailable, NoReply, NoResponders, subjects
+from headrace.bus import BusUnavailable, subjects
 from headrace.bus.control import request_drain, serve_drain
 from headrace.bus.jetstream import JetStreamBus, connect
-from headrace.bus.stores import DEAD_STREAM, REQUEST_STREAM, RESULT_STREAM
-from headrace.supervisor.child import Child
+from headrace.bus.stores import DEAD_STREAM, REQUEST_STREAM, RESULT_STREAM, USAGE_STREAM
 from headrace.supervisor.servers.nats import Broker
 from headrace.supervisor.servers.nats_permissions import BrokerUser
-
-PASSWORDS = {user: f"{user}-password" for user in BrokerUser}
-MODEL = "pebble"
-NOT_ALLOWED_S = 0.5
-"""The broker does not answer what it does not allow."""
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path / "nats", passwords=PASSWORDS)
-    broker.prepare()
-    child = await Child.start(broker.argv(), log=tmp_path / "nats.log", folder=tmp_path)
-    try:
-        async with asyncio.timeout(10):
-            while await broker.read_ports(child.pid) is None:
-                assert child.running, (tmp_path / "nats.log").read_text()
-                await asyncio.sleep(0.02)
-        yield broker
-    finally:
-        await child.stop(deadline_s=5)
-
-
-Connect = Callable[[BrokerUser], Awaitable[JetStreamBus]]
-
-
-@pytest.fixture
-async def connected(broker: Broker, tmp_path: Path) -> AsyncIterator[Connect]:
-    buses: list[JetStreamBus] = []
-
-    async def as_user(user: BrokerUser) -> JetStreamBus:
-        file = tmp_path / f"{user}.credentials"
-        file.touch(mode=0o600)
-        file.write_text(f"{user}:{PASSWORDS[user]}")
-        bus = await connect(broker.url, name=user, wait_s=10, credentials_file=file)
-        buses.append(bus)
-        return bus
-
-    yield as_user
-    for bus in buses:
-        await bus.close()
-
-
-async def refused(call: Awaitable[object]) -> bool:
-    """Return whether the broker leaves a call without an answer."""
-    try:
-        async with asyncio.timeout(NOT_ALLOWED_S):
-            await call
-    except NoResponders:
-        return False
-    except (TimeoutError, BusUnavailable, NoReply):
-        return True
-    return False
+from helpers.broker_users import MODEL, NOT_ALLOWED_S, Connect, refused, synced
 
 
 async def echo(payload: bytes) -> bytes:
@@ -86,11 +32,6 @@ async def served(bus: JetStreamBus, subject: str) -> None:
 
 def _set(event: asyncio.Event, _: bytes) -> None:
     event.set()
-
-
-async def synced(bus: JetStreamBus) -> None:
-    """Return once the broker has everything that was sent on this connection."""
-    await bus.jetstream.find_stream_name_by_subject(subjects.lane(MODEL, "bulk"))
 
 
 async def test_without_a_password_there_is_no_connection(broker: Broker) -> None:
@@ -258,7 +199,7 @@ async def test_no_stored_message_becomes_a_call_of_another_role(connected: Conne
 @pytest.mark.parametrize("user", READERS_OF_STREAMS)
 async def test_only_control_changes_streams(connected: Connect, user: BrokerUser) -> None:
     js = (await connected(user)).jetstream
-    for stream in (REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM, "KV_headrace_keys"):
+    for stream in (REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM, USAGE_STREAM, "KV_headrace_keys"):
         config = (await (await connected(BrokerUser.OPERATOR)).jetstream.stream_info(stream)).config
         config.allow_direct = True
         assert await refused(js.update_stream(config))

@@ -1,0 +1,165 @@
+"""The stream of usage records, read by sequence.
+
+Why without consumers: the scheduler writes this stream, and the broker delivers what a consumer
+reads to any subject that its creator names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import RawStreamMsg
+
+from headrace.bus import BusUnavailable, StoreRefused, subjects
+from headrace.bus.jetstream.connection import Connected, unavailable
+from headrace.bus.stores import POSITION_BUCKET, REQUEST_STREAM, USAGE_STREAM
+from headrace.bus.usage import KEEPER, StoredUsage, UsagePosition, UsageState
+from headrace.cancellation import recheck_cancelled, rechecking_cancelled
+
+PUBLISH_S = 2.0
+"""Longest wait for records to be stored; then they are sent again."""
+POLL_S = 0.05
+CHECK_S = 1.0
+_READ_AT_ONCE = 32
+_STORE_FAILED = 10077
+"""The server's error code for a message that exceeds a bound of its stream."""
+
+
+class StoredUsageStream(Connected):
+    """Implements `headrace.bus.UsageStream`."""
+
+    _usage_stream = ""
+    """When the stream was created, as of `_usage_checked`."""
+    _usage_checked = -1, float("-inf")
+    """How many reconnects there were then, and when that was."""
+
+    @rechecking_cancelled
+    async def publish_usage(self, records: bytes) -> None:
+        if not self._client.is_connected:
+            raise BusUnavailable("no connection to NATS; no usage record was sent")
+        headers = {"Nats-Msg-Id": hashlib.blake2b(records, digest_size=16).hexdigest()}
+        try:
+            await self._js.publish(subjects.USAGE, records, timeout=PUBLISH_S, headers=headers)
+        except nats.js.errors.APIError as error:
+            if error.err_code == _STORE_FAILED:
+                raise StoreRefused(f"usage records: {error.description}") from error
+            raise BusUnavailable(f"usage records were not stored: {error}") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            if isinstance(error, TimeoutError):
+                await self.reconnect_if_silent()
+            raise BusUnavailable(
+                f"usage records may not be stored: {error or 'no answer'}"
+            ) from error
+
+    @rechecking_cancelled
+    async def usage_after(
+        self, position: UsagePosition | None, *, max_messages: int, timeout_s: float
+    ) -> list[StoredUsage]:
+        end_s = time.monotonic() + timeout_s
+        while True:
+            stream = await self._current_stream()
+            known = 0 if position is None or position.stream != stream else position.sequence
+            if found := await self._read_after(known, max_messages):
+                return [_stored(stream, message) for message in found]
+            if time.monotonic() >= end_s:
+                return []
+            await asyncio.sleep(POLL_S)
+            recheck_cancelled()
+
+    async def _read_after(self, sequence: int, max_messages: int) -> list[RawStreamMsg]:
+        """Return the messages after a sequence; a message that is missing ends them."""
+        first = await self._usage_message(sequence + 1, is_first=True)
+        found = [] if first is None else [first]
+        while found and len(found) < max_messages:
+            after = (found[-1].seq or 0) + 1
+            count = min(_READ_AT_ONCE, max_messages - len(found))
+            read = await asyncio.gather(
+                *(self._usage_message(after + i, is_first=False) for i in range(count))
+            )
+            end = read.index(None) if None in read else len(read)
+            found += [message for message in read[:end] if message is not None]
+            if end < len(read):
+                break
+        return found
+
+    async def _usage_message(self, sequence: int, *, is_first: bool) -> RawStreamMsg | None:
+        with unavailable("usage records"):
+            try:
+                if is_first:
+                    return await self._js.get_msg(
+                        USAGE_STREAM, sequence, subject=subjects.USAGE, next=True
+                    )
+                return await self._js.get_msg(USAGE_STREAM, sequence)
+            except nats.js.errors.NotFoundError:
+                return None
+
+    @rechecking_cancelled
+    async def usage_state(self) -> UsageState:
+        info = await self._stream_info(USAGE_STREAM)
+        config, state = info["config"], info["state"]
+        age_s = 0.0
+        if state["messages"]:
+            first = datetime.fromisoformat(state["first_ts"])
+            age_s = max(0.0, (datetime.now(UTC) - first).total_seconds())
+        return UsageState(
+            UsagePosition(info["created"], state["last_seq"]),
+            messages=state["messages"],
+            stored_bytes=state["bytes"],
+            max_bytes=config["max_bytes"],
+            oldest_age_s=age_s,
+            max_age_s=config["max_age"] / 1e9,
+        )
+
+    @rechecking_cancelled
+    async def put_usage_position(self, reader: str, position: UsagePosition) -> None:
+        value = f"{position.sequence} {position.stream}".encode()
+        await self._store(f"$KV.{POSITION_BUCKET}.{reader}", value)
+
+    @rechecking_cancelled
+    async def purge_usage(self, position: UsagePosition) -> None:
+        stream = (await self._stream_info(USAGE_STREAM))["created"]
+        with unavailable("usage records"):
+            try:
+                found = await self._js.get_last_msg(
+                    f"KV_{POSITION_BUCKET}", f"$KV.{POSITION_BUCKET}.{KEEPER}"
+                )
+            except nats.js.errors.NotFoundError:
+                return
+            sequence, _, of_stream = (found.data or b"").decode().partition(" ")
+            if position.stream == of_stream == stream:
+                through = min(position.sequence, int(sequence))
+                await self._js.purge_stream(USAGE_STREAM, seq=through + 1)
+
+    @rechecking_cancelled
+    async def request_source(self) -> str:
+        return f"requests:{(await self._stream_info(REQUEST_STREAM))['created']}"
+
+    async def _current_stream(self) -> str:
+        """Return when the stream was created; it may be made again without a reconnect."""
+        reconnects, checked_s = self._usage_checked
+        now_s = time.monotonic()
+        if reconnects != self.reconnects or now_s >= checked_s + CHECK_S:
+            checked = self.reconnects, now_s
+            self._usage_stream = (await self._stream_info(USAGE_STREAM))["created"]
+            self._usage_checked = checked
+        return self._usage_stream
+
+    async def _stream_info(self, stream: str) -> dict[str, Any]:
+        # Why not `stream_info`: it leaves out when the first message was stored.
+        with unavailable(f"stream {stream}"):
+            answer = await self._client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=PUBLISH_S)
+        info: dict[str, Any] = json.loads(answer.data)
+        if error := info.get("error"):
+            raise BusUnavailable(f"stream {stream}: {error.get('description', error)}")
+        return info
+
+
+def _stored(stream: str, message: RawStreamMsg) -> StoredUsage:
+    return StoredUsage(UsagePosition(stream, message.seq or 0), message.data or b"")

@@ -1,0 +1,92 @@
+"""The stream of usage records, as the services use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+KEEPER = "keeper"
+"""Reader of the stream whose position `purge_usage` respects: the quota keeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePosition:
+    """A message of the stream. A reader keeps the last one that it has applied."""
+
+    stream: str
+    """When the stream was created. One that was lost and made again, or restored from a backup,
+    has another time, and its sequences mean nothing in this one."""
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUsage:
+    position: UsagePosition
+    payload: bytes
+    """UsageRecords: at least one, and as many as were published together."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageState:
+    last: UsagePosition
+    """The newest message that was ever stored; sequence 0: none was."""
+    messages: int
+    """Not purged yet."""
+    stored_bytes: int
+    max_bytes: int
+    oldest_age_s: float
+    """Of the oldest message that is not purged; 0 if there is none."""
+    max_age_s: float
+    """Older messages are removed, read or not."""
+
+
+class UsageStream(Protocol):
+    """UsageRecords, from the models' leaders to control and the quota keeper.
+
+    Each reader reads all of it by position, and acknowledges nothing. A record may come twice, in
+    equal or different company: `source` and `sequence` name it. What both readers have applied is
+    purged by control; while one of them is away the stream keeps seven days, or 4 GiB.
+    """
+
+    async def publish_usage(self, records: bytes) -> None:
+        """Store UsageRecords. Equal bytes are stored once within two minutes.
+
+        Raises:
+            StoreRefused: the stream is full.
+            BusUnavailable: they are not known to be stored; repeat.
+        """
+        ...
+
+    async def usage_after(
+        self, position: UsagePosition | None, *, max_messages: int, timeout_s: float
+    ) -> list[StoredUsage]:
+        """Return what follows a position, oldest first; none if none came in `timeout_s`.
+
+        None, or a position in a former stream, is before the oldest message there is.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
+
+    async def usage_state(self) -> UsageState:
+        """Return how full the stream is. Raises as `usage_after`."""
+        ...
+
+    async def put_usage_position(self, reader: str, position: UsagePosition) -> None:
+        """Remember that this reader, `KEEPER`, needs no message up to there. Raises as
+        `usage_after`."""
+        ...
+
+    async def purge_usage(self, position: UsagePosition) -> None:
+        """Remove what precedes this position, itself included, as far as the keeper has read it
+        too. Raises as `usage_after`."""
+        ...
+
+    async def request_source(self) -> str:
+        """Return `UsageRecord.source` of what the stream of requests holds.
+
+        Raises:
+            BusUnavailable: the broker is away, or the stream is not there.
+        """
+        ...

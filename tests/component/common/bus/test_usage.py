@@ -1,0 +1,138 @@
+"""The stream of usage records: read by position, by readers that know of one another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nats.js.api import StreamConfig
+
+from headrace.bus import StoreRefused
+from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.bus.usage import KEEPER, StoredUsage, UsagePosition
+from headrace.testing.nats_server import NatsServer, nats_server
+from helpers.eventually import eventually
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    async with nats_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def bus(server: NatsServer) -> AsyncIterator[JetStreamBus]:
+    connected = await connect(server.url, name="usage")
+    yield connected
+    await connected.close()
+
+
+async def publish(bus: JetStreamBus, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        await bus.publish_usage(b"%d" % number)
+
+
+async def read(
+    bus: JetStreamBus, after: UsagePosition | None, *, max_messages: int = 1000
+) -> list[StoredUsage]:
+    return await bus.usage_after(after, max_messages=max_messages, timeout_s=0.0)
+
+
+async def test_a_reader_gets_all_that_follows_its_position_in_order(bus: JetStreamBus) -> None:
+    await publish(bus, 0, 100)
+    found = await read(bus, None)
+    assert [each.payload for each in found] == [b"%d" % n for n in range(100)]
+    assert await read(bus, found[-1].position) == []
+    assert await read(bus, found[39].position, max_messages=10) == found[40:50]
+    assert await read(bus, found[98].position) == found[99:]
+
+
+async def test_a_reader_that_is_at_the_end_gets_what_comes(bus: JetStreamBus) -> None:
+    await publish(bus, 0, 1)
+    (last,) = await read(bus, None)
+    reading = asyncio.create_task(bus.usage_after(last.position, max_messages=5, timeout_s=20.0))
+    await asyncio.sleep(0)
+    await publish(bus, 1, 1)
+    (found,) = await reading
+    assert found.payload == b"1"
+
+
+async def test_equal_records_that_are_sent_again_are_stored_once(bus: JetStreamBus) -> None:
+    await bus.publish_usage(b"a")
+    await bus.publish_usage(b"a")
+    await bus.publish_usage(b"b")
+    assert [each.payload for each in await read(bus, None)] == [b"a", b"b"]
+
+
+async def test_only_what_the_keeper_has_read_too_is_purged(bus: JetStreamBus) -> None:
+    await publish(bus, 0, 10)
+    found = await read(bus, None)
+    await bus.purge_usage(found[7].position)
+    assert await read(bus, None) == found
+    await bus.put_usage_position(KEEPER, replace(found[4].position, stream="of a former stream"))
+    await bus.purge_usage(found[7].position)
+    assert await read(bus, None) == found
+    await bus.put_usage_position(KEEPER, found[4].position)
+    await bus.purge_usage(found[7].position)
+    assert await read(bus, None) == found[5:]
+    assert await read(bus, found[2].position, max_messages=2) == found[5:7]
+    await bus.put_usage_position(KEEPER, found[9].position)
+    await bus.purge_usage(found[7].position)
+    assert await read(bus, found[8].position) == found[9:]
+
+
+async def test_a_full_stream_refuses_and_keeps_what_it_has(bus: JetStreamBus) -> None:
+    config: StreamConfig = (await bus.jetstream.stream_info("USAGE")).config
+    config.max_bytes = 4096
+    await bus.jetstream.update_stream(config)
+    await bus.publish_usage(b"x" * 3000)
+    with pytest.raises(StoreRefused, match="maximum bytes exceeded"):
+        await bus.publish_usage(b"y" * 3000)
+    state = await bus.usage_state()
+    assert (state.messages, state.last.sequence, state.max_bytes) == (1, 1, 4096)
+    assert 3000 < state.stored_bytes < 4096
+    assert 0 < state.oldest_age_s < 60
+    assert state.max_age_s == 7 * 24 * 3600
+
+
+async def test_the_state_of_an_empty_stream(bus: JetStreamBus) -> None:
+    state = await bus.usage_state()
+    assert (state.messages, state.last.sequence, state.oldest_age_s) == (0, 0, 0.0)
+    assert state.max_bytes == 4 << 30
+
+
+async def test_a_reader_begins_again_where_the_stream_was_lost_and_made_again(
+    bus: JetStreamBus,
+) -> None:
+    await publish(bus, 0, 10)
+    found = await read(bus, None)
+    await bus.jetstream.delete_stream("USAGE")
+    await bus.ensure_stores(1)
+    await publish(bus, 10, 2)
+    again = await bus.usage_after(found[-1].position, max_messages=9, timeout_s=20.0)
+    assert [each.payload for each in again] == [b"10", b"11"]
+    assert again[0].position.stream != found[0].position.stream
+
+
+async def test_a_restart_of_the_broker_changes_neither_positions_nor_the_source_of_requests(
+    bus: JetStreamBus, server: NatsServer
+) -> None:
+    await publish(bus, 0, 3)
+    found, source = await read(bus, None), await bus.request_source()
+    await server.stop()
+    await server.start()
+    await eventually(lambda: bus.reconnects == 1 and bus.connected)
+    assert await read(bus, found[0].position) == found[1:]
+    assert await bus.request_source() == source
+
+
+async def test_requests_of_a_stream_that_was_made_again_have_another_source(
+    bus: JetStreamBus,
+) -> None:
+    before = await bus.request_source()
+    await bus.jetstream.delete_stream("REQUESTS")
+    await bus.ensure_stores(1)
+    assert await bus.request_source() != before

@@ -1,0 +1,27 @@
+"""Who may write, read and empty the stream of usage records."""
+
+from __future__ import annotations
+
+from headrace.bus.stores import USAGE_STREAM
+from headrace.bus.usage import KEEPER
+from headrace.supervisor.servers.nats_permissions import BrokerUser
+from helpers.broker_users import Connect, refused
+
+
+async def test_leaders_publish_usage_which_the_keeper_and_control_read(connected: Connect) -> None:
+    scheduler, control = await connected(BrokerUser.SCHEDULER), await connected(BrokerUser.CONTROL)
+    gateway, worker = await connected(BrokerUser.GATEWAY), await connected(BrokerUser.WORKER)
+    assert (await scheduler.request_source()).startswith("requests:")
+    await scheduler.publish_usage(b"records")
+    for reader in (scheduler, control):
+        (found,) = await reader.usage_after(None, max_messages=9, timeout_s=5)
+    await scheduler.put_usage_position(KEEPER, found.position)
+    assert (await gateway.usage_state()).messages == 1
+    for other in (gateway, worker, control):
+        assert await refused(other.publish_usage(b"forged"))
+        assert await refused(other.put_usage_position(KEEPER, found.position))
+    for other in (gateway, worker):
+        assert await refused(other.usage_after(None, max_messages=9, timeout_s=0.3))
+        assert await refused(other.jetstream.purge_stream(USAGE_STREAM))
+    await control.purge_usage(found.position)
+    assert (await control.usage_state()).messages == 0
