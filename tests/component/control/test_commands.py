@@ -70,6 +70,40 @@ async def test_a_tenant_gets_a_plan_and_other_fields(run: Commands) -> None:
     assert (await run("tenant", "show", "acme")).err == "headrace: tenant acme not found\n"
 
 
+async def test_a_tenant_gets_limits_of_models_and_is_billed_in_its_own_currency(
+    run: Commands,
+) -> None:
+    plan = await run("plan", "update", "free", "--budget-per-month", "12.50", "--json")
+    assert json.loads(plan.out)["limits"] == {
+        "requests_per_minute": 20,
+        "requests_per_day": 1000,
+        "budget_per_month": "12.50",
+    }
+    zone = ("--time-zone", "Europe/Zurich", "--currency", "CHF", "--on-keeper-loss", "allow")
+    limit = "a:b:requests_per_minute=20,budget-per-month=0.25"
+    made = await run("tenant", "create", "acme", *zone, "--model-limit", limit, "--json")
+    assert made.status == 0, made.err
+    shown = json.loads(made.out)
+    assert (shown["time_zone"], shown["currency"]) == ("Europe/Zurich", "CHF")
+    assert (shown["on_keeper_loss"], shown["upstream_engines"]) == ("allow", True)
+    limits = {"a:b": {"requests_per_minute": 20, "budget_per_month": "0.25"}}
+    assert shown["model_limits"] == limits
+    lifted = await run("tenant", "update", "acme", "--no-model-limits", "--json")
+    assert json.loads(lifted.out)["model_limits"] == {}
+    wrong = await run("tenant", "update", "acme", "--time-zone", "Europe/Zurch")
+    assert wrong.status == 2
+    assert "did you mean Europe/Zurich?" in wrong.err
+
+    key = json.loads((await run("key", "create", "--tenant", "acme", "--json")).out)["id"]
+    changed = await run("key", "update", key, "--model-limit", limit, "--tokens-per-day", "9")
+    assert changed.status == 0, changed.err
+    shown = json.loads((await run("key", "show", key, "--json")).out)
+    assert (shown["limits"], shown["model_limits"]) == ({"tokens_per_day": 9}, limits)
+    for wrong_limit in ("valley", "valley:speed=3", "valley:tokens_per_day=x", "valley:"):
+        refused = await run("key", "update", key, "--model-limit", wrong_limit)
+        assert refused.status == 2
+
+
 async def test_keys_that_need_an_old_pepper_are_listed_after_a_new_one_came(run: Commands) -> None:
     made = json.loads((await run("key", "create", "--tenant", "acme", "--json")).out)
 

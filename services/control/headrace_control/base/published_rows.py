@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from headrace.auth.scopes import ROLE_SCOPES
 from headrace.internal.v1 import access_pb2
-from headrace_control.base.records import Key, Limits, Session, Tenant
+from headrace_control.base.records import Key, Limits, ModelLimits, Session, Tenant
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -32,6 +34,16 @@ def tenant_row(tenant: Tenant, limits: Limits) -> bytes:
         weight=tenant.weight,
         networks=tenant.networks,
         limits=_limits(limits),
+        model_limits=_model_limits(tenant.model_limits),
+        time_zone=tenant.time_zone,
+        currency=tenant.currency,
+        on_keeper_loss=(
+            access_pb2.KEEPER_LOSS_ALLOW
+            if tenant.allow_on_keeper_loss
+            else access_pb2.KEEPER_LOSS_UNSPECIFIED
+        ),
+        response_cache=tenant.response_cache,
+        forbid_upstream_engines=tenant.forbid_upstream_engines,
     ).SerializeToString(deterministic=True)
 
 
@@ -63,6 +75,7 @@ def key_row(key: Key, role: str) -> bytes:
         models=key.models,
         networks=key.networks,
         limits=_limits(key.limits),
+        model_limits=_model_limits(key.model_limits),
     ).SerializeToString(deterministic=True)
 
 
@@ -81,10 +94,8 @@ def session_row(session: Session) -> bytes:
 
 
 def _limits(limits: Limits) -> access_pb2.Limits:
-    return access_pb2.Limits(
-        requests_per_minute=limits.requests_per_minute,
-        tokens_per_minute=limits.tokens_per_minute,
-        tokens_per_day=limits.tokens_per_day,
-        concurrent_requests=limits.concurrent_requests,
-        batch_tokens_per_day=limits.batch_tokens_per_day,
-    )
+    return access_pb2.Limits(**asdict(limits))
+
+
+def _model_limits(each_limits: Iterable[ModelLimits]) -> Iterable[access_pb2.ModelLimits]:
+    return (access_pb2.ModelLimits(model=m.model, limits=_limits(m.limits)) for m in each_limits)

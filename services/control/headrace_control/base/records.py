@@ -47,6 +47,17 @@ class Limits:
     tokens_per_day: int = 0
     concurrent_requests: int = 0
     batch_tokens_per_day: int = 0
+    requests_per_day: int = 0
+    budget_nanos_per_month: int = 0
+    """In nano-units (1e-9) of the tenant's currency."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """Limits of one model, besides those of all models together."""
+
+    model: str
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,18 @@ class Tenant:
     weight: float = 1.0
     networks: tuple[str, ...] = ()
     disabled: bool = False
+    model_limits: tuple[ModelLimits, ...] = ()
+    """By model, each once, and none without a limit."""
+    time_zone: str = "UTC"
+    """IANA name, of the zone in which its days and months begin."""
+    currency: str = "USD"
+    """ISO 4217, in which it is billed."""
+    allow_on_keeper_loss: bool = False
+    """Requests that a limit applies to are admitted while the quota keeper does not answer."""
+    response_cache: bool = False
+    """Its answers may come from a cache, where a request asks for it."""
+    forbid_upstream_engines: bool = False
+    """Engines that are not the mesh's own may not serve it."""
     create_time: datetime | None = None
     update_time: datetime | None = None
 
@@ -96,6 +119,8 @@ class Key:
     models: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     limits: Limits = Limits()
+    model_limits: tuple[ModelLimits, ...] = ()
+    """As a tenant's."""
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     redacted: str = ""
     expire_time: datetime | None = None

@@ -147,6 +147,12 @@ async def test_what_a_tenant_cannot_be_is_said_with_the_field(admin: ControlApi)
         ("acme", {"default_priority": 9}, "tenant.default_priority"),
         ("acme", {"networks": ["10.0.0.0/33"]}, "tenant.networks[0]"),
         ("acme", {"display_name": "a\nb"}, "tenant.display_name"),
+        ("acme", {"time_zone": "Mars/Olympus"}, "tenant.time_zone"),
+        ("acme", {"time_zone": "localtime"}, "tenant.time_zone"),
+        ("acme", {"currency": "chf"}, "tenant.currency"),
+        ("acme", {"on_keeper_loss": 9}, "tenant.on_keeper_loss"),
+        ("acme", {"model_limits": 2 * [pb.ModelLimits(model="a")]}, "tenant.model_limits"),
+        ("acme", {"model_limits": [pb.ModelLimits()]}, "tenant.model_limits[0]"),
     ):
         error = await refused(create(admin, name, **fields))
         assert (type(error), error.field) == (InvalidRequest, field), (name, fields)

@@ -13,10 +13,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from headrace.errors import ControlUnavailable, InvalidRequest
-from headrace_control.base.records import Tenant
+from headrace_control.base.records import Limits, Tenant
 from headrace_control.store import SchemaMismatch, Store
 from headrace_control.store.database.engine import open_engine
-from headrace_control.store.database.schema import newest_revision, revision_of, upgrade_schema
+from headrace_control.store.database.schema import (
+    migrate,
+    newest_revision,
+    one_upgrade,
+    revision_of,
+    upgrade_schema,
+)
 from headrace_control.store.database.tables import METADATA
 from helpers.control_store import ROOT
 
@@ -51,6 +57,20 @@ async def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> 
         )
     await engine.dispose()
     assert differences == []
+
+
+async def test_an_older_database_gets_the_plan_free_unless_it_has_one(database_url: str) -> None:
+    engine = open_engine(database_url)
+    async with one_upgrade(engine) as connection:
+        await migrate(connection, "0001")
+        await connection.execute(
+            sa.text("INSERT INTO plans VALUES ('free', 'Ours', '{\"tokens_per_day\": 5}', 0, 0)")
+        )
+        await connection.commit()
+    store = await Store.open(database_url, upgrade=True)
+    free = await store.plans.get("free")
+    assert (free.display_name, free.limits) == ("Ours", Limits(tokens_per_day=5))
+    await store.close()
 
 
 async def test_processes_that_start_together_upgrade_once(database_url: str) -> None:

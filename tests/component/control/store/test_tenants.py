@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from headrace.errors import FailedPrecondition, InvalidRequest, ResourceExists, ResourceNotFound
-from headrace.internal.v1.access_pb2 import TenantRow
+from headrace.internal.v1.access_pb2 import KeeperLoss, TenantRow
 from headrace.v1.common_pb2 import Priority
-from headrace_control.base.records import Key, Limits, Plan, Tenant
+from headrace_control.base.records import Key, Limits, ModelLimits, Plan, Tenant
 from headrace_control.store import PageOptions, Store
 from helpers.control_store import (
     ROOT,
@@ -36,10 +36,30 @@ async def test_a_tenant_is_returned_as_it_was_created(store: Store, clock: TestC
         weight=2.5,
         networks=("10.0.0.0/8", "2001:db8::/32"),
         disabled=True,
+        model_limits=(ModelLimits("valley", Limits(requests_per_day=7)),),
+        time_zone="Europe/Zurich",
+        currency="CHF",
+        allow_on_keeper_loss=True,
+        response_cache=True,
+        forbid_upstream_engines=True,
     )
     created = await store.tenants.create(new, by=ROOT)
     assert created == replace(new, create_time=clock.now, update_time=clock.now)
     assert await store.tenants.get("acme") == created
+    row = await published(store, "acme")
+    assert (row.time_zone, row.currency) == ("Europe/Zurich", "CHF")
+    assert (row.on_keeper_loss, row.response_cache, row.forbid_upstream_engines) == (
+        KeeperLoss.KEEPER_LOSS_ALLOW,
+        True,
+        True,
+    )
+    assert [(m.model, m.limits.requests_per_day) for m in row.model_limits] == [("valley", 7)]
+
+
+async def test_the_plan_free_is_there_and_no_tenants(store: Store) -> None:
+    free = await store.plans.get("free")
+    assert free.limits == Limits(requests_per_day=1000, requests_per_minute=20)
+    assert (await store.tenants.create(Tenant("acme"), by=ROOT)).plan == ""
 
 
 async def test_an_update_changes_what_its_function_changes(store: Store, clock: TestClock) -> None:

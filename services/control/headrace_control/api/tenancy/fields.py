@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from dataclasses import fields as fields_of
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from ipaddress import ip_network
+from operator import attrgetter
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.admin.v1 import tenants_pb2 as pb
+from headrace.billing.time_zones import time_zones
 from headrace.errors import InvalidRequest
-from headrace_control.base.records import Limits
+from headrace_control.base.records import Limits, ModelLimits
 
 MAX_DISPLAY_NAME, MAX_NETWORKS, MAX_MODELS, MAX_MODEL_NAME = 200, 100, 200, 256
 MAX_LABELS, MAX_LABEL_NAME, MAX_LABEL = 64, 63, 256
+_LIMITS = tuple(each.name for each in fields_of(Limits))
+_CURRENCY = re.compile("[A-Z]{3}")
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
 
@@ -116,20 +124,57 @@ def timestamp(time: datetime | None) -> Timestamp | None:
 
 
 def limits_in(message: pb.Limits) -> Limits:
-    return Limits(
-        requests_per_minute=message.requests_per_minute,
-        tokens_per_minute=message.tokens_per_minute,
-        tokens_per_day=message.tokens_per_day,
-        concurrent_requests=message.concurrent_requests,
-        batch_tokens_per_day=message.batch_tokens_per_day,
-    )
+    return Limits(**{name: getattr(message, name) for name in _LIMITS})
 
 
 def limits_message(limits: Limits) -> pb.Limits:
-    return pb.Limits(
-        requests_per_minute=limits.requests_per_minute,
-        tokens_per_minute=limits.tokens_per_minute,
-        tokens_per_day=limits.tokens_per_day,
-        concurrent_requests=limits.concurrent_requests,
-        batch_tokens_per_day=limits.batch_tokens_per_day,
-    )
+    return pb.Limits(**asdict(limits))
+
+
+def model_limits_in(messages: Sequence[pb.ModelLimits], field: str) -> tuple[ModelLimits, ...]:
+    """Return the limits of single models, by name, without those that limit nothing.
+
+    Raises:
+        InvalidRequest: a name cannot be that of a model, or is there twice.
+    """
+    names = models([each.model for each in messages], field)
+    if len(names) != len(messages):
+        raise InvalidRequest(f"{field} has a model twice: give all its limits at once", field=field)
+    found = (ModelLimits(each.model, limits_in(each.limits)) for each in messages)
+    return tuple(sorted((m for m in found if m.limits != Limits()), key=attrgetter("model")))
+
+
+def model_limits_messages(each_limits: Iterable[ModelLimits]) -> list[pb.ModelLimits]:
+    return [pb.ModelLimits(model=m.model, limits=limits_message(m.limits)) for m in each_limits]
+
+
+def time_zone(value: str, field: str) -> str:
+    """Return the name of a time zone; UTC for an empty one.
+
+    Raises:
+        InvalidRequest: the database of time zones has none of this name.
+    """
+    if value and value not in time_zones():
+        near = get_close_matches(value[:64], time_zones(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidRequest(
+            f"{field} is {value[:64]!r}, which is no time zone: give an IANA name, as"
+            f" Europe/Zurich{hint}",
+            field=field,
+        )
+    return value or "UTC"
+
+
+def currency(value: str, field: str) -> str:
+    """Return the code of a currency; USD for an empty one.
+
+    Raises:
+        InvalidRequest: it has not the shape of one.
+    """
+    if value and not _CURRENCY.fullmatch(value):
+        raise InvalidRequest(
+            f"{field} is {value[:64]!r}, which is no currency: give its ISO 4217 code, three"
+            " capitals as EUR",
+            field=field,
+        )
+    return value or "USD"

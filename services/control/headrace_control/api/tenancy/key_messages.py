@@ -14,7 +14,8 @@ from headrace_control.api.tenancy import fields
 from headrace_control.base.records import Key
 
 KEY_FIELDS = frozenset(
-    {"display_name", "scopes", "models", "networks", "limits", "expire_time", "labels"}
+    {"display_name", "scopes", "models", "networks", "limits", "model_limits"}
+    | {"expire_time", "labels"}
 )
 _NAMED = ", ".join(SCOPES[:-1])
 
@@ -30,6 +31,7 @@ def key_message(key: Key, *, pepper_id: str, now: datetime) -> pb.Key:
         models=key.models,
         networks=key.networks,
         limits=fields.limits_message(key.limits),
+        model_limits=fields.model_limits_messages(key.model_limits),
         expire_time=fields.timestamp(key.expire_time),
         labels=key.labels,
         redacted=key.redacted,
@@ -58,6 +60,7 @@ def key_in(message: pb.Key, before: Key, *, now: datetime) -> Key:
         models=_models(message.models, scopes),
         networks=fields.networks(message.networks, "key.networks"),
         limits=fields.limits_in(message.limits),
+        model_limits=fields.model_limits_in(message.model_limits, "key.model_limits"),
         expire_time=_expiry(message, before, now),
         labels=fields.labels(message.labels, "key.labels"),
     )

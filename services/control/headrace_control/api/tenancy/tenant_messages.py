@@ -16,7 +16,9 @@ from headrace_control.base.records import Plan, Tenant
 TENANT_FIELDS = frozenset(
     {
         *("display_name", "plan", "default_priority", "highest_priority"),
-        *("weight", "networks", "disabled"),
+        *("weight", "networks", "disabled", "model_limits"),
+        *("time_zone", "currency", "on_keeper_loss"),
+        *("response_cache", "forbid_upstream_engines"),
     }
 )
 PLAN_FIELDS = frozenset({"display_name", "limits"})
@@ -33,6 +35,14 @@ def tenant_message(tenant: Tenant) -> pb.Tenant:
         weight=tenant.weight,
         networks=tenant.networks,
         disabled=tenant.disabled,
+        model_limits=fields.model_limits_messages(tenant.model_limits),
+        time_zone=tenant.time_zone,
+        currency=tenant.currency,
+        on_keeper_loss=(
+            pb.KEEPER_LOSS_ALLOW if tenant.allow_on_keeper_loss else pb.KEEPER_LOSS_REFUSE
+        ),
+        response_cache=tenant.response_cache,
+        forbid_upstream_engines=tenant.forbid_upstream_engines,
         create_time=fields.timestamp(tenant.create_time),
         update_time=fields.timestamp(tenant.update_time),
     )
@@ -63,6 +73,12 @@ def tenant_in(message: pb.Tenant, before: Tenant) -> Tenant:
         weight=_weight(message.weight),
         networks=fields.networks(message.networks, "tenant.networks"),
         disabled=message.disabled,
+        model_limits=fields.model_limits_in(message.model_limits, "tenant.model_limits"),
+        time_zone=fields.time_zone(message.time_zone, "tenant.time_zone"),
+        currency=fields.currency(message.currency, "tenant.currency"),
+        allow_on_keeper_loss=_allows(message.on_keeper_loss),
+        response_cache=message.response_cache,
+        forbid_upstream_engines=message.forbid_upstream_engines,
     )
 
 
@@ -90,6 +106,15 @@ def _priority(value: Priority.ValueType, field: str) -> Priority.ValueType:
     if value not in Priority.values():
         raise InvalidRequest(f"{field} is {value}, which is no priority", field=field)
     return value
+
+
+def _allows(value: pb.KeeperLoss.ValueType) -> bool:
+    if value not in pb.KeeperLoss.values():
+        raise InvalidRequest(
+            f"tenant.on_keeper_loss is {value}; it must be KEEPER_LOSS_REFUSE or KEEPER_LOSS_ALLOW",
+            field="tenant.on_keeper_loss",
+        )
+    return value == pb.KEEPER_LOSS_ALLOW
 
 
 def _weight(value: float) -> float:

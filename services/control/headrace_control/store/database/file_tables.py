@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headrace_control.store.database.tables import METADATA, String
+from headrace_control.store.database.columns import METADATA, String
 
 files = sa.Table(
     "files",

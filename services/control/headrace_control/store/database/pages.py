@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_control.base import page_tokens
 from headrace_control.base.records import Page
-from headrace_control.store.database.tables import String
+from headrace_control.store.database.columns import String
 
 T = TypeVar("T")
 

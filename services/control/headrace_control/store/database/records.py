@@ -19,6 +19,7 @@ from headrace_control.base.records import (
     Key,
     Limits,
     Member,
+    ModelLimits,
     Person,
     Plan,
     Session,
@@ -42,6 +43,15 @@ def _sure_time(row_ms: int) -> datetime:
 
 def limits_of(text: str) -> Limits:
     return Limits(**json.loads(text))
+
+
+def _model_limits(text: str) -> tuple[ModelLimits, ...]:
+    found: dict[str, dict[str, int]] = json.loads(text)
+    return tuple(ModelLimits(model, Limits(**limits)) for model, limits in found.items())
+
+
+def _model_limits_text(each_limits: Iterable[ModelLimits]) -> str:
+    return json.dumps({each.model: asdict(each.limits) for each in each_limits})
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -72,6 +82,12 @@ def tenant_of(row: Row) -> Tenant:
         weight=row.weight,
         networks=_names(row.networks),
         disabled=row.disabled,
+        model_limits=_model_limits(row.model_limits),
+        time_zone=row.time_zone,
+        currency=row.currency,
+        allow_on_keeper_loss=row.allow_on_keeper_loss,
+        response_cache=row.response_cache,
+        forbid_upstream_engines=row.forbid_upstream_engines,
         create_time=_time(row.create_ms),
         update_time=_time(row.update_ms),
     )
@@ -86,6 +102,12 @@ def tenant_values(tenant: Tenant) -> dict[str, Any]:
         "weight": tenant.weight,
         "networks": json.dumps(tenant.networks),
         "disabled": tenant.disabled,
+        "model_limits": _model_limits_text(tenant.model_limits),
+        "time_zone": tenant.time_zone,
+        "currency": tenant.currency,
+        "allow_on_keeper_loss": tenant.allow_on_keeper_loss,
+        "response_cache": tenant.response_cache,
+        "forbid_upstream_engines": tenant.forbid_upstream_engines,
     }
 
 
@@ -99,6 +121,7 @@ def key_of(row: Row) -> Key:
         models=_names(row.models),
         networks=_names(row.networks),
         limits=limits_of(row.limits),
+        model_limits=_model_limits(row.model_limits),
         labels=json.loads(row.labels),
         redacted=row.redacted,
         expire_time=_time(row.expire_ms),
@@ -119,6 +142,7 @@ def key_values(key: Key) -> dict[str, Any]:
         "models": json.dumps(key.models),
         "networks": json.dumps(key.networks),
         "limits": json.dumps(asdict(key.limits)),
+        "model_limits": _model_limits_text(key.model_limits),
         "labels": json.dumps(dict(key.labels), sort_keys=True),
         "expire_ms": some_ms(key.expire_time),
     }

@@ -5,142 +5,119 @@ Times are Unix milliseconds. Lists and maps are JSON.
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
-METADATA = sa.MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    }
-)
+from headrace_control.store.database import columns
+from headrace_control.store.database.columns import flag, text, time
 
-
-class String(sa.types.TypeDecorator[str]):
-    """Text as any caller may send it, sorted by code points on every database."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        is_postgres = dialect.name == "postgresql"
-        return dialect.type_descriptor(sa.Text(collation="C") if is_postgres else sa.Text())
-
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        # PostgreSQL stores no NUL, and neither database half of a surrogate pair.
-        if value is None:
-            return None
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-
-
-def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=nullable)
-
-
-def _text(name: str, *constraints: Any, **options: Any) -> sa.Column[str]:
-    return sa.Column(name, String, *constraints, nullable=options.pop("nullable", False), **options)
-
+METADATA = columns.METADATA
+"""Of all tables, which are known once this module is imported."""
 
 plans = sa.Table(
     "plans",
     METADATA,
-    _text("plan_id", primary_key=True),
-    _text("display_name"),
-    _text("limits"),
-    _time("create_ms"),
-    _time("update_ms"),
+    text("plan_id", primary_key=True),
+    text("display_name"),
+    text("limits"),
+    time("create_ms"),
+    time("update_ms"),
 )
 
 tenants = sa.Table(
     "tenants",
     METADATA,
-    _text("tenant_id", primary_key=True),
-    _text("display_name"),
-    _text("plan", sa.ForeignKey("plans.plan_id"), nullable=True, index=True),
+    text("tenant_id", primary_key=True),
+    text("display_name"),
+    text("plan", sa.ForeignKey("plans.plan_id"), nullable=True, index=True),
     sa.Column("default_priority", sa.Integer, nullable=False),
     sa.Column("highest_priority", sa.Integer, nullable=False),
     sa.Column("weight", sa.Double, nullable=False),
-    _text("networks"),
-    sa.Column("disabled", sa.Boolean, nullable=False),
-    _time("create_ms"),
-    _time("update_ms"),
+    text("networks"),
+    flag("disabled"),
+    # {model: limits}
+    text("model_limits"),
+    text("time_zone"),
+    text("currency"),
+    flag("allow_on_keeper_loss"),
+    flag("response_cache"),
+    flag("forbid_upstream_engines"),
+    time("create_ms"),
+    time("update_ms"),
 )
 
 people = sa.Table(
     "people",
     METADATA,
-    _text("person_id", primary_key=True),
-    _text("email"),
+    text("person_id", primary_key=True),
+    text("email"),
     # Without differences of case; null for people whose address is unknown.
-    _text("email_key", nullable=True, unique=True),
-    _text("display_name"),
-    _text("issuer", nullable=True),
-    _text("subject", nullable=True),
-    sa.Column("deactivated", sa.Boolean, nullable=False),
-    _time("create_ms"),
-    _time("last_sign_in_ms", nullable=True),
+    text("email_key", nullable=True, unique=True),
+    text("display_name"),
+    text("issuer", nullable=True),
+    text("subject", nullable=True),
+    flag("deactivated"),
+    time("create_ms"),
+    time("last_sign_in_ms", nullable=True),
     sa.UniqueConstraint("issuer", "subject"),
 )
 
 members = sa.Table(
     "members",
     METADATA,
-    _text("tenant", sa.ForeignKey("tenants.tenant_id"), primary_key=True),
-    _text("person", sa.ForeignKey("people.person_id"), primary_key=True, index=True),
-    _text("role"),
-    _time("create_ms"),
+    text("tenant", sa.ForeignKey("tenants.tenant_id"), primary_key=True),
+    text("person", sa.ForeignKey("people.person_id"), primary_key=True, index=True),
+    text("role"),
+    time("create_ms"),
 )
 
 keys = sa.Table(
     "keys",
     METADATA,
-    _text("key_id", primary_key=True),
-    _text("tenant", sa.ForeignKey("tenants.tenant_id")),
-    _text("person", sa.ForeignKey("people.person_id"), nullable=True, index=True),
-    _text("display_name"),
-    _text("scopes"),
-    _text("models"),
-    _text("networks"),
-    _text("limits"),
-    _text("labels"),
-    _text("redacted"),
+    text("key_id", primary_key=True),
+    text("tenant", sa.ForeignKey("tenants.tenant_id")),
+    text("person", sa.ForeignKey("people.person_id"), nullable=True, index=True),
+    text("display_name"),
+    text("scopes"),
+    text("models"),
+    text("networks"),
+    text("limits"),
+    text("model_limits"),
+    text("labels"),
+    text("redacted"),
     # [{"digest": hexadecimal, "pepper_id", "expire_ms"}], the newest first.
-    _text("digests"),
-    _time("expire_ms", nullable=True),
-    _time("create_ms"),
-    _time("update_ms"),
-    _time("revoke_ms", nullable=True),
-    _time("last_use_ms", nullable=True),
-    _text("last_use_client"),
+    text("digests"),
+    time("expire_ms", nullable=True),
+    time("create_ms"),
+    time("update_ms"),
+    time("revoke_ms", nullable=True),
+    time("last_use_ms", nullable=True),
+    text("last_use_client"),
     sa.Index(None, "tenant", "key_id"),
 )
 
 invitations = sa.Table(
     "invitations",
     METADATA,
-    _text("invitation_id", primary_key=True),
-    _text("tenant", sa.ForeignKey("tenants.tenant_id"), index=True),
-    _text("email"),
-    _text("role"),
-    _text("token_hash", unique=True),
-    _time("expire_ms"),
-    _time("create_ms"),
+    text("invitation_id", primary_key=True),
+    text("tenant", sa.ForeignKey("tenants.tenant_id"), index=True),
+    text("email"),
+    text("role"),
+    text("token_hash", unique=True),
+    time("expire_ms"),
+    time("create_ms"),
 )
 
 sessions = sa.Table(
     "sessions",
     METADATA,
-    _text("session_id", primary_key=True),
-    _text("digest", unique=True),
-    _text("tenant", sa.ForeignKey("tenants.tenant_id"), index=True),
-    _text("person", sa.ForeignKey("people.person_id"), nullable=True, index=True),
-    _text("key_id", sa.ForeignKey("keys.key_id"), nullable=True, index=True),
-    _text("opened_by"),
-    _text("client"),
-    _time("create_ms"),
+    text("session_id", primary_key=True),
+    text("digest", unique=True),
+    text("tenant", sa.ForeignKey("tenants.tenant_id"), index=True),
+    text("person", sa.ForeignKey("people.person_id"), nullable=True, index=True),
+    text("key_id", sa.ForeignKey("keys.key_id"), nullable=True, index=True),
+    text("opened_by"),
+    text("client"),
+    time("create_ms"),
     sa.Column("expire_ms", sa.BigInteger, nullable=False, index=True),
 )
 
@@ -148,15 +125,15 @@ audit_events = sa.Table(
     "audit_events",
     METADATA,
     sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
-    _time("time_ms"),
-    _text("action"),
-    _text("resource"),
-    _text("tenant"),
-    _text("actor"),
-    _text("client"),
-    _text("details"),
-    _text("previous_hash"),
-    _text("hash"),
+    time("time_ms"),
+    text("action"),
+    text("resource"),
+    text("tenant"),
+    text("actor"),
+    text("client"),
+    text("details"),
+    text("previous_hash"),
+    text("hash"),
     sa.Index(None, "tenant", "sequence"),
     sa.Index(None, "action", "sequence"),
 )
@@ -167,7 +144,7 @@ audit_head = sa.Table(
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("sequence", sa.BigInteger, nullable=False),
-    _text("hash"),
+    text("hash"),
 )
 
 outbox = sa.Table(
@@ -179,8 +156,8 @@ outbox = sa.Table(
         primary_key=True,
         autoincrement=True,
     ),
-    _text("table_name"),
-    _text("row_key"),
+    text("table_name"),
+    text("row_key"),
     sa.Column("row", sa.LargeBinary, nullable=True),
     # No sequence is used again, so a late `done` deletes nothing new.
     sqlite_autoincrement=True,
@@ -189,10 +166,10 @@ outbox = sa.Table(
 access_reports = sa.Table(
     "access_reports",
     METADATA,
-    _text("gateway_id", primary_key=True),
+    text("gateway_id", primary_key=True),
     sa.Column("sequence", sa.BigInteger, nullable=False),
-    _time("time_ms"),
+    time("time_ms"),
 )
 
 # Facts about the database itself: `written_by`, the version of Headrace that last upgraded it.
-facts = sa.Table("facts", METADATA, _text("name", primary_key=True), _text("value"))
+facts = sa.Table("facts", METADATA, text("name", primary_key=True), text("value"))

@@ -14,15 +14,19 @@ from headrace.admin.v1 import keys_pb2 as pb
 from headrace.admin.v1 import tenants_pb2
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
 from headrace.auth.scopes import ANY_MODEL, CLI_SCOPES, DEFAULT_TENANT, SCOPES
+from headrace.cli.admin.access.limits import (
+    chosen_limits,
+    limit_options,
+    model_limit_option,
+    shown_limits,
+    shown_model_limits,
+)
 from headrace.cli.admin.access.values import (
     Label,
     Span,
-    chosen_limits,
     day_text,
     last_part,
-    limit_options,
     pages,
-    shown_limits,
     shown_time,
     time_after,
 )
@@ -66,6 +70,7 @@ def key() -> None:
 )
 @click.option("--display-name", default="", show_default=False, help="Name for people.")
 @limit_options
+@model_limit_option
 @json_option
 @mesh_options
 def create(mesh: MeshTarget, tenant: str, as_json: bool, **options: Any) -> None:
@@ -77,6 +82,7 @@ def create(mesh: MeshTarget, tenant: str, as_json: bool, **options: Any) -> None
         networks=options["networks"],
         labels=dict(options["labels"]),
         limits=tenants_pb2.Limits(**chosen_limits(options)),
+        model_limits=options["model_limits"],
         expire_time=None if options["expires"] is None else time_after(options["expires"]),
     )
     request = pb.CreateKeyRequest(parent=f"tenants/{tenant}", key=message)
@@ -123,6 +129,39 @@ def show(key_id: str, mesh: MeshTarget, as_json: bool) -> None:
     """Show the key ID, without its secret."""
     request = pb.GetKeyRequest(name=_name(key_id))
     terminal.print_fields(_as_dict(_call(mesh, lambda stub: stub.GetKey(request))), as_json=as_json)
+
+
+@key.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--display-name", help="Name for people.")
+@limit_options
+@model_limit_option
+@click.option("--no-model-limits", is_flag=True, help="Lift the limits of single models.")
+@json_option
+@mesh_options
+def update(
+    key_id: str, mesh: MeshTarget, as_json: bool, no_model_limits: bool, **options: Any
+) -> None:
+    """Change the name or limits of the key ID: what is given, and nothing else. In force within a
+    second."""
+    limits = chosen_limits(options)
+    message = pb.Key(
+        name=_name(key_id),
+        display_name=options["display_name"] or "",
+        limits=tenants_pb2.Limits(**limits),
+        model_limits=options["model_limits"],
+    )
+    paths = [f"limits.{limit}" for limit in limits]
+    if options["display_name"] is not None:
+        paths.append("display_name")
+    if options["model_limits"] or no_model_limits:
+        paths.append("model_limits")
+    if not paths:
+        raise click.UsageError("nothing to change is given")
+    request = pb.UpdateKeyRequest(key=message)
+    request.update_mask.paths.extend(paths)
+    found = _call(mesh, lambda stub: stub.UpdateKey(request))
+    terminal.print_fields(_as_dict(found), as_json=as_json)
 
 
 @key.command()
@@ -199,6 +238,7 @@ def _as_dict(found: pb.Key) -> dict[str, object]:
         "models": list(found.models),
         "networks": list(found.networks),
         "limits": shown_limits(found.limits),
+        "model_limits": shown_model_limits(found.model_limits),
         "labels": dict(found.labels),
         "expires": shown_time(found, "expire_time"),
         "created": shown_time(found, "create_time"),

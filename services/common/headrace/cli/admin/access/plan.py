@@ -11,15 +11,13 @@ from rich.markup import escape
 
 from headrace.admin.v1 import tenants_pb2 as pb
 from headrace.admin.v1.tenants_pb2_grpc import PlanServiceStub
-from headrace.cli.admin.access.values import (
+from headrace.cli.admin.access.limits import (
     chosen_limits,
-    last_part,
     limit_options,
     limits_text,
-    pages,
     shown_limits,
-    shown_time,
 )
+from headrace.cli.admin.access.values import last_part, pages, shown_time
 from headrace.cli.console import terminal
 from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from headrace.admin.v1 import tenants_pb2 as pb
 from headrace.admin.v1.tenants_pb2_grpc import TenantServiceStub
+from headrace.cli.admin.access.limits import model_limit_option, shown_model_limits
 from headrace.cli.admin.access.values import (
     day_text,
     last_part,
@@ -36,6 +37,24 @@ def tenant() -> None:
 def _fields(command: F) -> F:
     """Add the options of a tenant's fields."""
     for add in (
+        click.option(
+            "--upstream-engines/--no-upstream-engines",
+            default=None,
+            help="Whether engines that are not the mesh's own may serve it.",
+        ),
+        click.option(
+            "--response-cache/--no-response-cache",
+            default=None,
+            help="Whether answers may come from a cache, where a request asks for it.",
+        ),
+        click.option(
+            "--on-keeper-loss",
+            type=click.Choice(("refuse", "allow")),
+            help="What becomes of requests that a limit applies to while quotas cannot be checked.",
+        ),
+        click.option("--currency", help="In which it is billed, as EUR (ISO 4217)."),
+        click.option("--time-zone", help="In which its days and months begin, as Europe/Zurich."),
+        model_limit_option,
         click.option("--network", "networks", multiple=True, metavar="CIDR", help=_NETWORK_HELP),
         click.option("--weight", type=click.FloatRange(min=0), help="Share of a lane; usually 1."),
         click.option("--highest-priority", type=priority_choice, help="Most urgent one allowed."),
@@ -47,6 +66,7 @@ def _fields(command: F) -> F:
     return command
 
 
+_KEEPER_LOSS = {"refuse": pb.KEEPER_LOSS_REFUSE, "allow": pb.KEEPER_LOSS_ALLOW}
 _NETWORK_HELP = "Network that it may be used from, as 10.1.0.0/16. May be repeated."
 
 
@@ -99,6 +119,7 @@ def show(name: str, mesh: MeshTarget, as_json: bool) -> None:
 @tenant.command()
 @click.argument("name")
 @_fields
+@click.option("--no-model-limits", is_flag=True, help="Lift the limits of single models.")
 @click.option("--any-network", is_flag=True, help="Lift the restriction to networks.")
 @click.option("--disable/--enable", "disabled", default=None, help="Refuse its keys and sessions.")
 @json_option
@@ -144,6 +165,19 @@ def _message(options: dict[str, Any]) -> tuple[pb.Tenant, list[str]]:
         if options[field] is not None:
             setattr(message, field, priority_value(options[field]))
             paths.append(field)
+    for field in ("time_zone", "currency", "response_cache"):
+        if options[field] is not None:
+            setattr(message, field, options[field])
+            paths.append(field)
+    if options["upstream_engines"] is not None:
+        message.forbid_upstream_engines = not options["upstream_engines"]
+        paths.append("forbid_upstream_engines")
+    if options["on_keeper_loss"] is not None:
+        message.on_keeper_loss = _KEEPER_LOSS[options["on_keeper_loss"]]
+        paths.append("on_keeper_loss")
+    if options["model_limits"] or options.get("no_model_limits"):
+        message.model_limits.extend(options["model_limits"])
+        paths.append("model_limits")
     if options["networks"] or options.get("any_network"):
         message.networks.extend(options["networks"])
         paths.append("networks")
@@ -173,6 +207,12 @@ def _as_dict(found: pb.Tenant) -> dict[str, object]:
         "weight": found.weight,
         "networks": list(found.networks),
         "disabled": found.disabled,
+        "model_limits": shown_model_limits(found.model_limits),
+        "time_zone": found.time_zone,
+        "currency": found.currency,
+        "on_keeper_loss": "allow" if found.on_keeper_loss == pb.KEEPER_LOSS_ALLOW else "refuse",
+        "response_cache": found.response_cache,
+        "upstream_engines": not found.forbid_upstream_engines,
         "created": shown_time(found, "create_time"),
         "updated": shown_time(found, "update_time"),
     }

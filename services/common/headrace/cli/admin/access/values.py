@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.admin.v1 import tenants_pb2
 from headrace.bus.subjects import PRIORITIES
 from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import Priority
 
-F = TypeVar("F", bound=Callable[..., Any])
 _PAGE = 1000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-LIMITS = tuple(field.name for field in tenants_pb2.Limits.DESCRIPTOR.fields)
 
 priority_choice = click.Choice(PRIORITIES)
 
@@ -57,39 +54,12 @@ class Label(click.ParamType[tuple[str, str]]):
         return name, content
 
 
-def limit_options(command: F) -> F:
-    """Add an option for each limit; the command gets those that are given as keywords."""
-    for name in reversed(LIMITS):
-        words = name.replace("_", " ")
-        add = click.option(
-            f"--{name.replace('_', '-')}",
-            type=click.IntRange(min=0),
-            help=f"Most {words}; 0: any. Stored, not enforced yet.",
-        )
-        command = add(command)
-    return command
-
-
-def chosen_limits(options: Mapping[str, Any]) -> dict[str, int]:
-    """Return those of `limit_options` that were given."""
-    return {name: options[name] for name in LIMITS if options[name] is not None}
-
-
 def priority_value(name: str | None) -> Priority.ValueType:
     return Priority.Value(f"PRIORITY_{name.upper()}") if name else Priority.PRIORITY_UNSPECIFIED
 
 
 def shown_priority(value: Priority.ValueType) -> str | None:
     return priority_name(value) if value else None
-
-
-def shown_limits(limits: tenants_pb2.Limits) -> dict[str, int]:
-    """Return the limits that there are."""
-    return {field.name: value for field, value in limits.ListFields()}
-
-
-def limits_text(limits: tenants_pb2.Limits) -> str:
-    return ", ".join(f"{value} {name}" for name, value in shown_limits(limits).items()) or "-"
 
 
 def shown_time(message: Any, field: str) -> str | None:

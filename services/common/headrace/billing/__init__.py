@@ -1,0 +1,1 @@
+"""Money and calendars, as they are counted in."""
