@@ -14,10 +14,13 @@ HeadraceError
 │   ├── PermissionDenied        PERMISSION_DENIED   PERMISSION_DENIED
 │   ├── ResourceNotFound        NOT_FOUND           RESOURCE_NOT_FOUND
 │   ├── ResourceExists          ALREADY_EXISTS      RESOURCE_EXISTS
+│   ├── InsufficientQuota       RESOURCE_EXHAUSTED  INSUFFICIENT_QUOTA
 │   └── FailedPrecondition      FAILED_PRECONDITION FAILED_PRECONDITION
 ├── CapacityError           nothing was queued; retry after `retry_after_s`
 │   ├── LaneFull                RESOURCE_EXHAUSTED  LANE_FULL
 │   ├── PatienceExhausted       RESOURCE_EXHAUSTED  PATIENCE_EXHAUSTED
+│   ├── RateLimitExceeded       RESOURCE_EXHAUSTED  RATE_LIMIT_EXCEEDED
+│   ├── QuotaUnavailable        UNAVAILABLE         QUOTA_UNAVAILABLE
 │   ├── NoWorker                UNAVAILABLE         NO_WORKER
 │   ├── BrokerUnavailable       UNAVAILABLE         BROKER_UNAVAILABLE
 │   ├── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
@@ -36,6 +39,7 @@ translates them to google.rpc.Status and back.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
@@ -61,6 +65,24 @@ class Code(Enum):
         self.http_status = http_status
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """The limit that refused a request."""
+
+    limit: str
+    """By its name in limits: `tokens_per_minute`."""
+    scope: str
+    """tenant, key, model (of the tenant, for one model) or key_model."""
+    subject: str
+    """Whose limit it is: tenants/{tenant} or tenants/{tenant}/keys/{key}."""
+    model: str
+    """The one model that it is for; empty: all."""
+    value: int
+    """The limit itself, as the next two: requests, tokens, or nano-units of a currency."""
+    used: int
+    requested: int
+
+
 class HeadraceError(Exception):
     """Base of all errors that callers get. The message states the fact with its numbers."""
 
@@ -83,6 +105,8 @@ class HeadraceError(Exception):
         self.field = field
         """Path of the invalid field, as the caller wrote it: `messages[0].role`."""
         self.retry_after_s = retry_after_s
+        self.violation: QuotaViolation | None = None
+        """The limit, where one has refused the request."""
 
 
 class RequestError(HeadraceError):

@@ -175,6 +175,7 @@ class _Gateway:
             GatewayAddress(gateway_id, address),
             build_answer=partial(rebuild_answer, self._catalog),
             models=self._known_models,
+            rows=self._access.tables,
         )
         serve_delivery(self._delivery, self._mesh)
         self._monitor = HealthMonitor(self._mesh, self._catalog, self._access.not_ready_reason)

@@ -14,6 +14,7 @@ from headrace.fleet.reports import following
 from headrace.fleet.workers import FleetView
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_to_server
+from headrace.quota import QuotaClient
 from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
@@ -21,6 +22,8 @@ from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import report_queued
 from headrace_gateway.queue.settlements import Settlements
+from headrace_gateway.quota.limits import Rows
+from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background import AnswerBuilder, BackgroundReaders
 from headrace_gateway.resume.directory import RequestDirectory
@@ -45,8 +48,13 @@ class Mesh:
         *,
         build_answer: AnswerBuilder,
         models: Callable[[], Iterable[str] | None],
+        rows: Rows,
     ) -> None:
-        """`models`: those whose leaders may have a request; None while they are not known yet."""
+        """
+        Args:
+            models: those whose leaders may have a request; None while they are not known yet.
+            rows: tenants and keys, whose limits apply.
+        """
         self.settings, self.bus, self.clock = settings, bus, clock
         self.address, self.build_answer = address, build_answer
         self.requests = requests = OpenRequests()
@@ -56,6 +64,10 @@ class Mesh:
         self.background = BackgroundReaders(build_answer)
         self.settlements = Settlements(settings, address.gateway_id, bus, clock)
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
+        self.keeper = QuotaClient(bus, address.gateway_id, clock)
+        self.quotas = Quotas(
+            rows, self.keeper, clock, refusal_kept_s=settings.quota_refusal_kept_s
+        )
         self.admission = LaneAdmission(
             settings,
             address,
@@ -64,6 +76,7 @@ class Mesh:
             requests,
             self.settlements,
             lanes=self.lanes,
+            quotas=self.quotas,
             read_in_background=self.background.read,
         )
         self.takeovers = Takeovers(
@@ -84,7 +97,9 @@ class Mesh:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep its tasks and subscriptions for the length of a `with`."""
-        notices = Notices(self.requests, self.settlements, self.takeovers, self.bus)
+        notices = Notices(
+            self.requests, self.settlements, self.takeovers, self.bus, quotas=self.quotas
+        )
         async with (
             asyncio.TaskGroup() as tasks,
             following(
@@ -116,6 +131,7 @@ class Mesh:
             tasks.create_task(self.settlements.run())
             tasks.create_task(self.lost_attempts.run())
             tasks.create_task(self.heartbeat.run())
+            tasks.create_task(self.keeper.run())
             tasks.create_task(report_queued(self.requests, self.lanes, self.clock, self.settings))
             tasks.create_task(watch_deadlines(self.requests, self.clock, self.settings))
 

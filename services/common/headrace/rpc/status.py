@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NoReturn
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from headrace.errors import CapacityError, Code, HeadraceError, InternalError, errors_by_reason
+from headrace.errors import (
+    CapacityError,
+    Code,
+    HeadraceError,
+    InternalError,
+    QuotaViolation,
+    errors_by_reason,
+)
 
 DOMAIN = "headrace.dev"
+_LIMIT_FIELDS = tuple(field.name for field in fields(QuotaViolation))
+"""Keys in the metadata of ErrorInfo."""
 
 
 def to_status(error: HeadraceError) -> status_pb2.Status:
-    """Return the error with ErrorInfo, and with RetryInfo and BadRequest where they apply."""
+    """Return the error with ErrorInfo, and with RetryInfo, BadRequest and QuotaFailure where they
+    apply."""
     status = status_pb2.Status(code=error.code.number, message=error.message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    if (limit := error.violation) is not None:
+        info.metadata.update({name: str(getattr(limit, name)) for name in _LIMIT_FIELDS})
+    status.details.add().Pack(info)
+    if limit is not None:
+        failed = error_details_pb2.QuotaFailure.Violation(
+            subject=limit.subject,
+            description=error.message,
+            quota_metric=limit.limit,
+            quota_value=limit.value,
+            quota_dimensions={"model": limit.model} if limit.model else {},
+        )
+        status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[failed]))
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
@@ -45,7 +69,19 @@ def from_status(status: status_pb2.Status) -> HeadraceError:
         else:
             detail.Unpack(info)
     kind = errors_by_reason().get(info.reason) or _by_code(status.code)
-    return kind(status.message, field=field, retry_after_s=retry_after_s)
+    error = kind(status.message, field=field, retry_after_s=retry_after_s)
+    error.violation = _violation(info.metadata)
+    return error
+
+
+def _violation(metadata: Mapping[str, str]) -> QuotaViolation | None:
+    """Return the limit that an ErrorInfo tells of, if it does."""
+    found = {name: metadata.get(name, "") for name in _LIMIT_FIELDS}
+    texts = {name: found[name] for name in ("limit", "scope", "subject", "model")}
+    numbers = {name: found[name] for name in ("value", "used", "requested")}
+    if not all(number.isdecimal() for number in numbers.values()):
+        return None
+    return QuotaViolation(**texts, **{name: int(number) for name, number in numbers.items()})
 
 
 def _by_code(number: int) -> type[HeadraceError]:

@@ -33,6 +33,21 @@ refusals_total = Counter(
     "Requests rejected before they were queued, by error reason.",
     ["model", "priority", "reason"],
 )
+quota_refusals_total = Counter(
+    "headrace_gateway_quota_refusals_total",
+    "Requests rejected by a limit: by the quota keeper, or from the memory of its last refusal.",
+    ["limit", "by"],
+)
+quota_unavailable_total = Counter(
+    "headrace_gateway_quota_unavailable_total",
+    "Requests with limits for which the quota keeper did not answer in time.",
+    ["outcome"],
+)
+quota_decision_seconds = Histogram(
+    "headrace_gateway_quota_decision_seconds",
+    "Time until the quota keeper has answered a request to reserve.",
+    buckets=_TTFT_BUCKETS,
+)
 ignored_fields_total = Counter(
     "headrace_gateway_ignored_fields_total",
     "Fields of /v1 bodies without effect, once per body: known ones by name, and the unknown.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from secrets import token_hex
@@ -27,7 +27,9 @@ from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
 from headrace_gateway.queue.settlements import Settlements, timestamp
+from headrace_gateway.quota.reservations import Quotas, Reservation
 from headrace_gateway.request.generation import Generation, ValidRequest
+from headrace_gateway.request.payer import Payer, TokenRange
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import digest_of
@@ -56,9 +58,11 @@ class LaneAdmission:
         settlements: Settlements,
         *,
         lanes: LaneView,
+        quotas: Quotas,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._settings, self._address = settings, address
+        self._quotas = quotas
         self._bus = bus
         self._clock = clock
         self._requests = requests
@@ -80,6 +84,18 @@ class LaneAdmission:
         model: str,
         priority: common_pb2.Priority.ValueType,
         *,
+        payer: Payer,
+        tokens: TokenRange,
+        patience_s: float,
+    ) -> None:
+        self._check_lane(model, priority, tenant=payer.tenant, patience_s=patience_s)
+        self._quotas.check(payer, tokens)
+
+    def _check_lane(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
         tenant: str,
         patience_s: float,
     ) -> None:
@@ -91,24 +107,42 @@ class LaneAdmission:
             metrics.refusals_total.labels(model, priority_name(priority), refusal.reason).inc()
             raise refusal
 
+    def most_at_once(self, payer: Payer) -> int | None:
+        return self._quotas.most_at_once(payer)
+
     async def open(self, request: ValidRequest) -> Generation:
-        # Why: the client may have received the whole answer of the one that is ending, and so may
-        # use the name again.
-        await self._settlements.settled(request.key)
-        # Why again: others were admitted since. From here to `publishing` nothing awaits,
-        # so the last place of a lane is taken once.
-        self.check(
-            request.card.model,
-            request.priority,
-            tenant=request.tenant,
-            patience_s=request.patience_s,
-        )
-        return await self._publish(request, is_canary=False)
+        (generation,) = await self.open_all([request])
+        return generation
+
+    async def open_all(self, requests: Sequence[ValidRequest]) -> list[Generation]:
+        for request in requests:
+            # Why: the client may have received the whole answer of the one that is ending, and so
+            # may use the name again.
+            await self._settlements.settled(request.key)
+        opened: list[Generation] = []
+        # Why before the lanes: what a quota refuses takes no place in them.
+        async with self._quotas.reserved(requests) as reservations:
+            try:
+                for request, reservation in zip(requests, reservations, strict=True):
+                    # Why again: others were admitted since. From here to `publishing` nothing
+                    # awaits, so the last place of a lane is taken once.
+                    self._check_lane(
+                        request.card.model,
+                        request.priority,
+                        tenant=request.tenant,
+                        patience_s=request.patience_s,
+                    )
+                    opened.append(await self._publish(request, reservation))
+            except BaseException:
+                for generation in opened:
+                    await generation.abandon()
+                raise
+        return opened
 
     async def open_canary(self, request: ValidRequest) -> Generation:
         """As `open`, for a canary: no lane's report refuses it, and it is not measured."""
         self.require_room()
-        return await self._publish(request, is_canary=True)
+        return await self._publish(request, None, is_canary=True)
 
     def require_room(self) -> None:
         """
@@ -135,9 +169,14 @@ class LaneAdmission:
             )
         return None
 
-    async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
+    async def _publish(
+        self, request: ValidRequest, reservation: Reservation | None, *, is_canary: bool = False
+    ) -> Generation:
         record = self._record(request)
         record.probe = is_canary
+        if reservation is not None:
+            record.reservation_id = reservation.reservation_id
+            record.output_budget = reservation.output_tokens
         deadline_s = self._clock.monotonic_s() + request.timeout_s
         open_request = OpenRequest(record, deadline_s, self._clock, self.close)
         if self._settlements.find(request.key) is not None:
@@ -153,8 +192,12 @@ class LaneAdmission:
             raise
         except BaseException:
             # It may be stored: its client gets an error, so it is settled as cancelled.
+            if reservation is not None:
+                reservation.leave()
             open_request.abandon()
             raise
+        if reservation is not None:
+            reservation.confirm()
         if request.background:
             self._read_in_background(open_request)
         return open_request.reader()

@@ -6,7 +6,7 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,11 @@ from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.request_keys import public_id, request_key
 from headrace.v1 import common_pb2
+<<<<<<< HEAD
 from headrace_gateway.base.calls import BatchRow
+=======
+from headrace_gateway.request.payer import Payer, TokenRange
+>>>>>>> c56410d (gateway: quotas are reserved before a request is queued)
 from headrace_gateway.request.served_names import SEPARATOR
 
 
@@ -87,6 +91,20 @@ class ValidRequest:
     @property
     def prompt_tokens(self) -> int:
         return len(self.prompt_ids) + sum(len(each.token_ids) for each in self.inputs)
+
+    @property
+    def most_output_tokens(self) -> int:
+        """Of all choices together."""
+        return self.n * self.sampling.max_tokens
+
+    @property
+    def payer(self) -> Payer:
+        return Payer(self.tenant, self.key_id, self.model)
+
+    @property
+    def tokens(self) -> TokenRange:
+        tokens = self.prompt_tokens + self.most_output_tokens
+        return TokenRange(tokens, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,21 +253,39 @@ class Admission(Protocol):
         model: str,
         priority: common_pb2.Priority.ValueType,
         *,
-        tenant: str,
+        payer: Payer,
+        tokens: TokenRange,
         patience_s: float,
     ) -> None:
         """Refuse now what would only be refused later; cheap, before tokenising.
 
         Raises:
-            CapacityError: the lane is full, its wait exceeds the patience, or this gateway drains.
+            CapacityError: the lane is full, its wait exceeds the patience, or this gateway drains;
+                or a limit was reached a moment ago.
+            InsufficientQuota: as of `open`.
         """
+        ...
+
+    def most_at_once(self, payer: Payer) -> int | None:
+        """Return how many requests the payer's limits can admit at one moment; None: any number."""
         ...
 
     async def open(self, request: ValidRequest) -> Generation:
         """Put a request into its lane; returns once it is durable.
 
         Raises:
-            CapacityError: the lane is full or the broker away; nothing is queued.
+            CapacityError: the lane is full, the broker away, a limit of a minute or of requests
+                under way reached, or the quota keeper silent; nothing is queued, and nothing
+                stays reserved.
+            InsufficientQuota: a limit of a day or a budget is used up, or the request exceeds one.
             RequestExists: its id is open.
+        """
+        ...
+
+    async def open_all(self, requests: Sequence[ValidRequest]) -> list[Generation]:
+        """Open all of them, or none: limits admit them together.
+
+        Raises:
+            HeadraceError: as `open`; those that were open are abandoned.
         """
         ...

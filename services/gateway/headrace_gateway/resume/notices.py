@@ -30,6 +30,7 @@ from headrace.internal.v1.reports_pb2 import (
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from headrace_gateway.queue.settlements import Settlements
+from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.resume.takeovers import Takeovers
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
@@ -47,8 +48,10 @@ class Notices:
         settlements: Settlements,
         takeovers: Takeovers,
         results: Results,
+        *,
+        quotas: Quotas,
     ) -> None:
-        self._requests = requests
+        self._requests, self._quotas = requests, quotas
         self._settlements, self._results = settlements, results
         self._takeovers = takeovers
 
@@ -81,6 +84,9 @@ class Notices:
             # Its readers are notified; the other gateway settles it and stores its result.
             self._requests.remove(open_request)
             open_request.release(error)
+            if isinstance(error, RequestExists):
+                # Its leader runs the other message of this id, which has a reservation of its own.
+                self._quotas.release(open_request.record)
         else:
             open_request.fail(error)
 

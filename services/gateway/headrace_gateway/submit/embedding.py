@@ -38,8 +38,10 @@ from headrace_gateway.request.generation_request import (
     TokenIds,
     VectorRequest,
 )
+from headrace_gateway.request.payer import TokenRange
 from headrace_gateway.request.tasks import require_task, task_of
 from headrace_gateway.request.vectors import check_dimensions, cosine, shortened, values_of
+from headrace_gateway.submit.submitter import payer_of
 
 T = TypeVar("T")
 
@@ -157,9 +159,13 @@ class Embedding:
         card = served.card
         check_inputs(inputs, requested, card, self._settings)
         _, patience_s = times(requested, self._settings)
-        lane = priority(requested)
-        tenant = requested.caller.tenant
-        self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
+        self._admission.check(
+            card.model,
+            priority(requested),
+            payer=payer_of(requested, served),
+            tokens=TokenRange(len(inputs), len(inputs) * card.context_tokens),
+            patience_s=patience_s,
+        )
         found = await _tokenized(inputs, served, longest_input(requested, card))
         check_lengths(inputs, requested, card, found)
         async with _open(
@@ -212,11 +218,9 @@ class _Part:
 async def _open(
     admission: Admission, requests: Sequence[ValidRequest]
 ) -> AsyncIterator[list[_Part]]:
-    """Open all of them, or none: if one is refused, those that are open are abandoned."""
-    parts: list[_Part] = []
+    opened = await admission.open_all(requests)
+    parts = [_Part(*each) for each in zip(requests, opened, strict=True)]
     try:
-        for request in requests:
-            parts.append(_Part(request, await admission.open(request)))
         yield parts
         for part in parts:
             await part.settle()

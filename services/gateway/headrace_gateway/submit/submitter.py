@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.base.generated_ids import with_lane
 from headrace_gateway.base.settings import GatewaySettings
@@ -16,7 +17,8 @@ from headrace_gateway.checks.validation import check, priority, times, valid_req
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer, make_answer
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
-from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
+from headrace_gateway.request.generation_request import GenerationRequest, Terms, TokenIds
+from headrace_gateway.request.payer import Payer, TokenRange
 from headrace_gateway.request.tasks import require_task
 
 
@@ -61,10 +63,24 @@ class Submitter:
     def _admissible(self, requested: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
         served, requested = self._checked(requested)
         _, patience_s = times(requested, self._settings)
-        lane = priority(requested)
-        tenant = requested.caller.tenant
-        self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
+        self._admission.check(
+            served.card.model,
+            priority(requested),
+            payer=payer_of(requested, served),
+            tokens=_tokens(requested, served.card),
+            patience_s=patience_s,
+        )
         return served, requested
+
+    def most_at_once(self, requested: GenerationRequest) -> int | None:
+        """Return how many such requests the caller's limits can admit at one moment; None: any
+        number.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
+        served = self._catalog.get(requested.model, requested.caller)
+        return self._admission.most_at_once(payer_of(requested, served))
 
     async def repeated(self, requested: GenerationRequest) -> ValidRequest:
         """Return the request as it would be opened, without opening it or checking its lane.
@@ -131,6 +147,20 @@ class Submitter:
         requested = apply_tools(requested, served.card)
         check_prompt_size(requested, served.card, self._settings)
         return served, await _token_ids(requested, served)
+
+
+def payer_of(requested: Terms, served: ServedModel) -> Payer:
+    """Return whose limits a request of this model counts against."""
+    return Payer(requested.caller.tenant, requested.caller.key_id, served.name)
+
+
+def _tokens(requested: GenerationRequest, card: ModelCard) -> TokenRange:
+    """Return how many tokens a request may need, as far as is known before its prompt is
+    tokenised."""
+    prompt = requested.prompt
+    fewest = len(prompt.token_ids) if isinstance(prompt, TokenIds) else 1
+    output = max(1, requested.parameters.max_tokens)
+    return TokenRange(fewest + requested.n * output, requested.n * card.context_tokens)
 
 
 async def _token_ids(requested: GenerationRequest, served: ServedModel) -> list[int]:

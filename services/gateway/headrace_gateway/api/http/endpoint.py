@@ -76,7 +76,8 @@ async def http_call(
 async def errors_sent(reply: Reply) -> AsyncIterator[None]:
     """Send whatever is raised in the `with` as the reply's error."""
     try:
-        yield
+        with reply.limits.noted():
+            yield
     except HeadraceError as error:
         await reply.fail(error)
     except Exception:

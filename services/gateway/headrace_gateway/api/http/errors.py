@@ -17,6 +17,8 @@ from headrace.errors import (
     Code,
     DeadlineExceeded,
     HeadraceError,
+    InsufficientQuota,
+    RateLimitExceeded,
     RequestCancelled,
     RequestError,
 )
@@ -94,15 +96,24 @@ def _retry_headers(error: HeadraceError) -> Headers:
 
 def openai_error(error: HeadraceError) -> dict[str, Any]:
     status = http_status(error)
-    kind = "server_error" if status >= 500 else "invalid_request_error"
     return {
         "error": {
             "message": error.message,
-            "type": "rate_limit_error" if status == 429 else kind,
+            "type": _openai_type(error, status),
             "param": error.field,
             "code": error.reason.lower(),
         }
     }
+
+
+def _openai_type(error: HeadraceError, status: int) -> str:
+    if isinstance(error, InsufficientQuota):
+        return "insufficient_quota"
+    if isinstance(error, RateLimitExceeded) and error.violation is not None:
+        return "tokens" if error.violation.limit.startswith("tokens") else "requests"
+    if status == 429:
+        return "rate_limit_error"
+    return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _cohere_error(error: HeadraceError) -> dict[str, str]:
@@ -110,7 +121,7 @@ def _cohere_error(error: HeadraceError) -> dict[str, str]:
 
 
 def _tei_error(error: HeadraceError) -> dict[str, str]:
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError) and error.code is not Code.RESOURCE_EXHAUSTED:
         kind = "Validation"
     elif error.code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE):
         kind = "Overloaded"

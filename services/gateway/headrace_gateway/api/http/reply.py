@@ -15,6 +15,7 @@ from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import ErrorFormat, Headers, HttpResponse
 from headrace_gateway.base.cooperative import cooperatively, joined_chunks
+from headrace_gateway.quota.call_limits import CallLimits
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Reply:
         self._finished = False
         self._last_write_s = asyncio.get_running_loop().time()
         self._extra_headers: Headers = ()
+        self.limits = CallLimits()
+        """Of the call, whose headers go with the head."""
         self.request_id = request_id
         """The x-request-id of the head; a caller may have chosen the id of its request itself."""
         self.write_lock = asyncio.Lock()
@@ -127,7 +130,8 @@ class Reply:
         self._head_sent = True
         status = (("x-hr-status", str(response.status)),) if response.status != 200 else ()
         head = (("x-request-id", self.request_id), *status, *response.headers)
-        await self._context.send_initial_metadata((*head, *self._extra_headers))
+        extra = (*self._extra_headers, *self.limits.headers)
+        await self._context.send_initial_metadata((*head, *extra))
         await self._context.write(HttpBody(content_type=content_type, data=response.body))
 
     def _finish(self, error: HeadraceError | None = None) -> None:

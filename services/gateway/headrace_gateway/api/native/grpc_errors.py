@@ -11,6 +11,7 @@ from headrace.rpc.status import abort
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.quota.call_limits import CallLimits
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,16 @@ INTERNAL_ERROR = "the gateway failed; its log says how"
 async def abort_on_error(
     context: Context, work: Awaitable[T], counter: CallCounter | None = None
 ) -> T:
-    """Return what the work returns; an error in it ends the call, and is logged once."""
+    """Return what the work returns; an error in it ends the call, and is logged once.
+
+    The limits that it notes are the call's initial metadata, which must not have been sent.
+    """
+    limits = CallLimits()
     try:
-        return await work
+        with limits.noted():
+            done = await work
+        await _send_limits(context, limits)
+        return done
     except HeadraceError as error:
         failure = error
         log.info("call.failed", extra={"reason": error.reason, "field": error.field})
@@ -33,7 +41,13 @@ async def abort_on_error(
         log.exception("call.broken")
     if counter is not None:
         counter.finish(failure)
+    await _send_limits(context, limits)
     return await abort(context, failure)
+
+
+async def _send_limits(context: Context, limits: CallLimits) -> None:
+    if limits.headers:
+        await context.send_initial_metadata(limits.headers)
 
 
 def counted(answer: Callable[[Any, Any, Call], Awaitable[Any]]) -> Any:

@@ -29,6 +29,8 @@ from headrace.errors import (
     LaneFull,
     NoWorker,
     PatienceExhausted,
+    QuotaUnavailable,
+    RateLimitExceeded,
     RequestError,
 )
 from headrace.v1.common_pb2 import Usage
@@ -50,7 +52,10 @@ from headrace_gateway.request.generation_request import GenerationRequest
 
 _RETRY_S = 1.0
 
-_NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
+_NO_ROOM = (
+    *(LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable),
+    *(RateLimitExceeded, QuotaUnavailable),
+)
 """Refusals after which a prompt is retried once others of its call have been admitted."""
 
 
@@ -83,7 +88,11 @@ class MultiPromptRun:
         Raises:
             HeadraceError: a prompt was refused, or failed; nothing is held.
         """
-        self._not_admitted = min(self._settings.prompts_at_once, len(self._left))
+        # Why the limits: what they can never admit together would be refused each time.
+        most = self._services.submitter.most_at_once(self._left[0][1])
+        self._not_admitted = min(
+            self._settings.prompts_at_once, len(self._left), most or len(self._left)
+        )
         async with asyncio.TaskGroup() as tasks:
             readers = range(self._not_admitted)
             self._readers = [tasks.create_task(self._read_or_stop()) for _ in readers]

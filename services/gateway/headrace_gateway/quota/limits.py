@@ -1,0 +1,53 @@
+"""Which limits may refuse a request. Pure.
+
+Gateways decide nothing by these limits but whether any applies: the quota keeper decides. What they
+do refuse is a call of several requests that no keeper could ever grant together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from headrace.auth.tables import Key, Tenant
+from headrace.internal.v1.access_pb2 import Limits
+from headrace_gateway.request.payer import Payer
+
+
+class Rows(Protocol):
+    """Tenants and keys, as `AccessTables` has them."""
+
+    def key(self, key_id: str) -> Key | None: ...
+
+    def tenant(self, name: str) -> Tenant | None: ...
+
+
+def limits_of(payer: Payer, rows: Rows) -> Iterator[Limits]:
+    """Yield the limits of all scopes, those without any included."""
+    tenant, key = rows.tenant(payer.tenant), rows.key(payer.key_id) if payer.key_id else None
+    if tenant is not None:
+        yield tenant.row.limits
+        if (of_model := tenant.model_limits.get(payer.model)) is not None:
+            yield of_model
+    if key is not None:
+        yield key.limits
+        if (of_model := key.model_limits.get(payer.model)) is not None:
+            yield of_model
+
+
+def has_limits(payer: Payer, rows: Rows) -> bool:
+    return any(limits.ByteSize() for limits in limits_of(payer, rows))
+
+
+def most_at_once(limits: Iterable[Limits]) -> int | None:
+    """Return how many requests the limits can admit at one moment; None: any number."""
+    fields = ("requests_per_minute", "requests_per_day", "concurrent_requests")
+    counts = [getattr(each, field) for each in limits for field in fields]
+    return min(filter(None, counts), default=None)
+
+
+def most_tokens_at_once(limits: Iterable[Limits]) -> int | None:
+    """Return how many tokens the limits can admit at one moment; None: any number."""
+    fields = ("tokens_per_minute", "tokens_per_day")
+    counts = [getattr(each, field) for each in limits for field in fields]
+    return min(filter(None, counts), default=None)

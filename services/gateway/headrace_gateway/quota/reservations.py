@@ -1,0 +1,260 @@
+"""Reserves what a request may use, before it is queued, and returns what is never queued.
+
+A request of 12 tokens with `max_tokens` 100 and two choices, of a key with limits:
+
+    reserve    the keeper counts one request and 212 tokens against every limit, or against none
+    published  the lane has it: `confirm`. From now on its usage ends the reservation
+    refused    the lane is full, or the id is taken: `release`, as if it had never been sent
+    unknown    the broker did not answer: neither. If the request is stored, its usage ends the
+               reservation; if not, the keeper returns it after 30 s
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum, auto
+from secrets import token_hex
+from typing import Protocol
+
+from headrace.clock import Clock
+from headrace.errors import HeadraceError, InsufficientQuota, QuotaUnavailable
+from headrace.internal.v1.access_pb2 import KeeperLoss
+from headrace.internal.v1.quota_pb2 import DescribeQuota, LimitState, QuotaReply, Reserve
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_gateway.base import metrics
+from headrace_gateway.quota.call_limits import note_limits
+from headrace_gateway.quota.limits import (
+    Rows,
+    has_limits,
+    limits_of,
+    most_at_once,
+    most_tokens_at_once,
+)
+from headrace_gateway.quota.memory import RefusalMemory
+from headrace_gateway.quota.refusals import limit_name, refusal_error
+from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.request.payer import Payer, TokenRange
+
+
+class Keeper(Protocol):
+    """The quota keeper, as `headrace.quota.QuotaClient` calls it."""
+
+    async def reserve(self, reserve: Reserve) -> QuotaReply: ...
+
+    async def describe(self, describe: DescribeQuota) -> QuotaReply: ...
+
+    def confirm(self, reservation_id: str, *, tenant: str) -> None: ...
+
+    def release(self, reservation_id: str, *, tenant: str) -> None: ...
+
+
+class _State(Enum):
+    RESERVED = auto()
+    LEFT = auto()
+    """Confirmed, or for the keeper to end."""
+    RELEASED = auto()
+
+
+class Reservation:
+    """What is reserved for one request. Exactly one of confirm, leave and release ends it here."""
+
+    def __init__(self, quotas: Quotas, payer: Payer, reserve: Reserve) -> None:
+        self._quotas, self._payer, self._reserve = quotas, payer, reserve
+        self._state = _State.RESERVED
+
+    @property
+    def reservation_id(self) -> str:
+        return self._reserve.reservation_id
+
+    @property
+    def output_tokens(self) -> int:
+        """Of all choices together."""
+        return self._reserve.output_tokens
+
+    async def extend(self, output_tokens: int) -> None:
+        """Reserve output up to this total; what was reserved before is not charged again.
+
+        Raises:
+            RateLimitExceeded: not now; what was reserved before stays.
+            InsufficientQuota: not before a day or a budget begins again, or never.
+            QuotaUnavailable: the keeper does not answer.
+        """
+        extended = Reserve()
+        extended.CopyFrom(self._reserve)
+        extended.output_tokens = output_tokens
+        await self._quotas.charge(self._payer, extended)
+        self._reserve = extended
+
+    def confirm(self) -> None:
+        """Report that the request is stored."""
+        if self._leave(_State.LEFT):
+            self._quotas.keeper.confirm(self.reservation_id, tenant=self._payer.tenant)
+
+    def leave(self) -> None:
+        """Leave it to the keeper: it is not known whether the request is stored."""
+        self._leave(_State.LEFT)
+
+    def release(self) -> None:
+        """Return all of it, unless it has been confirmed or left."""
+        if self._leave(_State.RELEASED):
+            self._quotas.keeper.release(self.reservation_id, tenant=self._payer.tenant)
+
+    def _leave(self, state: _State) -> bool:
+        is_first = self._state is _State.RESERVED
+        if is_first:
+            self._state = state
+        return is_first
+
+
+class Quotas:
+    """The limits of this gateway's callers."""
+
+    def __init__(
+        self, rows: Rows, keeper: Keeper, clock: Clock, *, refusal_kept_s: float = 1.0
+    ) -> None:
+        self.keeper = keeper
+        self._rows, self._clock = rows, clock
+        self._memory = RefusalMemory(kept_ms=round(refusal_kept_s * 1000))
+
+    def check(self, payer: Payer, tokens: TokenRange) -> None:
+        """Refuse now what the keeper would refuse for sure; it is not asked.
+
+        Raises:
+            RateLimitExceeded: a request with so many tokens was refused a moment ago.
+            InsufficientQuota: the same.
+        """
+        now_ms = self._now_ms()
+        if (reply := self._memory.find(payer, tokens, now_ms)) is not None:
+            metrics.quota_refusals_total.labels(limit_name(reply.refusal.kind), "memory").inc()
+            raise self._refused(payer, reply, now_ms)
+
+    def most_at_once(self, payer: Payer) -> int | None:
+        """Return how many requests the caller's limits can admit at one moment; None: any number."""
+        return most_at_once(limits_of(payer, self._rows))
+
+    @asynccontextmanager
+    async def reserved(
+        self, requests: Sequence[ValidRequest]
+    ) -> AsyncIterator[list[Reservation | None]]:
+        """Reserve for all of the requests, or for none; None is of a request without any limit.
+
+        What is neither confirmed nor left inside of the `with` is returned when it is left.
+
+        Raises:
+            RateLimitExceeded: the limits do not admit them now.
+            InsufficientQuota: not today, not for this month's budget, or never.
+            QuotaUnavailable: the keeper does not answer, and the tenant does not allow that.
+        """
+        self._check_together(requests)
+        reservations: list[Reservation | None] = []
+        try:
+            for request in requests:
+                reservations.append(await self._reserve(request))
+            yield reservations
+        finally:
+            for reservation in filter(None, reservations):
+                reservation.release()
+
+    def release(self, record: RequestRecord) -> None:
+        """Return what is reserved for a published request that its leader does not run."""
+        if record.reservation_id:
+            self.keeper.release(record.reservation_id, tenant=record.tenant)
+
+    async def describe(self, payer: Payer) -> list[LimitState]:
+        """Return the state of every limit of the caller; of single models, of the payer's alone.
+
+        Raises:
+            QuotaUnavailable: the keeper does not answer.
+        """
+        if not has_limits(payer, self._rows):
+            return []
+        describe = DescribeQuota(tenant=payer.tenant, key_id=payer.key_id, model=payer.model)
+        return list((await self.keeper.describe(describe)).limits)
+
+    async def charge(self, payer: Payer, reserve: Reserve) -> None:
+        """Reserve, or extend a reservation.
+
+        Raises:
+            HeadraceError: as `Reservation.extend`.
+        """
+        tokens = reserve.input_tokens + reserve.output_tokens
+        began_s = self._clock.monotonic_s()
+        reply = await self.keeper.reserve(reserve)
+        metrics.quota_decision_seconds.observe(self._clock.monotonic_s() - began_s)
+        now_ms = self._now_ms()
+        if reply.HasField("refusal"):
+            metrics.quota_refusals_total.labels(limit_name(reply.refusal.kind), "keeper").inc()
+            self._memory.add(payer, tokens, reply, now_ms)
+            raise self._refused(payer, reply, now_ms)
+        note_limits(reply.limits, now_ms)
+
+    async def _reserve(self, request: ValidRequest) -> Reservation | None:
+        payer = request.payer
+        if not has_limits(payer, self._rows):
+            return None
+        self.check(payer, request.tokens)
+        reserve = Reserve(
+            # Why random: a request's id may be used again after its end.
+            reservation_id=f"{request.key}.{token_hex(8)}",
+            tenant=payer.tenant,
+            key_id=payer.key_id,
+            model=payer.model,
+            input_tokens=request.prompt_tokens,
+            output_tokens=request.most_output_tokens,
+            batch=payer.batch,
+            deadline_ms=self._now_ms() + round(request.timeout_s * 1000),
+        )
+        reservation = Reservation(self, payer, reserve)
+        try:
+            await self.charge(payer, reserve)
+        except QuotaUnavailable:
+            if self._survives_keeper(payer):
+                metrics.quota_unavailable_total.labels("admitted").inc()
+                # Its usage is charged when it ends.
+                return reservation
+            metrics.quota_unavailable_total.labels("refused").inc()
+            reservation.release()
+            raise
+        except HeadraceError:
+            raise
+        except BaseException:
+            # The keeper may have reserved it; nobody waits for it any more.
+            reservation.release()
+            raise
+        return reservation
+
+    def _check_together(self, requests: Sequence[ValidRequest]) -> None:
+        """Refuse requests of one call that can never be admitted at one moment.
+
+        Why here: the keeper sees them one by one, and would say when the last of them fits.
+        """
+        if len(requests) < 2:
+            return
+        payer = requests[0].payer
+        limits = list(limits_of(payer, self._rows))
+        tokens = sum(request.tokens.fewest for request in requests)
+        bounds = (
+            ("requests", len(requests), most_at_once(limits)),
+            ("tokens", tokens, most_tokens_at_once(limits)),
+        )
+        for name, needed, most in bounds:
+            if most is not None and needed > most:
+                raise InsufficientQuota(
+                    f"The call needs {needed} {name} at once, and the limits of tenant"
+                    f" {payer.tenant} and its key admit {most}. Send less input in one call."
+                )
+
+    def _refused(self, payer: Payer, reply: QuotaReply, now_ms: int) -> HeadraceError:
+        note_limits(reply.limits, now_ms)
+        tenant = self._rows.tenant(payer.tenant)
+        currency = tenant.row.currency if tenant is not None else ""
+        return refusal_error(reply.refusal, payer, now_ms, currency=currency or "USD")
+
+    def _survives_keeper(self, payer: Payer) -> bool:
+        tenant = self._rows.tenant(payer.tenant)
+        allow = KeeperLoss.KEEPER_LOSS_ALLOW
+        return tenant is not None and tenant.row.on_keeper_loss == allow
+
+    def _now_ms(self) -> int:
+        return round(self._clock.unix_s() * 1000)
