@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from headrace.auth.tables import AccessTables
 from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError
@@ -43,6 +44,7 @@ from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import OutputAssembler
 from headrace_gateway.queue.admission import GatewayAddress
+from headrace_gateway.quota.limits import Rows
 from headrace_gateway.request.generation import (
     Event,
     Generation,
@@ -82,6 +84,7 @@ async def running_mesh(
     gateway_id: str = "gw",
     *,
     models: Sequence[str] | None = (MODEL, "orphan"),
+    rows: Rows | None = None,
     **settings: object,
 ) -> AsyncIterator[RunningMesh]:
     chosen = GatewaySettings.model_validate(
@@ -89,13 +92,15 @@ async def running_mesh(
     )
     server = make_server([RequireDeliverySecret(chosen.delivery_secret)])
     address = f"127.0.0.1:{bind(server, '127.0.0.1', 0)}"
+    clock = SystemClock()
     mesh = Mesh(
         chosen,
         bus,
-        SystemClock(),
+        clock,
         GatewayAddress(gateway_id, address),
         build_answer=build_answer,
         models=lambda: models,
+        rows=AccessTables(bus, clock) if rows is None else rows,
     )
     serve_delivery(server, mesh)
     await server.start()

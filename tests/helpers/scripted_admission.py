@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,6 +19,7 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
+from headrace_gateway.request.payer import Payer, TokenRange
 
 Gate = asyncio.Event
 """In a script: the next events follow once it is set."""
@@ -93,12 +94,35 @@ class ScriptedAdmission:
     checked: list[tuple[str, Priority.ValueType, float]] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
 
+    quota: int | None = None
+    """So many requests the caller's limits can admit at one moment."""
+
     def check(
-        self, model: str, priority: Priority.ValueType, *, tenant: str, patience_s: float
+        self,
+        model: str,
+        priority: Priority.ValueType,
+        *,
+        payer: Payer,
+        tokens: TokenRange,
+        patience_s: float,
     ) -> None:
         self.checked.append((model, priority, patience_s))
         if self.refusal is not None:
             raise self.refusal
+
+    def most_at_once(self, payer: Payer) -> int | None:
+        return self.quota
+
+    async def open_all(self, requests: Sequence[ValidRequest]) -> list[Generation]:
+        opened: list[Generation] = []
+        try:
+            for request in requests:
+                opened.append(await self.open(request))
+        except HeadraceError:
+            for generation in opened:
+                await generation.abandon()
+            raise
+        return opened
 
     async def open(self, request: ValidRequest) -> ScriptedGeneration:
         if self.bound is not None and len(self.generations) >= self.bound:

@@ -65,9 +65,7 @@ class Mesh:
         self.settlements = Settlements(settings, address.gateway_id, bus, clock)
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
         self.keeper = QuotaClient(bus, address.gateway_id, clock)
-        self.quotas = Quotas(
-            rows, self.keeper, clock, refusal_kept_s=settings.quota_refusal_kept_s
-        )
+        self.quotas = Quotas(rows, self.keeper, clock, refusal_kept_s=settings.quota_refusal_kept_s)
         self.admission = LaneAdmission(
             settings,
             address,

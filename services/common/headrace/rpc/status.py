@@ -76,12 +76,19 @@ def from_status(status: status_pb2.Status) -> HeadraceError:
 
 def _violation(metadata: Mapping[str, str]) -> QuotaViolation | None:
     """Return the limit that an ErrorInfo tells of, if it does."""
-    found = {name: metadata.get(name, "") for name in _LIMIT_FIELDS}
-    texts = {name: found[name] for name in ("limit", "scope", "subject", "model")}
-    numbers = {name: found[name] for name in ("value", "used", "requested")}
-    if not all(number.isdecimal() for number in numbers.values()):
+    numbers = [metadata.get(name, "") for name in ("value", "used", "requested")]
+    if not all(number.isdecimal() for number in numbers):
         return None
-    return QuotaViolation(**texts, **{name: int(number) for name, number in numbers.items()})
+    value, used, requested = map(int, numbers)
+    return QuotaViolation(
+        limit=metadata.get("limit", ""),
+        scope=metadata.get("scope", ""),
+        subject=metadata.get("subject", ""),
+        model=metadata.get("model", ""),
+        value=value,
+        used=used,
+        requested=requested,
+    )
 
 
 def _by_code(number: int) -> type[HeadraceError]:

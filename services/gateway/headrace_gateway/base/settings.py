@@ -30,9 +30,9 @@ class GatewaySettings(AccessSettings, DeliverySettings):
     """Longest wait for the broker to store a request before its caller is refused. Too small:
     a restarting broker means errors. Too large: callers wait instead of trying elsewhere."""
     quota_refusal_kept_s: float = Field(default=1.0, ge=0)
-    """How long the quota keeper's refusal of a request answers equal ones of the same key and model.
-    Too small: a client that repeats without a pause costs a message each time. Too large: what
-    ends meanwhile and returns tokens admits the next request that much later."""
+    """How long the quota keeper's refusal of a request answers equal ones of the same key and
+    model. Too small: a client that repeats without a pause costs a message each time. Too large:
+    what ends meanwhile and returns tokens admits the next request that much later."""
     lane_report_max_age_s: float = Field(default=3.0, gt=0)
     """Reports of lanes older than this refuse no request. Too small: a late report admits beyond
     the lane's bound. Too large: a lane is refused long after it emptied, if its leader died."""

@@ -1,7 +1,7 @@
 """What the quota keeper has refused lately, so that the same is refused here at once. Pure.
 
-The keeper refuses key k1 a request of 900 tokens: of its limit of a minute 500 are left, and in 12 s
-there are 900. For the next second, without asking the keeper:
+The keeper refuses a key a request of 900 tokens: of its limit of a minute 500 are left, and in 12 s
+there are 900. For the next second:
 
     600 to 1000 tokens    not known: the keeper is asked
     900 tokens            refused; in 12 s there are enough

@@ -1,9 +1,9 @@
 """A refusal of the quota keeper, as its caller reads it. Pure.
 
-    a minute's window     RateLimitExceeded: retry in 12 s
-    requests under way    RateLimitExceeded: retry when one of them has ended, in about 1 s
-    a day, a budget       InsufficientQuota: it resets at 2026-12-01T00:00:00Z, in 8h36m12s
-    the request alone     InsufficientQuota: no time helps
+a minute's window     RateLimitExceeded: retry in 12 s
+requests under way    RateLimitExceeded: retry when one of them has ended, in about 1 s
+a day, a budget       InsufficientQuota: it resets at 2026-12-01T00:00:00Z, in 8h36m12s
+the request alone     InsufficientQuota: no time helps
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ A request of 12 tokens with `max_tokens` 100 and two choices, of a key with limi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from secrets import token_hex
@@ -130,7 +130,7 @@ class Quotas:
             raise self._refused(payer, reply, now_ms)
 
     def most_at_once(self, payer: Payer) -> int | None:
-        """Return how many requests the caller's limits can admit at one moment; None: any number."""
+        """Return how many requests the limits can admit at one moment; None: any number."""
         return most_at_once(limits_of(payer, self._rows))
 
     @asynccontextmanager
@@ -229,9 +229,9 @@ class Quotas:
 
         Why here: the keeper sees them one by one, and would say when the last of them fits.
         """
-        if len(requests) < 2:
-            return
         payer = requests[0].payer
+        if len(requests) < 2 or payer.batch:
+            return
         limits = list(limits_of(payer, self._rows))
         tokens = sum(request.tokens.fewest for request in requests)
         bounds = (

@@ -17,11 +17,8 @@ from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.request_keys import public_id, request_key
 from headrace.v1 import common_pb2
-<<<<<<< HEAD
 from headrace_gateway.base.calls import BatchRow
-=======
 from headrace_gateway.request.payer import Payer, TokenRange
->>>>>>> c56410d (gateway: quotas are reserved before a request is queued)
 from headrace_gateway.request.served_names import SEPARATOR
 
 
@@ -99,7 +96,7 @@ class ValidRequest:
 
     @property
     def payer(self) -> Payer:
-        return Payer(self.tenant, self.key_id, self.model)
+        return Payer(self.tenant, self.key_id, self.model, batch=self.row is not None)
 
     @property
     def tokens(self) -> TokenRange:

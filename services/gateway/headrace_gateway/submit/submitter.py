@@ -151,7 +151,8 @@ class Submitter:
 
 def payer_of(requested: Terms, served: ServedModel) -> Payer:
     """Return whose limits a request of this model counts against."""
-    return Payer(requested.caller.tenant, requested.caller.key_id, served.name)
+    caller, batch = requested.caller, requested.row is not None
+    return Payer(caller.tenant, caller.key_id, served.name, batch=batch)
 
 
 def _tokens(requested: GenerationRequest, card: ModelCard) -> TokenRange:

@@ -1,0 +1,91 @@
+"""A quota keeper that a test scripts, and rows of tenants and keys with limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from headrace.auth.tables import Key, Tenant
+from headrace.bus import Bus, subjects
+from headrace.internal.v1.access_pb2 import KeyRow, Limits, TenantRow
+from headrace.internal.v1.quota_pb2 import (
+    LimitState,
+    QuotaCall,
+    QuotaRefusal,
+    QuotaReply,
+    QuotaRequest,
+    QuotaResponse,
+    Reserve,
+)
+
+
+def _admits(reserve: Reserve) -> QuotaRefusal | None:
+    return None
+
+
+@dataclass
+class ScriptedKeeper:
+    """Refuses what `decide` returns a refusal for."""
+
+    decide: Callable[[Reserve], QuotaRefusal | None] = _admits
+    limits: list[LimitState] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set, there is no answer."""
+    calls: list[QuotaCall] = field(default_factory=list)
+
+    async def answer(self, payload: bytes) -> bytes:
+        request = QuotaRequest.FromString(payload)
+        self.calls += request.calls
+        await self.answers.wait()
+        return QuotaResponse(replies=map(self._reply, request.calls)).SerializeToString()
+
+    def _reply(self, call: QuotaCall) -> QuotaReply:
+        refusal = self.decide(call.reserve) if call.HasField("reserve") else None
+        return QuotaReply(refusal=refusal, limits=self.limits)
+
+    @property
+    def reserved(self) -> list[Reserve]:
+        return [call.reserve for call in self.calls if call.HasField("reserve")]
+
+    @property
+    def released(self) -> list[str]:
+        return [call.release.reservation_id for call in self.calls if call.HasField("release")]
+
+    @property
+    def confirmed(self) -> list[str]:
+        return [call.confirm.reservation_id for call in self.calls if call.HasField("confirm")]
+
+
+@asynccontextmanager
+async def scripted_keeper(
+    bus: Bus, decide: Callable[[Reserve], QuotaRefusal | None] = _admits, *, answers: bool = True
+) -> AsyncIterator[ScriptedKeeper]:
+    keeper = ScriptedKeeper(decide)
+    if answers:
+        keeper.answers.set()
+    served = await bus.serve(subjects.QUOTA, keeper.answer)
+    try:
+        yield keeper
+    finally:
+        keeper.answers.set()
+        await served.close()
+
+
+class FixedRows:
+    """Rows as `AccessTables` has them."""
+
+    def __init__(self, tenants: Iterable[TenantRow] = (), keys: Iterable[KeyRow] = ()) -> None:
+        self._tenants = {row.tenant: Tenant.parse(row.SerializeToString()) for row in tenants}
+        self._keys = {row.key_id: Key.parse(row.SerializeToString()) for row in keys}
+
+    def tenant(self, name: str) -> Tenant | None:
+        return self._tenants.get(name)
+
+    def key(self, key_id: str) -> Key | None:
+        return self._keys.get(key_id)
+
+
+LIMITED = FixedRows([TenantRow(tenant="default", limits=Limits(tokens_per_minute=1000))])
+"""The tenant of calls without a key has a limit."""
