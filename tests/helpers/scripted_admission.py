@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.errors import HeadraceError, LaneFull
+from headrace.internal.v1.quota_pb2 import LimitState
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
+from headrace_gateway.quota.call_limits import note_limits
 from headrace_gateway.request.generation import (
     ChoiceEnded,
     Event,
@@ -21,6 +23,8 @@ from headrace_gateway.request.generation import (
 )
 from headrace_gateway.request.payer import Payer, TokenRange
 
+NOW_MS = 1_800_000_000_000
+"""When limits are noted."""
 Gate = asyncio.Event
 """In a script: the next events follow once it is set."""
 Script = Iterable[list[Event]]
@@ -96,6 +100,10 @@ class ScriptedAdmission:
 
     quota: int | None = None
     """So many requests the caller's limits can admit at one moment."""
+    limits: list[LimitState] = field(default_factory=list)
+    """Of every caller."""
+    quota_refusal: HeadraceError | None = None
+    """Raised by `open`."""
 
     def check(
         self,
@@ -125,6 +133,9 @@ class ScriptedAdmission:
         return opened
 
     async def open(self, request: ValidRequest) -> ScriptedGeneration:
+        note_limits(self.limits, NOW_MS)
+        if self.quota_refusal is not None:
+            raise self.quota_refusal
         if self.bound is not None and len(self.generations) >= self.bound:
             raise LaneFull(f"the lane is full at {self.bound}", retry_after_s=1)
         if self.late_refusals and len(self.generations) >= 6:
