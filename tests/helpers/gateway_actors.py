@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from headrace.auth.tables import AccessTables
 from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError
@@ -44,7 +43,6 @@ from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import OutputAssembler
 from headrace_gateway.queue.admission import GatewayAddress
-from headrace_gateway.quota.limits import Rows
 from headrace_gateway.request.generation import (
     Event,
     Generation,
@@ -54,6 +52,7 @@ from headrace_gateway.request.generation import (
 )
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.wiring import Mesh, serve_delivery
+from helpers.scripted_keeper import NO_LIMITS, FixedRows
 from helpers.tiny_tokenizers import bundle, byte_level
 
 MODEL = "toy"
@@ -84,7 +83,7 @@ async def running_mesh(
     gateway_id: str = "gw",
     *,
     models: Sequence[str] | None = (MODEL, "orphan"),
-    rows: Rows | None = None,
+    rows: FixedRows = NO_LIMITS,
     **settings: object,
 ) -> AsyncIterator[RunningMesh]:
     chosen = GatewaySettings.model_validate(
@@ -92,15 +91,14 @@ async def running_mesh(
     )
     server = make_server([RequireDeliverySecret(chosen.delivery_secret)])
     address = f"127.0.0.1:{bind(server, '127.0.0.1', 0)}"
-    clock = SystemClock()
     mesh = Mesh(
         chosen,
         bus,
-        clock,
+        SystemClock(),
         GatewayAddress(gateway_id, address),
         build_answer=build_answer,
         models=lambda: models,
-        rows=AccessTables(bus, clock) if rows is None else rows,
+        rows=rows,
     )
     serve_delivery(server, mesh)
     await server.start()
@@ -266,11 +264,9 @@ class LeaderActor:
         reassigned: Iterable[RequestRecord] = (),
         gateway_id: str = "gw",
     ) -> NoticeResponse:
+        ends = [EndedNotice(request_id=i, error=to_status(e)) for i, e in (ended or {}).items()]
         notice = NoticeRequest(
-            ended=[
-                EndedNotice(request_id=i, error=to_status(error))
-                for i, error in (ended or {}).items()
-            ],
+            ended=ends,
             fences=[
                 *(FenceNotice(request_id=i, attempt=a) for i, a in (fences or {}).items()),
                 *(
@@ -285,9 +281,8 @@ class LeaderActor:
 
     async def report(self, *, waiting: int, max_waiting: int) -> None:
         """The state of the standard lane."""
-        state = LaneState(
-            priority=common_pb2.PRIORITY_STANDARD, waiting=waiting, max_waiting=max_waiting
-        )
+        standard = common_pb2.PRIORITY_STANDARD
+        state = LaneState(priority=standard, waiting=waiting, max_waiting=max_waiting)
         report = LaneReport(scheduler_id="s1", model=MODEL, epoch=1, lanes=[state])
         await self.bus.publish(subjects.LANE_REPORTS, report.SerializeToString())
 

@@ -87,5 +87,6 @@ class FixedRows:
         return self._keys.get(key_id)
 
 
+NO_LIMITS = FixedRows()
 LIMITED = FixedRows([TenantRow(tenant="default", limits=Limits(tokens_per_minute=1000))])
 """The tenant of calls without a key has a limit."""
