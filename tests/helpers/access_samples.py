@@ -91,6 +91,15 @@ def _tenant_samples(key: str) -> dict[str, Sample]:
     }
 
 
+def _billing_samples() -> dict[str, Sample]:
+    return {
+        "PriceService/CreatePrice": Sample({"price": {"model": "scripted", "input_nanos": 1}}),
+        "PriceService/GetPrice": Sample({"name": "prices/nothing"}),
+        "PriceService/ListPrices": Sample({}),
+        "PriceService/DeletePrice": Sample({"name": "prices/nothing"}),
+    }
+
+
 def _people_samples(person: str, session: str) -> dict[str, Sample]:
     """Args:
     person, session: ids of a person who is a member of `other` alone, and of a session there.
@@ -160,6 +169,7 @@ def samples(*, request: str, key: str, person: str, session: str) -> dict[str, S
     return (
         _public_samples(request)
         | _tenant_samples(key)
+        | _billing_samples()
         | _people_samples(person, session)
         | _operation_samples(request)
     )

@@ -11,6 +11,7 @@ from headrace.admin.v1 import (
     keys_pb2,
     keys_pb2_grpc,
     people_pb2_grpc,
+    prices_pb2_grpc,
     sessions_pb2_grpc,
     tenants_pb2_grpc,
 )
@@ -35,6 +36,7 @@ class ControlApi:
         self.keys: Any = keys_pb2_grpc.KeyServiceStub(self._channel)
         self.tenants: Any = tenants_pb2_grpc.TenantServiceStub(self._channel)
         self.plans: Any = tenants_pb2_grpc.PlanServiceStub(self._channel)
+        self.prices: Any = prices_pb2_grpc.PriceServiceStub(self._channel)
         self.people: Any = people_pb2_grpc.PersonServiceStub(self._channel)
         self.members: Any = people_pb2_grpc.MemberServiceStub(self._channel)
         self.sessions: Any = sessions_pb2_grpc.SessionServiceStub(self._channel)

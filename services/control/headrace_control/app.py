@@ -9,26 +9,8 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 from uuid import uuid4
 
-import grpc
-from google.protobuf.descriptor import ServiceDescriptor
-
-from headrace.admin.v1 import (
-    audit_pb2,
-    audit_pb2_grpc,
-    keys_pb2,
-    keys_pb2_grpc,
-    operations_pb2,
-    operations_pb2_grpc,
-    people_pb2,
-    people_pb2_grpc,
-    sessions_pb2,
-    sessions_pb2_grpc,
-    tenants_pb2,
-    tenants_pb2_grpc,
-)
 from headrace.auth.check.access import Access
 from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
@@ -47,16 +29,9 @@ from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.condition_log import ConditionLog
 from headrace.telemetry.metrics_server import MetricsServer
-from headrace_control.api.audit_service import AuditService
 from headrace_control.api.calls import CallInterceptor
-from headrace_control.api.operation_service import OperationService
 from headrace_control.api.parts import Parts
-from headrace_control.api.people.member_service import MemberService
-from headrace_control.api.people.person_service import PersonService
-from headrace_control.api.people.session_service import SessionService
 from headrace_control.api.rest_calls import RestCallInterceptor
-from headrace_control.api.tenancy.key_service import KeyService
-from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
 from headrace_control.base.settings import ControlSettings
 from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports, SettledPepper
@@ -64,47 +39,11 @@ from headrace_control.publishing.election import Election
 from headrace_control.publishing.first_keys import make_first_keys
 from headrace_control.publishing.known_peppers import require_known_peppers
 from headrace_control.publishing.publisher import Publisher
+from headrace_control.services import SERVICES
 from headrace_control.sign_in.expired_sessions import remove_expired_sessions
 from headrace_control.store import Store
 
 log = logging.getLogger(__name__)
-
-_KEYS = keys_pb2.DESCRIPTOR.services_by_name
-_PEOPLE = people_pb2.DESCRIPTOR.services_by_name
-_SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name
-_AUDIT = audit_pb2.DESCRIPTOR.services_by_name
-_OPERATIONS = operations_pb2.DESCRIPTOR.services_by_name
-_TENANTS = tenants_pb2.DESCRIPTOR.services_by_name
-
-SERVICES: tuple[
-    tuple[Callable[[Any, grpc.aio.Server], None], Callable[[Parts], Any], ServiceDescriptor], ...
-] = (
-    (keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyService, _KEYS["KeyService"]),
-    (people_pb2_grpc.add_MemberServiceServicer_to_server, MemberService, _PEOPLE["MemberService"]),
-    (people_pb2_grpc.add_PersonServiceServicer_to_server, PersonService, _PEOPLE["PersonService"]),
-    (
-        sessions_pb2_grpc.add_SessionServiceServicer_to_server,
-        SessionService,
-        _SESSIONS["SessionService"],
-    ),
-    (tenants_pb2_grpc.add_PlanServiceServicer_to_server, PlanService, _TENANTS["PlanService"]),
-    (
-        tenants_pb2_grpc.add_TenantServiceServicer_to_server,
-        TenantService,
-        _TENANTS["TenantService"],
-    ),
-    (
-        operations_pb2_grpc.add_OperationServiceServicer_to_server,
-        OperationService,
-        _OPERATIONS["OperationService"],
-    ),
-    (
-        audit_pb2_grpc.add_AuditServiceServicer_to_server,
-        AuditService,
-        _AUDIT["AuditService"],
-    ),
-)
-"""How each service of the API is added, made, and described."""
 
 _RETRY_S = 0.5
 _ACCESS_POLL_S = 0.01

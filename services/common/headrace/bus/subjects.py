@@ -37,7 +37,7 @@ QUOTA = "headrace.quota"
 ACCESS_TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "sessions"
 """KeyRow by key id, TenantRow by tenant, SessionRow by the cookie's digest; written by control."""
 PRICES_TABLE = "prices"
-"""PriceRow by the hexadecimal of its model, currency and time; written by control."""
+"""PriceRow by a digest of its model, currency and time; written by control."""
 TABLES = (*ACCESS_TABLES, PRICES_TABLE)
 TABLE_STAMP = "_published"
 """Row of each of these tables: TableStamp."""

@@ -16,6 +16,7 @@ from headrace.cli.admin.access.person import person
 from headrace.cli.admin.access.plan import plan
 from headrace.cli.admin.access.session import session
 from headrace.cli.admin.access.tenant import tenant
+from headrace.cli.admin.billing.price import price
 from headrace.cli.admin.chaos import chaos
 from headrace.cli.admin.db.group import db
 from headrace.cli.admin.lanes import lanes
@@ -69,6 +70,7 @@ for command in (
     *(lanes, workers, model, tls, db),
     *(requests, fleet, drain, dead_letters, audit),
     *(tenant, plan, key, person, member, session),
+    *(price,),
 ):
     headrace.add_command(command)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from headrace.auth.scopes import ROLE_SCOPES
 from headrace.internal.v1 import access_pb2
-from headrace_control.base.records import Key, Limits, ModelLimits, Session, Tenant
+from headrace_control.base.records import Key, Limits, ModelLimits, Price, Session, Tenant
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -90,6 +90,17 @@ def session_row(session: Session) -> bytes:
         scopes=session.scopes,
         models=session.models,
         networks=session.networks,
+    ).SerializeToString(deterministic=True)
+
+
+def price_row(price: Price) -> bytes:
+    return access_pb2.PriceRow(
+        model=price.model,
+        currency=price.currency,
+        valid_from_ms=milliseconds(price.valid_from),
+        input_nanos=price.input_nanos,
+        cached_input_nanos=price.cached_input_nanos,
+        output_nanos=price.output_nanos,
     ).SerializeToString(deterministic=True)
 
 

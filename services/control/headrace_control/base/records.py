@@ -98,6 +98,22 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """Of a token of a model, in nano-units (1e-9) of the currency, from a time on."""
+
+    model: str
+    currency: str
+    valid_from: datetime | None
+    """None: when it is created."""
+    input_nanos: int
+    cached_input_nanos: int
+    output_nanos: int
+    price_id: str = ""
+    """Set by the store, as `create_time`."""
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """One secret of a key."""
 

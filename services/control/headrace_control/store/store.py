@@ -6,6 +6,7 @@ from datetime import datetime
 
 from headrace.clock import Clock, SystemClock
 from headrace_control.store.audit import Audit
+from headrace_control.store.billing.prices import Prices
 from headrace_control.store.database.engine import open_engine
 from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.schema import check_schema, upgrade_schema
@@ -37,6 +38,7 @@ class Store:
         self._database = database
         self.tenants = Tenants(database)
         self.plans = Plans(database)
+        self.prices = Prices(database)
         self.keys = Keys(database)
         self.people = People(database)
         self.members = Members(database)

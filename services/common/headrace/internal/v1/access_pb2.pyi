@@ -338,8 +338,8 @@ Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
 
 @_typing.final
 class PriceRow(_message.Message):
-    """Table `prices`: what a token of a model costs from a time on, by the hexadecimal of model, currency
-    and that time.
+    """Table `prices`: what a token of a model costs from a time on, by a digest of model, currency and
+    that time.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

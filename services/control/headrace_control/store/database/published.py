@@ -13,9 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.subjects import KEYS_TABLE, PRICES_TABLE, SESSIONS_TABLE, TENANTS_TABLE
-from headrace_control.base.published_rows import key_row, session_row, tenant_row
+from headrace_control.base.published_rows import key_row, price_row, session_row, tenant_row
 from headrace_control.base.records import Limits
-from headrace_control.store.database.records import key_of, limits_of, session_of, tenant_of
+from headrace_control.store.database.billing_tables import prices
+from headrace_control.store.database.records import (
+    key_of,
+    limits_of,
+    price_of,
+    session_of,
+    tenant_of,
+)
 from headrace_control.store.database.tables import keys, members, plans, sessions, tenants
 
 T = TypeVar("T")
@@ -52,6 +59,7 @@ _QUERIES: dict[str, tuple[sa.Select[Any], sa.Column[str]]] = {
     TENANTS_TABLE: (TENANTS, tenants.c.tenant_id),
     KEYS_TABLE: (KEYS, keys.c.key_id),
     SESSIONS_TABLE: (SESSIONS, sessions.c.digest),
+    PRICES_TABLE: (sa.select(prices), prices.c.price_id),
 }
 
 
@@ -65,8 +73,6 @@ async def rows_of(
     connection: AsyncConnection, table: str, names: Sequence[str] | None = None
 ) -> dict[str, bytes]:
     """Return the rows of these keys of a table on the bus, or all; what is absent has no row."""
-    if table == PRICES_TABLE:
-        return {}  # control keeps none yet
     query, column = _QUERIES[table]
     if names is not None:
         query = query.where(column.in_(names))
@@ -77,6 +83,8 @@ async def rows_of(
             found[row.tenant_id] = tenant_row(tenant_of(row), limits)
         elif table == KEYS_TABLE:
             found[row.key_id] = key_row(key_of(row), row.role or "")
+        elif table == PRICES_TABLE:
+            found[row.price_id] = price_row(price_of(row))
         else:
             found[row.digest] = session_row(session_of(row))
     return found

@@ -22,6 +22,7 @@ from headrace_control.base.records import (
     ModelLimits,
     Person,
     Plan,
+    Price,
     Session,
     Tenant,
 )
@@ -109,6 +110,19 @@ def tenant_values(tenant: Tenant) -> dict[str, Any]:
         "response_cache": tenant.response_cache,
         "forbid_upstream_engines": tenant.forbid_upstream_engines,
     }
+
+
+def price_of(row: Row) -> Price:
+    return Price(
+        model=row.model,
+        currency=row.currency,
+        valid_from=_time(row.valid_from_ms),
+        input_nanos=row.input_nanos,
+        cached_input_nanos=row.cached_input_nanos,
+        output_nanos=row.output_nanos,
+        price_id=row.price_id,
+        create_time=_time(row.create_ms),
+    )
 
 
 def key_of(row: Row) -> Key:

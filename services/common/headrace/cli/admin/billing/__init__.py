@@ -1,0 +1,1 @@
+"""Commands about money: what tokens cost, and what a tenant owes for them."""

@@ -1,0 +1,1 @@
+"""PriceService and StatementService."""

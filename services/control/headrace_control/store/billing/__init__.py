@@ -1,0 +1,1 @@
+"""Prices and statements in the database."""
