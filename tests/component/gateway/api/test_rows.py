@@ -15,6 +15,7 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.internal.v1.rows_pb2 import (
     CancelRowRequest,
+    CheckModelsRequest,
     RowCaller,
     RunRowRequest,
     RunRowResponse,
@@ -176,3 +177,11 @@ async def test_prompts_of_one_row_are_requests_of_their_own(
     requests = [each.request for each in admission.generations]
     assert sorted(each.request_id for each in requests) == ["batch_1f_7-0", "batch_1f_7-1"]
     assert {(each.once, each.background) for each in requests} == {(True, False)}
+
+
+async def test_models_that_a_caller_may_not_use_are_named_before_rows_run(rows: Any) -> None:
+    caller = RowCaller(tenant="acme", models=["valley"])
+    request = CheckModelsRequest(caller=caller, models=["valley", "asleep", "hill", "valley:poet"])
+    refusals = (await rows.CheckModels(request)).refusals
+    assert [bool(each) for each in refusals] == [False, True, True, False]
+    assert refusals[2] == "The model `hill` does not exist; known models: valley"

@@ -45,6 +45,11 @@ class RowServiceStub:
                 request_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CancelRowRequest.SerializeToString,
                 response_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CancelRowResponse.FromString,
                 _registered_method=True)
+        self.CheckModels = channel.unary_unary(
+                '/headrace.internal.v1.RowService/CheckModels',
+                request_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CheckModelsRequest.SerializeToString,
+                response_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CheckModelsResponse.FromString,
+                _registered_method=True)
 
 
 class RowServiceServicer:
@@ -67,6 +72,13 @@ class RowServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckModels(self, request, context):
+        """Says which models a caller may name in rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_RowServiceServicer_to_server(servicer, server):
                     servicer.CancelRow,
                     request_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CancelRowRequest.FromString,
                     response_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CancelRowResponse.SerializeToString,
+            ),
+            'CheckModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckModels,
+                    request_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CheckModelsRequest.FromString,
+                    response_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.CheckModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +153,33 @@ class RowService:
             '/headrace.internal.v1.RowService/CancelRow',
             headrace_dot_internal_dot_v1_dot_rows__pb2.CancelRowRequest.SerializeToString,
             headrace_dot_internal_dot_v1_dot_rows__pb2.CancelRowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.internal.v1.RowService/CheckModels',
+            headrace_dot_internal_dot_v1_dot_rows__pb2.CheckModelsRequest.SerializeToString,
+            headrace_dot_internal_dot_v1_dot_rows__pb2.CheckModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

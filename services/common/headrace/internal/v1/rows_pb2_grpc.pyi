@@ -40,6 +40,8 @@ class RowServiceStub:
     """
     CancelRow: _grpc.UnaryUnaryMultiCallable[_rows_pb2.CancelRowRequest, _rows_pb2.CancelRowResponse]
     """Ends a row that runs; its call is answered. Send it where the row was called for."""
+    CheckModels: _grpc.UnaryUnaryMultiCallable[_rows_pb2.CheckModelsRequest, _rows_pb2.CheckModelsResponse]
+    """Says which models a caller may name in rows."""
 
 @_typing.type_check_only
 class RowServiceAsyncStub(RowServiceStub):
@@ -53,6 +55,8 @@ class RowServiceAsyncStub(RowServiceStub):
     """
     CancelRow: _aio.UnaryUnaryMultiCallable[_rows_pb2.CancelRowRequest, _rows_pb2.CancelRowResponse]  # type: ignore[assignment]
     """Ends a row that runs; its call is answered. Send it where the row was called for."""
+    CheckModels: _aio.UnaryUnaryMultiCallable[_rows_pb2.CheckModelsRequest, _rows_pb2.CheckModelsResponse]  # type: ignore[assignment]
+    """Says which models a caller may name in rows."""
 
 class RowServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by gateways beside DeliveryService, at the `delivery_address` of their reports."""
@@ -75,5 +79,13 @@ class RowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rows_pb2.CancelRowResponse, _abc.Awaitable[_rows_pb2.CancelRowResponse]]:
         """Ends a row that runs; its call is answered. Send it where the row was called for."""
+
+    @_abc_1.abstractmethod
+    def CheckModels(
+        self,
+        request: _rows_pb2.CheckModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rows_pb2.CheckModelsResponse, _abc.Awaitable[_rows_pb2.CheckModelsResponse]]:
+        """Says which models a caller may name in rows."""
 
 def add_RowServiceServicer_to_server(servicer: RowServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,11 +10,21 @@ from typing import Any
 
 from headrace.auth.caller import Caller
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, InvalidRequest, RequestCancelled, RequestNotFound
+from headrace.errors import (
+    HeadraceError,
+    InvalidRequest,
+    ModelNotFound,
+    NoWorker,
+    RequestCancelled,
+    RequestNotFound,
+)
 from headrace.internal.v1.reports_pb2 import LocateRequest
 from headrace.internal.v1.rows_pb2 import (
     CancelRowRequest,
     CancelRowResponse,
+    CheckModelsRequest,
+    CheckModelsResponse,
+    RowCaller,
     RunRowRequest,
     RunRowResponse,
 )
@@ -89,11 +99,28 @@ class RowService(RowServiceServicer):
             await abort(context, error)
         return CancelRowResponse()
 
+    async def CheckModels(
+        self, request: CheckModelsRequest, context: Context
+    ) -> CheckModelsResponse:
+        caller = _caller(request.caller)
+        return CheckModelsResponse(
+            refusals=[self._refusal(model, caller) for model in request.models]
+        )
+
+    def _refusal(self, model: str, caller: Caller) -> str:
+        try:
+            self._services.catalog.get(model, caller)
+        except ModelNotFound as error:
+            return error.message
+        except NoWorker:
+            pass  # it may have one later
+        return ""
+
     async def _run(
         self, request: RunRowRequest, row: BatchRow, endpoint: Endpoint[Any], reply: RowReply
     ) -> RunRowResponse:
         call = Call(
-            caller=_caller(request),
+            caller=_caller(request.caller),
             request_id=row.name,
             time_remaining_s=request.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s(),
             trace_context={},
@@ -106,8 +133,7 @@ class RowService(RowServiceServicer):
         return reply.response()
 
 
-def _caller(request: RunRowRequest) -> Caller:
-    given = request.caller
+def _caller(given: RowCaller) -> Caller:
     return Caller(
         given.tenant,
         scopes=frozenset(given.scopes),
