@@ -1,0 +1,1 @@
+"""Batches: their input is validated, their rows are fed to gateways, their files are written."""
