@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from headrace.errors import InvalidRequest
-from headrace_control.base.records import NOTHING
 
 MAX_ROWS = 50_000
 MAX_REPORTED_ERRORS = 100
@@ -69,7 +68,7 @@ class NewBatch:
     input_file_id: str
     window: str
     """As "24h"."""
-    metadata: Mapping[str, str] = NOTHING
+    metadata: Mapping[str, str] = field(default_factory=dict)
     output_expires_s: int | None = None
     """How long its files are kept; None: until they are deleted."""
     idempotency_key: str = ""

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from headrace.clock import Clock, SystemClock
 from headrace_control.store.audit import Audit
+from headrace_control.store.batches.store import Batches
 from headrace_control.store.billing.prices import Prices
 from headrace_control.store.database.engine import open_engine
 from headrace_control.store.database.failures import unavailable
@@ -49,6 +50,7 @@ class Store:
         self.audit = Audit(database)
         self.outbox = Outbox(database)
         self.files = Files(database)
+        self.batches = Batches(database)
 
     @classmethod
     async def open(cls, url: str, *, upgrade: bool = False, clock: Clock | None = None) -> Store:

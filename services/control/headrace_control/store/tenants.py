@@ -12,6 +12,7 @@ from headrace.bus.subjects import KEYS_TABLE, SESSIONS_TABLE, TENANTS_TABLE
 from headrace.errors import FailedPrecondition, ResourceExists, ResourceNotFound
 from headrace_control.base.names import checked_name
 from headrace_control.base.records import Actor, Page, Plan, Tenant
+from headrace_control.store.batches.store import delete_batches_of
 from headrace_control.store.changes import changed
 from headrace_control.store.database.file_tables import files
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
@@ -243,6 +244,7 @@ async def _delete_all_of(change: Change, tenant_id: str) -> list[str]:
     query = sa.select(sessions.c.digest).where(sessions.c.tenant == tenant_id)
     digests = list((await change.execute(query)).scalars())
     await delete_webhooks(change.connection, tenant_id)
+    await delete_batches_of(change.connection, tenant_id)
     # The bytes of its files are then those of none, and control deletes them.
     for table in (files, sessions, invitations, keys, members):
         await change.execute(sa.delete(table).where(table.c.tenant == tenant_id))

@@ -1,4 +1,4 @@
-"""Batches in the database. Every move of a batch is one transaction, and is refused if it is none."""
+"""Batches in the database: each move of one is one transaction, which keeps it or refuses it."""
 
 from __future__ import annotations
 
