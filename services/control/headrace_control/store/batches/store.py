@@ -38,7 +38,7 @@ from headrace_control.store.batches.records import (
     new_batch_values,
     usage_text,
 )
-from headrace_control.store.database.batch_tables import batch_rows, batches
+from headrace_control.store.database.file_tables import batch_rows, batches
 from headrace_control.store.database.transactions import Database
 from headrace_control.store.webhooks.events import add_event
 

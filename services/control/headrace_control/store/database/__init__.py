@@ -2,11 +2,10 @@
 
 # Why here: whoever reads METADATA must find every table in it.
 from headrace_control.store.database import (
-    batch_tables,
     billing_tables,
     file_tables,
     tables,
     webhook_tables,
 )
 
-__all__ = ["batch_tables", "billing_tables", "file_tables", "tables", "webhook_tables"]
+__all__ = ["billing_tables", "file_tables", "tables", "webhook_tables"]

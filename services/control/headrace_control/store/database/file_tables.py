@@ -1,10 +1,11 @@
-"""The table of files, whose bytes are in the broker's object store."""
+"""The tables of files, whose bytes are in the broker's object store, and of batches, which read and
+make files."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headrace_control.store.database.columns import METADATA, String
+from headrace_control.store.database.columns import METADATA, String, flag, text, time
 
 files = sa.Table(
     "files",
@@ -21,4 +22,49 @@ files = sa.Table(
     sa.Column("create_ms", sa.BigInteger, nullable=False),
     sa.Column("expire_ms", sa.BigInteger, nullable=True, index=True),
     sa.Index(None, "tenant", "create_ms", "file_id"),
+)
+
+batches = sa.Table(
+    "batches",
+    METADATA,
+    text("batch_id", primary_key=True),
+    text("tenant", sa.ForeignKey("tenants.tenant_id")),
+    text("status", index=True),
+    text("endpoint"),
+    text("input_file_id"),
+    text("completion_window"),
+    text("metadata"),
+    sa.Column("output_expires_s", sa.Integer, nullable=True),
+    text("idempotency_key", nullable=True),
+    # {"key_id", "person", "scopes", "models"}
+    text("owner"),
+    time("create_ms"),
+    time("expire_ms"),
+    # {status: milliseconds}
+    text("times"),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("completed", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("fed_line", sa.Integer, nullable=False),
+    text("outcome"),
+    text("output_file_id"),
+    text("error_file_id"),
+    flag("has_output"),
+    flag("has_errors"),
+    # [{"code", "message", "param", "line"}]
+    text("errors"),
+    # {"input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"}
+    text("usage"),
+    sa.UniqueConstraint("tenant", "idempotency_key"),
+    sa.Index(None, "tenant", "create_ms", "batch_id"),
+)
+
+# Rows that are finished, until their batch is.
+batch_rows = sa.Table(
+    "batch_rows",
+    METADATA,
+    text("batch_id", sa.ForeignKey("batches.batch_id"), primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True, autoincrement=False),
+    flag("succeeded"),
+    text("text"),
 )
