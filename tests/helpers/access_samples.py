@@ -164,6 +164,34 @@ def _operation_samples(request: str) -> dict[str, Sample]:
     }
 
 
+def _webhook_samples() -> dict[str, Sample]:
+    """Endpoints are refused: none is at an address that is allowed."""
+    own, foreign = {"name": "tenants/acme/webhooks/none"}, {"name": "tenants/other/webhooks/none"}
+    own_delivery = {"name": "tenants/acme/webhooks/none/deliveries/evt_none"}
+    foreign_delivery = {"name": "tenants/other/webhooks/none/deliveries/evt_none"}
+    made = {"webhook_endpoint": {"url": "https://10.0.0.1/"}}
+    return {
+        "WebhookService/CreateWebhookEndpoint": Sample(
+            {"parent": "tenants/acme", **made}, {"parent": "tenants/other", **made}
+        ),
+        "WebhookService/GetWebhookEndpoint": Sample(own, foreign),
+        "WebhookService/ListWebhookEndpoints": Sample(
+            {"parent": "tenants/acme"}, {"parent": "tenants/other"}
+        ),
+        "WebhookService/UpdateWebhookEndpoint": Sample(
+            {"webhook_endpoint": own}, {"webhook_endpoint": foreign}
+        ),
+        "WebhookService/RotateWebhookSecret": Sample(own, foreign),
+        "WebhookService/DeleteWebhookEndpoint": Sample(own, foreign),
+        "WebhookService/TestWebhookEndpoint": Sample(own, foreign),
+        "WebhookService/GetWebhookDelivery": Sample(own_delivery, foreign_delivery),
+        "WebhookService/ListWebhookDeliveries": Sample(
+            {"parent": own["name"]}, {"parent": foreign["name"]}
+        ),
+        "WebhookService/ResendWebhookDelivery": Sample(own_delivery, foreign_delivery),
+    }
+
+
 def samples(*, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
     """Return the samples by `Service/Method`; the arguments are ids of resources of `other`."""
     return (
@@ -172,4 +200,5 @@ def samples(*, request: str, key: str, person: str, session: str) -> dict[str, S
         | _billing_samples()
         | _people_samples(person, session)
         | _operation_samples(request)
+        | _webhook_samples()
     )

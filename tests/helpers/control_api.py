@@ -14,6 +14,7 @@ from headrace.admin.v1 import (
     prices_pb2_grpc,
     sessions_pb2_grpc,
     tenants_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 from headrace.cli.console.admin_api import key_interceptors
 from headrace.errors import HeadraceError
@@ -40,6 +41,7 @@ class ControlApi:
         self.people: Any = people_pb2_grpc.PersonServiceStub(self._channel)
         self.members: Any = people_pb2_grpc.MemberServiceStub(self._channel)
         self.sessions: Any = sessions_pb2_grpc.SessionServiceStub(self._channel)
+        self.webhooks: Any = webhooks_pb2_grpc.WebhookServiceStub(self._channel)
         return self
 
     async def __aexit__(self, *_: object) -> None:

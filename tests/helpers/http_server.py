@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 @dataclass
 class Asked:
     line: str
+    """As `POST /v1 HTTP/1.1`."""
     headers: dict[str, str]
     body: bytes
 
@@ -50,7 +51,8 @@ class HttpServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        pairs = (line.split(": ", 1) for line in head[1:] if line)
+        headers = {name.lower(): value for name, value in pairs}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.asked.append(Asked(head[0], headers, body))
         said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

@@ -12,6 +12,7 @@ from functools import partial
 from uuid import uuid4
 
 from headrace.auth.check.access import Access
+from headrace.auth.networks import parse_networks
 from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
@@ -42,6 +43,9 @@ from headrace_control.publishing.publisher import Publisher
 from headrace_control.services import SERVICES
 from headrace_control.sign_in.expired_sessions import remove_expired_sessions
 from headrace_control.store import Store
+from headrace_control.webhooks.deliverer import Deliverer
+from headrace_control.webhooks.sealing import SecretSealer
+from headrace_control.webhooks.sender import WebhookSender
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +153,7 @@ class _Control:
     def __init__(self, settings: ControlSettings, bus: Bus, store: Store) -> None:
         self._settings, self._bus, self._store = settings, bus, store
         clock = SystemClock()
-        peppers = settings.peppers_file
+        peppers, webhooks = settings.peppers_file, settings.webhook_keys_file
         control_id = f"{settings.name}-{uuid4().hex[:12]}"
         self.access = Access(settings, bus, clock, control_id)
         self.fleet = FleetReports(bus, clock)
@@ -161,6 +165,7 @@ class _Control:
             None if peppers is None else SecretFile(peppers, Peppers.parse),
             self.access,
             self.fleet.shown,
+            None if webhooks is None else SecretFile(webhooks, SecretSealer.parse),
         )
         self.election = Election(bus, control_id, settings, clock)
         is_active = lambda: self.election.is_active  # noqa: E731
@@ -205,9 +210,18 @@ class _Control:
                 tasks.create_task(self._publisher.run())
                 tasks.create_task(self._serve())
                 tasks.create_task(remove_expired_sessions(self._store.sessions))
+                if self._parts.webhook_keys is not None:
+                    tasks.create_task(self._deliver_webhooks(self._parts.webhook_keys))
         finally:
             await set_serving(self._health, self._names, serving=False)
             await reports.close()
+
+    async def _deliver_webhooks(self, keys: SecretFile[SecretSealer]) -> None:
+        await self._store.webhook_endpoints.seal_again(keys.value().seal_again)
+        networks = parse_networks(self._settings.webhook_networks)
+        async with WebhookSender(networks) as sender:
+            deliveries = self._store.webhook_deliveries
+            await Deliverer(deliveries, sender, keys.value, self._store.now).run()
 
     async def _serve(self) -> None:
         # Why not without a bound: what is stored can be administered while publishing fails.

@@ -24,6 +24,8 @@ from headrace.admin.v1 import (
     sessions_pb2_grpc,
     tenants_pb2,
     tenants_pb2_grpc,
+    webhooks_pb2,
+    webhooks_pb2_grpc,
 )
 from headrace_control.api.audit_service import AuditService
 from headrace_control.api.billing.price_service import PriceService
@@ -34,6 +36,7 @@ from headrace_control.api.people.person_service import PersonService
 from headrace_control.api.people.session_service import SessionService
 from headrace_control.api.tenancy.key_service import KeyService
 from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
+from headrace_control.api.webhooks.webhook_service import WebhookService
 
 
 class Service(NamedTuple):
@@ -61,4 +64,5 @@ SERVICES = (
     _service(prices_pb2_grpc.add_PriceServiceServicer_to_server, PriceService, prices_pb2),
     _service(sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionService, sessions_pb2),
     _service(tenants_pb2_grpc.add_TenantServiceServicer_to_server, TenantService, tenants_pb2),
+    _service(webhooks_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookService, webhooks_pb2),
 )

@@ -23,6 +23,7 @@ from headrace.cli.admin.lanes import lanes
 from headrace.cli.admin.model import model
 from headrace.cli.admin.status import status
 from headrace.cli.admin.tls import tls
+from headrace.cli.admin.webhook import webhook
 from headrace.cli.admin.workers import workers
 from headrace.cli.mesh.down import down
 from headrace.cli.mesh.up import up
@@ -67,7 +68,7 @@ def headrace() -> None:
 
 for command in (
     *(up, down, status, generate, chat, bench, chaos),
-    *(lanes, workers, model, tls, db),
+    *(lanes, workers, model, tls, db, webhook),
     *(requests, fleet, drain, dead_letters, audit),
     *(tenant, plan, key, person, member, session),
     *(price,),

@@ -46,6 +46,7 @@ class MeshAccess:
         self._secrets = state_dir.secrets
         self._keys = (state_dir.admin_key, state_dir.cli_key)
         self._had_keys = any(file.exists() for file in self._keys)
+        self._secrets.make_webhook_keys()
         if self.needs_keys:
             self._secrets.make(BrokerUser)
 
@@ -120,6 +121,8 @@ class MeshAccess:
     def flags(self, role: Role) -> tuple[str, ...]:
         """Return the settings of a role's processes."""
         encrypted = () if self.encryption is None else self.encryption.flags(role)
+        if role is Role.CONTROL:
+            encrypted = (*encrypted, f"--webhook-keys-file={self._secrets.webhooks}")
         if not self.needs_keys:
             return encrypted
         flags = [f"--nats-credentials-file={self._secrets.credentials(role)}"]

@@ -15,6 +15,7 @@ from headrace_control.base.published_rows import time_of
 from headrace_control.base.records import Digest
 from headrace_control.base.settings import ControlSettings
 from headrace_control.store import Store
+from headrace_control.webhooks.sealing import SecretSealer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Parts:
     access: Access
     """The check of all calls."""
     fleet: ReportedFleet
+    webhook_keys: SecretFile[SecretSealer] | None
+    """None: there are no webhooks."""
 
     def digest(self, secret: str) -> Digest:
         """Return the digest of a whole key, under the current pepper.

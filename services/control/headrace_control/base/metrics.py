@@ -29,3 +29,15 @@ unreadable_reports = Counter(
     "Reports of workers and leaders that could not be read.",
     ["report"],
 )
+webhooks = Counter(
+    "headrace_control_webhook_attempts",
+    "Attempts to deliver an event to a webhook endpoint: delivered, retried later, or dead, which "
+    "is given up.",
+    ["outcome"],
+)
+webhooks_waiting = Gauge(
+    "headrace_control_webhooks_waiting", "Deliveries of webhooks that wait to be sent, or again."
+)
+webhooks_dead = Gauge(
+    "headrace_control_webhooks_dead", "Deliveries of webhooks of 30 days that were given up."
+)

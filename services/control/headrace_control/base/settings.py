@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from headrace.auth.networks import parse_networks
 from headrace.auth.settings import AccessSettings
 from headrace.credentials.secret_files import check_secret_file, read_secret
 from headrace_control.base.sign_in_settings import SignInSettings
@@ -62,9 +63,25 @@ class ControlSettings(SignInSettings, AccessSettings):
     it. Too small: a gateway that has not got the file yet refuses keys. Too large: a rotation of
     peppers takes longer."""
 
-    @field_validator("database_url_file")
+    webhook_keys_file: Path | None = None
+    """File of the Fernet keys that secrets of webhooks are encrypted with, one a line, the current
+    one first; `headrace up` makes it. Unset: there are no webhooks. Keep it apart from the
+    database, which is of no use for signing without it. Only its owner may read it; after a new
+    first line and a start of control the old lines may go."""
+    webhook_networks: tuple[str, ...] = ()
+    """Networks that webhooks may be sent to although they are not public, as JSON,
+    ["10.20.0.0/16"]; loopback ones by http too. Every administrator of a tenant can have this
+    process send a POST to anything there. Empty: public addresses by https only."""
+
+    @field_validator("webhook_networks")
     @classmethod
-    def _database_secret(cls, file: Path | None) -> Path | None:
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(networks)
+        return networks
+
+    @field_validator("database_url_file", "webhook_keys_file")
+    @classmethod
+    def _secret_file(cls, file: Path | None) -> Path | None:
         if file is not None:
             check_secret_file(file)
         return file

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
-_UNSAID = {"create_time", "update_time", "digests", "token_hash", "digest"}
+_UNSAID = {"create_time", "update_time", "digests", "token_hash", "digest", "secrets"}
 """Set by the store, or secret."""
 
 

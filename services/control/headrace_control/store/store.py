@@ -21,6 +21,8 @@ from headrace_control.store.sessions import Sessions
 from headrace_control.store.sign_ins import SignIns
 from headrace_control.store.tenants import Plans, Tenants
 from headrace_control.store.uses import Uses
+from headrace_control.store.webhooks.deliveries import WebhookDeliveries
+from headrace_control.store.webhooks.endpoints import WebhookEndpoints
 
 
 class Store:
@@ -47,6 +49,8 @@ class Store:
         self.sessions = Sessions(database)
         self.sign_ins = SignIns(database)
         self.uses = Uses(database)
+        self.webhook_endpoints = WebhookEndpoints(database)
+        self.webhook_deliveries = WebhookDeliveries(database)
         self.audit = Audit(database)
         self.outbox = Outbox(database)
         self.files = Files(database)

@@ -19,11 +19,17 @@ def options(auth: Auth, *, tls: bool = False) -> MeshOptions:
     return MeshOptions((DEFAULT_MODEL,), auth=auth, tls=tls)
 
 
-def test_without_keys_there_are_no_secrets_and_no_users(tmp_path: Path) -> None:
+def webhook_flags(folder: Path, role: Role) -> tuple[str, ...]:
+    """Control alone encrypts secrets of webhooks, whether callers need keys or not."""
+    return (f"--webhook-keys-file={folder}/secrets/webhooks",) if role is Role.CONTROL else ()
+
+
+def test_without_keys_there_are_no_users_and_only_the_secrets_of_webhooks(tmp_path: Path) -> None:
     access = MeshAccess(options(Auth.NONE), StateDir(tmp_path))
     assert (access.passwords, access.proof, access.credentials_file) == ({}, "", None)
-    assert not any(access.flags(role) for role in Role)
-    assert list(tmp_path.iterdir()) == []
+    for role in Role:
+        assert access.flags(role) == webhook_flags(tmp_path, role)
+    assert [path.name for path in (tmp_path / "secrets").iterdir()] == ["webhooks"]
 
 
 def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: Path) -> None:
@@ -59,7 +65,7 @@ def test_with_tls_each_role_gets_its_own_certificate(tmp_path: Path) -> None:
     for role in (Role.GATEWAY, Role.WORKER, Role.SCHEDULER, Role.CONTROL):
         at = tmp_path / "tls" / role
         files = [f"--tls-{n}-file={at / f}" for n, f in FILES.items()]
-        assert access.flags(role) == tuple(files)
+        assert access.flags(role) == (*files, *webhook_flags(tmp_path, role))
         assert all((at / name).exists() for name in FILES.values())
     assert access.scheme == "https"
 

@@ -3,6 +3,7 @@
 secrets/peppers          with which digests of keys are made; without them all keys are void
 secrets/edge             by which Envoy proves that a call came through it; new at each start
 secrets/delivery         what workers and gateways show where they call a gateway
+secrets/webhooks         with which secrets of webhooks are encrypted; without it none can be sent
 secrets/nats/<user>      one line user:password, for each user of the broker
 """
 
@@ -28,6 +29,7 @@ class MeshSecrets:
         self.peppers = folder / "peppers"
         self.edge = folder / "edge"
         self.delivery = folder / "delivery"
+        self.webhooks = folder / "webhooks"
 
     @property
     def operator(self) -> Path | None:
@@ -43,11 +45,16 @@ class MeshSecrets:
         """Return a user's password, which `make` has made."""
         return self.credentials(user).read_text("utf-8").partition(":")[2].strip()
 
+    def make_webhook_keys(self) -> None:
+        """Make the keys that secrets of webhooks are encrypted with, if there are none."""
+        self._make_folder(self._folder)
+        if not self.webhooks.exists():
+            _write(self.webhooks, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+
     def make(self, users: Iterable[str]) -> None:
         """Make what is missing, and a new secret of Envoy."""
         for folder in (self._folder, self._folder / "nats"):
-            folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-            folder.chmod(_FOLDER_MODE)
+            self._make_folder(folder)
         if not self.peppers.exists():
             pepper = base64.b64encode(secrets.token_bytes(PEPPER_BYTES)).decode()
             # Why not the day alone: lines of two meshes may have to stand in one file.
@@ -64,6 +71,10 @@ class MeshSecrets:
     def proof(self) -> str:
         """Return the secret of Envoy, which `make` has made."""
         return self.edge.read_text("utf-8").strip()
+
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        folder.chmod(_FOLDER_MODE)
 
 
 def _write(file: Path, line: str) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Protocol
 
+from google.protobuf.duration_pb2 import Duration
+
 from headrace.admin.v1 import keys_pb2 as pb
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceServicer
 from headrace.auth.caller import Caller
@@ -104,13 +106,14 @@ class KeyService(KeyServiceServicer):
         key = await self._visible(caller, request.name)
         rules.require_change(caller, key, "rotating")
         rules.require_secret(caller, key, await self._own(caller, key.tenant))
+        grace = grace_in(request.grace if request.HasField("grace") else None)
         secret = new_key(key.key_id)
         rotated = await self._keys.rotate(
             key.tenant,
             key.key_id,
             self._parts.digest(secret),
             redacted=redacted(secret),
-            old_ends=self._parts.store.now() + _grace(request),
+            old_ends=self._parts.store.now() + grace,
             by=rules.actor(caller),
         )
         return pb.CreateKeyResponse(key=self._message(rotated), secret=secret)
@@ -185,10 +188,14 @@ class KeyService(KeyServiceServicer):
         return key_message(key, pepper_id=self._parts.pepper_id, now=now)
 
 
-def _grace(request: pb.RotateKeyRequest) -> timedelta:
-    if not request.HasField("grace"):
+def grace_in(given: Duration | None) -> timedelta:
+    """Return how long an old secret goes on; None: the default.
+
+    Raises:
+        InvalidRequest: it is out of its range.
+    """
+    if given is None:
         return DEFAULT_GRACE
-    given = request.grace
     # Why by hand: ToTimedelta fails above what a timedelta holds.
     seconds = given.seconds + given.nanos / 1e9
     if not 0 <= seconds <= MAX_GRACE.total_seconds():

@@ -31,6 +31,8 @@ class Database:
         self._writing = asyncio.Lock()
         self.outbox_written = asyncio.Event()
         """Set after each commit that has written to the outbox; whoever waits clears it."""
+        self.written = asyncio.Event()
+        """Set after each commit that has written; whoever waits clears it."""
 
     def now(self) -> datetime:
         """Return the time to the millisecond, which is what the database keeps."""
@@ -56,6 +58,7 @@ class Database:
             connection = await plain.execution_options(**{WRITES: True})
             async with connection.begin():
                 yield connection
+        self.written.set()
 
     @asynccontextmanager
     async def changing(self, by: Actor) -> AsyncIterator[Change]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_control.base.webhook_types import EVENT_TYPES
+from headrace_control.base.webhooks import EVENT_TYPES
 from headrace_control.store.database.webhook_tables import (
     webhook_deliveries,
     webhook_endpoints,

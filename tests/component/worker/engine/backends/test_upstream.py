@@ -132,7 +132,7 @@ async def test_the_key_is_sent_to_the_server_and_never_logged(
     async with upstream(BUSY, GOOD, api_key=key) as (client, server):
         await received(client)
         assert "sk-very" not in repr(UpstreamSettings("http://x", key))
-    assert server.asked[0].headers["authorization"] == "bearer sk-very-secret"
+    assert server.asked[0].headers["authorization"] == "Bearer sk-very-secret"
     assert caplog.records
     assert not [r for r in caplog.records if "very-secret" in f"{r.getMessage()} {vars(r)}"]
 

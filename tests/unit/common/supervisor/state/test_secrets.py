@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography.fernet import Fernet
+
 from headrace.auth.peppers import Peppers
 from headrace.credentials.secret_files import check_secret_file
 from headrace.supervisor.state.secrets import MeshSecrets
@@ -36,3 +38,13 @@ def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
         secrets.credentials("gateway"),
     ):
         check_secret_file(file)
+
+
+def test_the_keys_of_webhooks_are_made_once(tmp_path: Path) -> None:
+    secrets = MeshSecrets(tmp_path / "secrets")
+    secrets.make_webhook_keys()
+    first = secrets.webhooks.read_bytes()
+    secrets.make_webhook_keys()
+    assert secrets.webhooks.read_bytes() == first
+    check_secret_file(secrets.webhooks)
+    Fernet(first.strip())

@@ -1,0 +1,1 @@
+"""WebhookService of the API."""
