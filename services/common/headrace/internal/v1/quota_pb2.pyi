@@ -168,7 +168,9 @@ class Reserve(_message.Message):
     batch: _builtins.bool
     """It counts against the tokens of batches, not against those of minutes."""
     deadline_ms: _builtins.int
-    """When the request ends at the latest; nothing of it stays reserved after that."""
+    """When the request ends at the latest; nothing of it stays reserved a minute after that. 0: in a
+    day.
+    """
     def __init__(
         self,
         *,
@@ -326,7 +328,7 @@ class LimitState(_message.Message):
     limit: _builtins.int
     remaining: _builtins.int
     reset_ms: _builtins.int
-    """When all of the limit is available again, if nothing more is used; 0: now."""
+    """Unix time when all of the limit is available again, if nothing more is used; 0: now."""
     used: _builtins.int
     """Charged in the current day or month, or in the last minute; of requests under way, their count."""
     def __init__(
@@ -369,8 +371,8 @@ class QuotaRefusal(_message.Message):
     used: _builtins.int
     requested: _builtins.int
     retry_after_ms: _builtins.int
-    """When the same call is granted if nothing else is reserved meanwhile; of concurrent requests, an
-    estimate.
+    """How long from now until the same call is granted, if nothing else is reserved meanwhile; of
+    concurrent requests, an estimate.
     """
     never: _builtins.bool
     """Waiting never helps: the request alone exceeds the limit."""
@@ -397,7 +399,8 @@ Global___QuotaRefusal: _TypeAlias = QuotaRefusal  # noqa: Y015
 @_typing.final
 class QuotaEntry(_message.Message):
     """Entry of the keeper's journal. Each is appended with the sequence that the last one has; a keeper
-    whose append is refused is not the keeper any more.
+    whose append is refused is not the keeper any more. An entry says all that the record needs to
+    become what it was: neither limits nor prices nor time zones are read again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -408,15 +411,16 @@ class QuotaEntry(_message.Message):
     USAGE_SEQUENCE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """Grows with each keeper."""
+    """Grows with each keeper, whose first entry has nothing else."""
     time_ms: _builtins.int
+    """When all of it happened."""
     usage_sequence: _builtins.int
-    """Sequence of the usage stream up to which records are settled."""
+    """Sequence of the usage stream up to which records are settled; 0: as before."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaChange]: ...
     @_builtins.property
     def snapshot(self) -> Global___QuotaSnapshot:
-        """Replaces all entries before this one."""
+        """Replaces, with the other parts, all entries before the first of them."""
 
     def __init__(
         self,
@@ -439,12 +443,12 @@ Global___QuotaEntry: _TypeAlias = QuotaEntry  # noqa: Y015
 class QuotaChange(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    RESERVE_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
     SETTLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def reserve(self) -> Global___Reserve: ...
+    def charge(self) -> Global___ChargeQuota: ...
     @_builtins.property
     def release(self) -> Global___Release: ...
     @_builtins.property
@@ -454,24 +458,82 @@ class QuotaChange(_message.Message):
     def __init__(
         self,
         *,
-        reserve: Global___Reserve | None = ...,
+        charge: Global___ChargeQuota | None = ...,
         release: Global___Release | None = ...,
         confirm: Global___Confirm | None = ...,
         settle: Global___SettleQuota | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirm", b"confirm", "release", b"release", "reserve", b"reserve", "settle", b"settle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "charge", b"charge", "confirm", b"confirm", "release", b"release", "settle", b"settle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirm", b"confirm", "release", b"release", "reserve", b"reserve", "settle", b"settle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "charge", b"charge", "confirm", b"confirm", "release", b"release", "settle", b"settle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["reserve", "release", "confirm", "settle"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["charge", "release", "confirm", "settle"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
 Global___QuotaChange: _TypeAlias = QuotaChange  # noqa: Y015
 
 @_typing.final
+class ChargeQuota(_message.Message):
+    """A reservation was granted, or extended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    cost_nanos: _builtins.int
+    """At most, of its totals, in nano-units."""
+    @_builtins.property
+    def reserve(self) -> Global___Reserve: ...
+    @_builtins.property
+    def date(self) -> Global___QuotaDate: ...
+    def __init__(
+        self,
+        *,
+        reserve: Global___Reserve | None = ...,
+        cost_nanos: _builtins.int = ...,
+        date: Global___QuotaDate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "reserve", b"reserve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "date", b"date", "reserve", b"reserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChargeQuota: _TypeAlias = ChargeQuota  # noqa: Y015
+
+@_typing.final
+class QuotaDate(_message.Message):
+    """In the tenant's time zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    day: _builtins.int
+    """Since 0001-01-01, which is 1."""
+    month: _builtins.int
+    """Since January of the year 0, which is 0."""
+    def __init__(
+        self,
+        *,
+        day: _builtins.int = ...,
+        month: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "month", b"month"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaDate: _TypeAlias = QuotaDate  # noqa: Y015
+
+@_typing.final
 class SettleQuota(_message.Message):
-    """What a request has used in the end; the rest of its reservation is returned."""
+    """What a request has used in the end; the rest of its reservation is returned. Without a reservation
+    it is charged as a whole, unless it was settled before.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -480,20 +542,22 @@ class SettleQuota(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
-    TIME_MS_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     tenant: _builtins.str
     key_id: _builtins.str
     model: _builtins.str
     input_tokens: _builtins.int
-    cached_input_tokens: _builtins.int
     output_tokens: _builtins.int
     batch: _builtins.bool
-    time_ms: _builtins.int
-    """When it was priced."""
+    cost_nanos: _builtins.int
+    @_builtins.property
+    def date(self) -> Global___QuotaDate:
+        """In which it counts that is above what was reserved."""
+
     def __init__(
         self,
         *,
@@ -502,14 +566,14 @@ class SettleQuota(_message.Message):
         key_id: _builtins.str = ...,
         model: _builtins.str = ...,
         input_tokens: _builtins.int = ...,
-        cached_input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         batch: _builtins.bool = ...,
-        time_ms: _builtins.int = ...,
+        cost_nanos: _builtins.int = ...,
+        date: Global___QuotaDate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "cached_input_tokens", b"cached_input_tokens", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "output_tokens", b"output_tokens", "reservation_id", b"reservation_id", "tenant", b"tenant", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "cost_nanos", b"cost_nanos", "date", b"date", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "output_tokens", b"output_tokens", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -517,21 +581,202 @@ Global___SettleQuota: _TypeAlias = SettleQuota  # noqa: Y015
 
 @_typing.final
 class QuotaSnapshot(_message.Message):
-    """Owned by the keeper's pure room; nothing else reads it."""
+    """The record, in parts that are consecutive entries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATE_FIELD_NUMBER: _builtins.int
-    state: _builtins.bytes
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    part: _builtins.int
+    """From 0, and how many there are."""
+    parts: _builtins.int
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaAccount]: ...
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaReservation]: ...
+    @_builtins.property
+    def settled(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledReservations]: ...
     def __init__(
         self,
         *,
-        state: _builtins.bytes = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        accounts: _abc.Iterable[Global___QuotaAccount] | None = ...,
+        reservations: _abc.Iterable[Global___QuotaReservation] | None = ...,
+        settled: _abc.Iterable[Global___SettledReservations] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "part", b"part", "parts", b"parts", "reservations", b"reservations", "settled", b"settled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuotaSnapshot: _TypeAlias = QuotaSnapshot  # noqa: Y015
+
+@_typing.final
+class QuotaAccount(_message.Message):
+    """What counts against the limits of one scope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    DAY_REQUESTS_FIELD_NUMBER: _builtins.int
+    DAY_TOKENS_FIELD_NUMBER: _builtins.int
+    DAY_BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    MONTH_COST_NANOS_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    scope: Global___LimitScope.ValueType
+    owner: _builtins.str
+    """The tenant, or the id of the key."""
+    model: _builtins.str
+    day_requests: _builtins.int
+    day_tokens: _builtins.int
+    day_batch_tokens: _builtins.int
+    month_cost_nanos: _builtins.int
+    @_builtins.property
+    def date(self) -> Global___QuotaDate: ...
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaBucket]: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___LimitScope.ValueType = ...,
+        owner: _builtins.str = ...,
+        model: _builtins.str = ...,
+        date: Global___QuotaDate | None = ...,
+        day_requests: _builtins.int = ...,
+        day_tokens: _builtins.int = ...,
+        day_batch_tokens: _builtins.int = ...,
+        month_cost_nanos: _builtins.int = ...,
+        buckets: _abc.Iterable[Global___QuotaBucket] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "date", b"date", "day_batch_tokens", b"day_batch_tokens", "day_requests", b"day_requests", "day_tokens", b"day_tokens", "model", b"model", "month_cost_nanos", b"month_cost_nanos", "owner", b"owner", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaAccount: _TypeAlias = QuotaAccount  # noqa: Y015
+
+@_typing.final
+class QuotaBucket(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    second: _builtins.int
+    requests: _builtins.int
+    tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        second: _builtins.int = ...,
+        requests: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "second", b"second", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaBucket: _TypeAlias = QuotaBucket  # noqa: Y015
+
+@_typing.final
+class QuotaReservation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
+    EXPIRE_MS_FIELD_NUMBER: _builtins.int
+    PORTIONS_FIELD_NUMBER: _builtins.int
+    cost_nanos: _builtins.int
+    confirmed: _builtins.bool
+    expire_ms: _builtins.int
+    """When it ends by itself."""
+    @_builtins.property
+    def reserve(self) -> Global___Reserve:
+        """With its totals."""
+
+    @_builtins.property
+    def portions(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaPortion]: ...
+    def __init__(
+        self,
+        *,
+        reserve: Global___Reserve | None = ...,
+        cost_nanos: _builtins.int = ...,
+        confirmed: _builtins.bool = ...,
+        expire_ms: _builtins.int = ...,
+        portions: _abc.Iterable[Global___QuotaPortion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserve", b"reserve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "cost_nanos", b"cost_nanos", "expire_ms", b"expire_ms", "portions", b"portions", "reserve", b"reserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaReservation: _TypeAlias = QuotaReservation  # noqa: Y015
+
+@_typing.final
+class QuotaPortion(_message.Message):
+    """What was charged at one time of a reservation: it is returned where it was charged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    second: _builtins.int
+    tokens: _builtins.int
+    cost_nanos: _builtins.int
+    @_builtins.property
+    def date(self) -> Global___QuotaDate: ...
+    def __init__(
+        self,
+        *,
+        second: _builtins.int = ...,
+        date: Global___QuotaDate | None = ...,
+        tokens: _builtins.int = ...,
+        cost_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "date", b"date", "second", b"second", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaPortion: _TypeAlias = QuotaPortion  # noqa: Y015
+
+@_typing.final
+class SettledReservations(_message.Message):
+    """Reservations that were settled in one second, by digests of their ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    second: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        second: _builtins.int = ...,
+        digests: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "second", b"second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledReservations: _TypeAlias = SettledReservations  # noqa: Y015
