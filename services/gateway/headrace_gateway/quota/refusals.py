@@ -56,14 +56,14 @@ def refusal_error(
         used=refusal.used,
         requested=refusal.requested,
     )
-    wait_s = max(_LEAST_WAIT_S, (refusal.retry_after_ms - now_ms) / 1000)
+    wait_s = max(_LEAST_WAIT_S, refusal.retry_after_ms / 1000)
     error: HeadraceError
     if refusal.never:
         error = InsufficientQuota(_never(refusal, violation, currency))
     elif refusal.kind in OF_MINUTES:
         error = RateLimitExceeded(_for_now(refusal, violation, wait_s), retry_after_s=wait_s)
     else:
-        text = _until(refusal, violation, currency, wait_s)
+        text = _until(refusal, violation, currency, now_ms)
         error = InsufficientQuota(text, retry_after_s=wait_s)
     error.violation = violation
     return error
@@ -106,11 +106,11 @@ def _for_now(refusal: QuotaRefusal, violation: QuotaViolation, wait_s: float) ->
     return f"{fact} Retry in {wait}{_ADVICE.get(refusal.kind, '')}."
 
 
-def _until(refusal: QuotaRefusal, violation: QuotaViolation, currency: str, wait_s: float) -> str:
-    at = datetime.fromtimestamp(math.ceil(refusal.retry_after_ms / 1000), UTC)
+def _until(refusal: QuotaRefusal, violation: QuotaViolation, currency: str, now_ms: int) -> str:
+    at = datetime.fromtimestamp(math.ceil((now_ms + refusal.retry_after_ms) / 1000), UTC)
     return (
         f"Quota exceeded, {_state(refusal, violation, currency)} It resets at"
-        f" {at:%Y-%m-%dT%H:%M:%SZ}, in {duration_text(math.ceil(wait_s * 1000))}."
+        f" {at:%Y-%m-%dT%H:%M:%SZ}, in {duration_text(refusal.retry_after_ms)}."
         f"{_ADVICE.get(refusal.kind, '')} An administrator of the mesh can raise the limit."
     )
 
