@@ -54,6 +54,7 @@ def _public_samples(request: str) -> dict[str, Sample]:
         "RequestService/GetRequest": Sample(mine, foreign),
         "RequestService/CancelRequest": Sample(mine, foreign),
         "RequestService/AttachRequest": Sample(mine, foreign),
+        "OwnKeyService/GetOwnKey": Sample({}),
         "FleetService/ListWorkers": Sample({}),
         "FleetService/ListLanes": Sample({}),
         "ProbeService/GetHealth": Sample({}),

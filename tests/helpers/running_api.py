@@ -33,6 +33,7 @@ from headrace_gateway.api.rows.service import RowService
 from headrace_gateway.app import add_public_services
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
 from headrace_gateway.resume.open_or_resume import RequestOpener
@@ -40,6 +41,7 @@ from headrace_gateway.resume.outputs import StoredOutput
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission
+from helpers.scripted_keeper import NO_LIMITS, FixedRows, StandinKeeper
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
 PARTS = """\
@@ -193,7 +195,10 @@ class RunningApi:
 
 
 def api_services(
-    catalog: Catalog, admission: ScriptedAdmission, settings: GatewaySettings
+    catalog: Catalog,
+    admission: ScriptedAdmission,
+    settings: GatewaySettings,
+    rows: FixedRows = NO_LIMITS,
 ) -> ApiServices:
     submitter, directory = Submitter(catalog, admission, settings), StandinDirectory(admission)
     return ApiServices(
@@ -203,6 +208,7 @@ def api_services(
         opener=RequestOpener(catalog, submitter, directory),
         requests=directory,
         fleet=StandinFleet(),
+        quotas=Quotas(rows, StandinKeeper(), SystemClock()),
         settings=settings,
     )
 
@@ -221,6 +227,7 @@ async def running_api(
     *more: ModelCard,
     limits: GatewaySettings | None = None,
     interceptor: AccessInterceptor | None = None,
+    rows: FixedRows = NO_LIMITS,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
@@ -252,10 +259,10 @@ async def running_api(
         ]
     )
     probes = StandinProbes()
-    services = api_services(catalog, admission, limits or GatewaySettings())
+    services = api_services(catalog, admission, limits or GatewaySettings(), rows)
     add_public_services(server, services, probes.observe)
-    rows = RowService(services, SystemClock())
-    add_RowServiceServicer_to_server(rows, server)
+    row_service = RowService(services, SystemClock())
+    add_RowServiceServicer_to_server(row_service, server)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())
@@ -271,5 +278,5 @@ async def running_api(
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
-        await rows.close()
+        await row_service.close()
         await server.stop(grace=0.2)

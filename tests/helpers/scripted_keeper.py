@@ -11,6 +11,9 @@ from headrace.auth.tables import Key, Tenant
 from headrace.bus import Bus, subjects
 from headrace.internal.v1.access_pb2 import KeyRow, Limits, TenantRow
 from headrace.internal.v1.quota_pb2 import (
+    DescribeQuota,
+    LimitKind,
+    LimitScope,
     LimitState,
     QuotaCall,
     QuotaRefusal,
@@ -71,6 +74,40 @@ async def scripted_keeper(
     finally:
         keeper.answers.set()
         await served.close()
+
+
+class StandinKeeper:
+    """A keeper in this process: of each limit 1 is used."""
+
+    RESET_MS = 1_800_000_000_000
+
+    async def reserve(self, reserve: Reserve) -> QuotaReply:
+        return QuotaReply()
+
+    async def describe(self, describe: DescribeQuota) -> QuotaReply:
+        """Describe 20 requests a minute of the tenant, the key's budget, and a limit of a model."""
+        states = [
+            self._state("REQUESTS_PER_MINUTE", "TENANT", 20),
+            self._state("BUDGET_PER_MONTH", "KEY", 5_000_000_000),
+        ]
+        if describe.model:
+            states.append(self._state("TOKENS_PER_DAY", "KEY_MODEL", 900, describe.model))
+        return QuotaReply(limits=states)
+
+    def confirm(self, reservation_id: str, *, tenant: str) -> None: ...
+
+    def release(self, reservation_id: str, *, tenant: str) -> None: ...
+
+    def _state(self, kind: str, scope: str, limit: int, model: str = "") -> LimitState:
+        return LimitState(
+            kind=LimitKind.Value(f"LIMIT_KIND_{kind}"),
+            scope=LimitScope.Value(f"LIMIT_SCOPE_{scope}"),
+            model=model,
+            limit=limit,
+            remaining=limit - 1,
+            used=1,
+            reset_ms=self.RESET_MS,
+        )
 
 
 class FixedRows:

@@ -42,6 +42,7 @@ from headrace.v1 import (
     generation_pb2_grpc,
     models_pb2_grpc,
     openai_pb2_grpc,
+    own_key_pb2_grpc,
     probes_pb2_grpc,
     requests_pb2_grpc,
     rest_pb2_grpc,
@@ -53,6 +54,7 @@ from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
+from headrace_gateway.api.native.own_key_service import OwnKeyService
 from headrace_gateway.api.native.rest_service import RestService
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health
@@ -82,6 +84,7 @@ PUBLIC_SERVICES = tuple(
         "ModelService",
         "RestService",
         "RequestService",
+        "OwnKeyService",
         "FleetService",
         "ProbeService",
     )
@@ -98,6 +101,7 @@ def add_public_services(
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(services), server)
     rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(services), server)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
+    own_key_pb2_grpc.add_OwnKeyServiceServicer_to_server(OwnKeyService(services), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services), server)
     probes = ProbeService(observe, open_api(), services.catalog.may_use)
     probes_pb2_grpc.add_ProbeServiceServicer_to_server(probes, server)
@@ -113,6 +117,7 @@ def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
         opener=RequestOpener(catalog, submitter, mesh.directory),
         requests=mesh.directory,
         fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
+        quotas=mesh.quotas,
         settings=mesh.settings,
     )
 

@@ -34,6 +34,8 @@ from headrace.v1.generation_pb2 import (
 from headrace.v1.generation_pb2_grpc import GenerationServiceStub
 from headrace.v1.models_pb2 import ListModelsRequest, Model
 from headrace.v1.models_pb2_grpc import ModelServiceStub
+from headrace.v1.own_key_pb2 import GetOwnKeyRequest, OwnKey
+from headrace.v1.own_key_pb2_grpc import OwnKeyServiceStub
 from headrace.v1.requests_pb2 import (
     AttachRequestRequest,
     CancelRequestRequest,
@@ -105,6 +107,7 @@ class _BaseClient(Generic[EventsT]):
         self._models = ModelServiceStub(channel)
         self._requests = RequestServiceStub(channel)
         self._fleet = FleetServiceStub(channel)
+        self._own_key = OwnKeyServiceStub(channel)
 
     def stream(
         self,
@@ -212,6 +215,10 @@ class Client(_BaseClient[Events]):
         """Return the configured models."""
         return list(self._call(self._models.ListModels, ListModelsRequest()).models)
 
+    def own_key(self) -> OwnKey:
+        """Return what this client's key may do, and what is left of its limits."""
+        return self._call(self._own_key.GetOwnKey, GetOwnKeyRequest())
+
     def _call(
         self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
     ) -> AnswerT:
@@ -288,6 +295,9 @@ class AsyncClient(_BaseClient[AsyncEvents]):
     async def models(self) -> list[Model]:
         found = await self._call(self._models.ListModels, ListModelsRequest())
         return list(found.models)
+
+    async def own_key(self) -> OwnKey:
+        return await self._call(self._own_key.GetOwnKey, GetOwnKeyRequest())
 
     async def workers(self) -> list[Worker]:
         """Return the workers that report."""

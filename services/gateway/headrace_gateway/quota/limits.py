@@ -35,6 +35,14 @@ def limits_of(payer: Payer, rows: Rows) -> Iterator[Limits]:
             yield of_model
 
 
+def limited_models(payer: Payer, rows: Rows) -> set[str]:
+    """Return the models that have limits of their own, the tenant's or the key's."""
+    tenant, key = rows.tenant(payer.tenant), rows.key(payer.key_id)
+    of_tenant = () if tenant is None else tenant.model_limits
+    of_key = () if key is None else key.model_limits
+    return {*of_tenant, *of_key}
+
+
 def has_limits(payer: Payer, rows: Rows) -> bool:
     return any(limits.ByteSize() for limits in limits_of(payer, rows))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from decimal import Decimal
 
+from headrace.billing.money import amount_text
 from headrace.errors import HeadraceError, InsufficientQuota, QuotaViolation, RateLimitExceeded
 from headrace.internal.v1.quota_pb2 import LimitKind, LimitScope, QuotaRefusal
 from headrace_gateway.quota.headers import duration_text
@@ -78,9 +78,14 @@ def scope_name(scope: LimitScope.ValueType) -> str:
     return LimitScope.Name(scope).removeprefix("LIMIT_SCOPE_").lower()
 
 
+def is_of_key(scope: LimitScope.ValueType) -> bool:
+    """Return whether it is a limit of a key, not of its tenant."""
+    return scope in _OF_KEYS
+
+
 def _subject(refusal: QuotaRefusal, payer: Payer) -> str:
     tenant = f"tenants/{payer.tenant}"
-    return f"{tenant}/keys/{payer.key_id}" if refusal.scope in _OF_KEYS else tenant
+    return f"{tenant}/keys/{payer.key_id}" if is_of_key(refusal.scope) else tenant
 
 
 def _whose(refusal: QuotaRefusal, violation: QuotaViolation) -> str:
@@ -125,5 +130,4 @@ def _never(refusal: QuotaRefusal, violation: QuotaViolation, currency: str) -> s
 def _amount(kind: LimitKind.ValueType, number: int, currency: str) -> str:
     if kind != BUDGET:
         return str(number)
-    money = (Decimal(number) / 10**9).normalize()
-    return f"{money:f} {currency}".strip()
+    return f"{amount_text(number)} {currency}"

@@ -114,7 +114,7 @@ class Quotas:
         self, rows: Rows, keeper: Keeper, clock: Clock, *, refusal_kept_s: float = 1.0
     ) -> None:
         self.keeper = keeper
-        self._rows, self._clock = rows, clock
+        self.rows, self._clock = rows, clock
         self._memory = RefusalMemory(kept_ms=round(refusal_kept_s * 1000))
 
     def check(self, payer: Payer, tokens: TokenRange) -> None:
@@ -131,7 +131,7 @@ class Quotas:
 
     def most_at_once(self, payer: Payer) -> int | None:
         """Return how many requests the limits can admit at one moment; None: any number."""
-        return most_at_once(limits_of(payer, self._rows))
+        return most_at_once(limits_of(payer, self.rows))
 
     @asynccontextmanager
     async def reserved(
@@ -167,7 +167,7 @@ class Quotas:
         Raises:
             QuotaUnavailable: the keeper does not answer.
         """
-        if not has_limits(payer, self._rows):
+        if not has_limits(payer, self.rows):
             return []
         describe = DescribeQuota(tenant=payer.tenant, key_id=payer.key_id, model=payer.model)
         return list((await self.keeper.describe(describe)).limits)
@@ -191,7 +191,7 @@ class Quotas:
 
     async def _reserve(self, request: ValidRequest) -> Reservation | None:
         payer = request.payer
-        if not has_limits(payer, self._rows):
+        if not has_limits(payer, self.rows):
             return None
         self.check(payer, request.tokens)
         reserve = Reserve(
@@ -232,7 +232,7 @@ class Quotas:
         payer = requests[0].payer
         if len(requests) < 2 or payer.batch:
             return
-        limits = list(limits_of(payer, self._rows))
+        limits = list(limits_of(payer, self.rows))
         tokens = sum(request.tokens.fewest for request in requests)
         bounds = (
             ("requests", len(requests), most_at_once(limits)),
@@ -247,12 +247,12 @@ class Quotas:
 
     def _refused(self, payer: Payer, reply: QuotaReply, now_ms: int) -> HeadraceError:
         note_limits(reply.limits, now_ms)
-        tenant = self._rows.tenant(payer.tenant)
+        tenant = self.rows.tenant(payer.tenant)
         currency = tenant.row.currency if tenant is not None else ""
         return refusal_error(reply.refusal, payer, now_ms, currency=currency or "USD")
 
     def _survives_keeper(self, payer: Payer) -> bool:
-        tenant = self._rows.tenant(payer.tenant)
+        tenant = self.rows.tenant(payer.tenant)
         allow = KeeperLoss.KEEPER_LOSS_ALLOW
         return tenant is not None and tenant.row.on_keeper_loss == allow
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.resume.ports import Directory, Fleet
 from headrace_gateway.submit.embedding import Embedding
@@ -22,6 +23,7 @@ class ApiServices:
     opener: RequestOpener
     requests: Directory
     fleet: Fleet
+    quotas: Quotas
     settings: GatewaySettings
 
 

@@ -1,4 +1,4 @@
-"""Converts native messages to `GenerationRequest`."""
+"""Converts native messages to `GenerationRequest`, and ids of requests to keys."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 from google.protobuf.message import Message
 
 from headrace.errors import InvalidRequest
+from headrace.request_keys import request_key
 from headrace.v1.common_pb2 import SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.api.bodies.tools import tool_call
 from headrace_gateway.api.native.tools import requested_tools
 from headrace_gateway.base.calls import Call
+from headrace_gateway.checks.validation import check_request_id
 from headrace_gateway.request.generation_request import (
     Conversation,
     GenerationRequest,
@@ -110,3 +112,14 @@ def optional_s(message: Message, field: str) -> float | None:
     """Return a duration in seconds; None where it is not set."""
     duration = optional(message, field)
     return None if duration is None else duration.seconds + duration.nanos / 1e9
+
+
+def key_of_request(request_id: str, call: Call) -> str:
+    """Return the key of the caller's request of this id.
+
+    Raises:
+        InvalidRequest: no request can have this id, or the call names no valid caller.
+    """
+    # Why: keys become subjects of the bus, where dots and stars mean something.
+    check_request_id(request_id)
+    return request_key(call.caller.tenant, request_id)

@@ -22,10 +22,9 @@ from headrace.v1.requests_pb2 import (
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.services import ApiServicer
-from headrace_gateway.api.native.convert import generate_request
+from headrace_gateway.api.native.convert import generate_request, key_of_request
 from headrace_gateway.api.native.generation_service import write_answer
 from headrace_gateway.api.native.grpc_errors import abort_on_error, counted
-from headrace_gateway.api.native.request_ids import key_of_request
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer
 

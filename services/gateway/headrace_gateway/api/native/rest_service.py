@@ -25,7 +25,7 @@ from headrace_gateway.api.http.errors import HttpResponse, error_headers
 from headrace_gateway.api.http.rejection import rejected_by, send_rejection
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer
-from headrace_gateway.api.native.convert import generate_request
+from headrace_gateway.api.native.convert import generate_request, key_of_request
 from headrace_gateway.api.native.embedding_service import embedded_inputs, rerank
 from headrace_gateway.api.native.messages import (
     delta,
@@ -36,7 +36,6 @@ from headrace_gateway.api.native.messages import (
 )
 from headrace_gateway.api.native.model_service import tokenize
 from headrace_gateway.api.native.proto_json import parse
-from headrace_gateway.api.native.request_ids import key_of_request
 from headrace_gateway.api.native.vector_messages import send_embeddings
 from headrace_gateway.base.calls import Context
 from headrace_gateway.base.quoting import quoted

@@ -14,6 +14,7 @@ from headrace.admin.v1 import keys_pb2 as pb
 from headrace.admin.v1 import tenants_pb2
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
 from headrace.auth.scopes import ANY_MODEL, CLI_SCOPES, DEFAULT_TENANT, SCOPES
+from headrace.cli.admin.access.key_limits import limits
 from headrace.cli.admin.access.limits import (
     chosen_limits,
     limit_options,
@@ -40,6 +41,9 @@ T = TypeVar("T")
 @click.group()
 def key() -> None:
     """Create, list, rotate or revoke API keys."""
+
+
+key.add_command(limits)
 
 
 @key.command()

@@ -78,7 +78,7 @@ def limit_options(command: F) -> F:
         add = click.option(
             f"--{name.replace('_', '-')}",
             type=click.IntRange(min=0),
-            help=f"Most {words}; 0: any. Stored, not enforced yet.",
+            help=f"Most {words}; 0: any.",
         )
         command = add(command)
     return command
