@@ -57,7 +57,7 @@ def test_a_budget_is_named_in_the_tenants_currency() -> None:
         "BUDGET_PER_MONTH", limit=25_000_000_000, used=24_999_500_000, requested=1_000_000
     )
     error = refusal_error(spent, PAYER, NOW_MS, currency="EUR")
-    assert "limit 25 EUR, used 24.9995 EUR, requested 0.001 EUR" in error.message
+    assert "limit 25.00 EUR, used 24.9995 EUR, requested 0.001 EUR" in error.message
 
 
 def test_a_request_that_alone_exceeds_a_limit_has_no_time_to_wait_for() -> None:
