@@ -50,10 +50,18 @@ local function is_read(headers)
   return method == "GET" or method == "HEAD" or method == "OPTIONS"
 end
 
+local function path_of(headers)
+  return string.match(headers:get(":path") or "", "^[^?]*")
+end
+
+local function is_upload(headers)
+  return headers:get(":method") == "POST" and path_of(headers) == FILES_PATH
+end
+
 -- Whether it counts as sent by the console of this mesh, so that a session's cookie is valid for it.
 local function is_of_own_page(headers)
   return is_same_origin(headers) and
-    (is_read(headers) or has_guarded_type(headers) or has_no_body(headers))
+    (is_read(headers) or has_guarded_type(headers) or has_no_body(headers) or is_upload(headers))
 end
 
 -- Whether a page of another origin sent it, in a way for which its browser requests no permission.
@@ -99,6 +107,9 @@ local function refusal(headers)
       "H, M, S, m, u and n, for example 30S"
   end
   local encoding = headers:get("content-encoding")
+  if is_upload(headers) and encoding ~= nil and string.lower(encoding) ~= "identity" then
+    return "415", "send the form of an upload uncompressed"
+  end
   if has_checked_body(headers, false) then
     if encoding ~= nil and encoding ~= "" and string.lower(encoding) ~= "identity" then
       return "415", "send the body of a call of the administration uncompressed"
@@ -122,7 +133,7 @@ local function must_be_removed(name, grpc)
 end
 
 local function shape_of(headers, grpc)
-  local path = string.match(headers:get(":path") or "", "^[^?]*")
+  local path = path_of(headers)
   if grpc then return "grpc" end
   if path == COHERE_PATH then return "cohere" end
   if path == TEI_PATH then return "tei" end
@@ -153,6 +164,10 @@ function envoy_on_request(h)
   if is_of_own_page(headers) then
     headers:add("x-hr-same-origin", "1")
   end
+  -- By which control refuses a file that is too large before any of it has come.
+  if is_upload(headers) and headers:get("content-length") ~= nil then
+    headers:add("x-hr-body-bytes", headers:get("content-length"))
+  end
   local ours = h:streamInfo():dynamicMetadata()
   ours:set("headrace", "request_id", headers:get("x-request-id") or "")
   ours:set("headrace", "shape", shape_of(headers, grpc))
@@ -178,6 +193,12 @@ function envoy_on_response(h)
   if status ~= nil then
     headers:replace(":status", status)
     headers:remove("x-hr-status")
+  end
+  -- A body that breaks off is then known from a whole one.
+  local bytes = headers:get("x-hr-body-bytes")
+  if bytes ~= nil then
+    headers:replace("content-length", bytes)
+    headers:remove("x-hr-body-bytes")
   end
   headers:remove("grpc-status")
   headers:remove("grpc-message")

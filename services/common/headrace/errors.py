@@ -5,6 +5,7 @@ HeadraceError
 │   ├── InvalidRequest          INVALID_ARGUMENT    INVALID_REQUEST
 │   │   ├── ContextLengthExceeded                   CONTEXT_LENGTH_EXCEEDED
 │   │   ├── InvalidStructure                        INVALID_STRUCTURE
+│   │   └── BodyTooLarge                            BODY_TOO_LARGE
 │   ├── Unsupported             UNIMPLEMENTED       UNSUPPORTED
 │   ├── ModelNotFound           NOT_FOUND           MODEL_NOT_FOUND
 │   ├── RequestNotFound         NOT_FOUND           REQUEST_NOT_FOUND
@@ -119,6 +120,10 @@ class InvalidRequest(RequestError, code=Code.INVALID_ARGUMENT, reason="INVALID_R
 
 class ContextLengthExceeded(InvalidRequest, reason="CONTEXT_LENGTH_EXCEEDED"):
     """The prompt, or the prompt with `max_tokens`, exceeds the model's context."""
+
+
+class BodyTooLarge(InvalidRequest, reason="BODY_TOO_LARGE"):
+    """The body is larger than the call may have. HTTP answers it with 413."""
 
 
 class InvalidStructure(InvalidRequest, reason="INVALID_STRUCTURE"):

@@ -30,10 +30,13 @@ from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.condition_log import ConditionLog
 from headrace.telemetry.metrics_server import MetricsServer
-from headrace_control.api.calls import CallInterceptor
+from headrace_control.api.calls import CallInterceptor, raise_rejected
+from headrace_control.api.http.replies import send_error
 from headrace_control.api.parts import Parts
 from headrace_control.api.rest_calls import RestCallInterceptor
 from headrace_control.base.settings import ControlSettings
+from headrace_control.files.file_store import FileStore
+from headrace_control.files.sweep import FileSweep
 from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports, SettledPepper
 from headrace_control.publishing.election import Election
@@ -49,6 +52,8 @@ from headrace_control.webhooks.sender import WebhookSender
 
 log = logging.getLogger(__name__)
 
+_WINDOW_BYTES = 256 * 1024
+"""Of a file that is uploaded, what is read ahead of what the broker has stored."""
 _RETRY_S = 0.5
 _ACCESS_POLL_S = 0.01
 _STOP_S = 5.0
@@ -155,8 +160,10 @@ class _Control:
         clock = SystemClock()
         peppers, webhooks = settings.peppers_file, settings.webhook_keys_file
         control_id = f"{settings.name}-{uuid4().hex[:12]}"
-        self.access = Access(settings, bus, clock, control_id)
+        self.access = Access(settings, bus, clock, control_id, reject=raise_rejected)
         self.fleet = FleetReports(bus, clock)
+        files = FileStore(store.files, bus)
+        self._sweep = FileSweep(store.files, bus, files)
         self._parts = Parts(
             settings,
             bus,
@@ -166,6 +173,7 @@ class _Control:
             self.access,
             self.fleet.shown,
             None if webhooks is None else SecretFile(webhooks, SecretSealer.parse),
+            files,
         )
         self.election = Election(bus, control_id, settings, clock)
         is_active = lambda: self.election.is_active  # noqa: E731
@@ -178,9 +186,12 @@ class _Control:
             is_active=is_active,
             settled=self._publisher.settled,
             settle_s=settings.publish_wait_s,
+            send_error=send_error,
         )
         interceptors = [RejectMalformed(), calls, self.access.interceptor, RestCallInterceptor()]
-        self._server = make_server(interceptors, tls=settings.tls, roles=EDGE_ROLES)
+        self._server = make_server(
+            interceptors, tls=settings.tls, roles=EDGE_ROLES, window_bytes=_WINDOW_BYTES
+        )
         self.grpc_port = bind(self._server, settings.host, settings.grpc_port, settings.tls)
         for add, make, _ in SERVICES:
             add(make(self._parts), self._server)
@@ -212,6 +223,7 @@ class _Control:
                 tasks.create_task(remove_expired_sessions(self._store.sessions))
                 if self._parts.webhook_keys is not None:
                     tasks.create_task(self._deliver_webhooks(self._parts.webhook_keys))
+                tasks.create_task(self._sweep.run())
         finally:
             await set_serving(self._health, self._names, serving=False)
             await reports.close()

@@ -1,4 +1,4 @@
-"""The services of the administration API: how each is added to a server, made, and described."""
+"""The services that control serves: how each is added to a server, made, and described."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from headrace.admin.v1 import (
     webhooks_pb2,
     webhooks_pb2_grpc,
 )
+from headrace.v1 import files_pb2, files_pb2_grpc
 from headrace_control.api.audit_service import AuditService
 from headrace_control.api.billing.price_service import PriceService
+from headrace_control.api.files.file_service import FileService
 from headrace_control.api.operation_service import OperationService
 from headrace_control.api.parts import Parts
 from headrace_control.api.people.member_service import MemberService
@@ -54,6 +56,7 @@ def _service(
 
 SERVICES = (
     _service(audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditService, audit_pb2),
+    _service(files_pb2_grpc.add_FileServiceServicer_to_server, FileService, files_pb2),
     _service(keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyService, keys_pb2),
     _service(people_pb2_grpc.add_MemberServiceServicer_to_server, MemberService, people_pb2),
     _service(

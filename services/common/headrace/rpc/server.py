@@ -38,10 +38,19 @@ def make_server(
     *,
     tls: TlsFiles | None = None,
     roles: Roles | None = None,
+    window_bytes: int | None = None,
 ) -> grpc.aio.Server:
-    """Return a server; with `tls`, `roles` says which processes of the mesh may call it."""
+    """Return a server; with `tls`, `roles` says which processes of the mesh may call it.
+
+    Args:
+        window_bytes: how much of each stream is read ahead of its handler. None: as much as the
+            connection carries meanwhile, which grows to tens of MiB.
+    """
     required = [] if tls is None else [RequireRole(roles or {})]
-    return grpc.aio.server(options=_OPTIONS, interceptors=[*required, *interceptors])
+    window: tuple[tuple[str, int], ...] = ()
+    if window_bytes is not None:
+        window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes))
+    return grpc.aio.server(options=(*_OPTIONS, *window), interceptors=[*required, *interceptors])
 
 
 def add_health_and_reflection(

@@ -64,7 +64,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNKNOWN_PATH: _ErrorReason.ValueType  # 17
     """NOT_FOUND: unknown path; the message lists the known ones. From Envoy."""
     ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 18
-    """INVALID_ARGUMENT, but HTTP 413: the body is too large. From Envoy."""
+    """INVALID_ARGUMENT, but HTTP 413: the body is too large. From Envoy; of a file, from control."""
     ERROR_REASON_GATEWAY_UNAVAILABLE: _ErrorReason.ValueType  # 19
     """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
     ERROR_REASON_INVALID_STRUCTURE: _ErrorReason.ValueType  # 20
@@ -149,7 +149,7 @@ ERROR_REASON_PATIENCE_EXHAUSTED: ErrorReason.ValueType  # 16
 ERROR_REASON_UNKNOWN_PATH: ErrorReason.ValueType  # 17
 """NOT_FOUND: unknown path; the message lists the known ones. From Envoy."""
 ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 18
-"""INVALID_ARGUMENT, but HTTP 413: the body is too large. From Envoy."""
+"""INVALID_ARGUMENT, but HTTP 413: the body is too large. From Envoy; of a file, from control."""
 ERROR_REASON_GATEWAY_UNAVAILABLE: ErrorReason.ValueType  # 19
 """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
 ERROR_REASON_INVALID_STRUCTURE: ErrorReason.ValueType  # 20

@@ -1,7 +1,8 @@
-"""Runs each call of the API: only in the active process, and with errors that callers can read.
+"""Runs each call of the APIs: only in the active process, and with errors that callers can read.
 
 The answer to a change comes once gateways have the change. Methods raise HeadraceErrors; callers
-get them as google.rpc.Status. Whatever else they raise is logged and becomes InternalError.
+get them as google.rpc.Status, or, of OpenAI's APIs, as JSON. Whatever else they raise is logged and
+becomes InternalError.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 RETRY_S = 1.0
 _READING = ("Get", "List", "Watch", "Export")
 """How the names of methods begin that change nothing."""
-OWN_PACKAGE = "/headrace.admin.v1."
-"""Of the methods that only the active process serves; health and reflection are served by all."""
+ADMIN_PACKAGE, OPENAI_PACKAGE = "/headrace.admin.v1.", "/headrace.v1."
+"""Of the methods that only the active process serves; health and reflection are served by all.
+Those of the second answer with HTTP: each returns a stream of HttpBody."""
+
+SendError = Callable[[Any, Context, HeadraceError], Awaitable[Any]]
+"""Sends the head of an error's response to a request, and returns its body."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the methods of headrace.admin.v1."""
+    """Wraps the methods of ADMIN_PACKAGE and OPENAI_PACKAGE. It answers calls that an interceptor
+    behind it has rejected, too."""
 
     def __init__(
         self,
@@ -36,14 +42,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         is_active: Callable[[], bool],
         settled: Callable[[], Awaitable[None]],
         settle_s: float,
+        send_error: SendError,
     ) -> None:
         """
         Args:
             is_active: whether this process may serve.
             settled: returns once all that is committed has been published.
             settle_s: how long an answer waits for that.
+            send_error: answers calls of OPENAI_PACKAGE that fail.
         """
         self._is_active, self._settled, self._settle_s = is_active, settled, settle_s
+        self._send_error = send_error
 
     async def intercept_service(
         self,
@@ -52,8 +61,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         found = await continuation(handler_call_details)
         method = handler_call_details.method
-        if found is None or not method.startswith(OWN_PACKAGE):
+        if found is None or not method.startswith((ADMIN_PACKAGE, OPENAI_PACKAGE)):
             return found
+        if found.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(method, found.stream_stream),
+                found.request_deserializer,
+                found.response_serializer,
+            )
         if found.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._streaming(method, found.unary_stream),
@@ -82,9 +97,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _streaming(self, method: str, serve: Callable[..., AsyncIterator[Any]]) -> Any:
         async def served(request: Any, context: Context) -> AsyncIterator[Any]:
+            is_first = True
             try:
                 self._require_active()
-                is_first = True
                 async for each in serve(request, context):
                     if is_first:
                         await self._settle(method)
@@ -93,7 +108,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  # top of the call's task
-                await abort(context, as_headrace_error(error, method))
+                failed = as_headrace_error(error, method)
+                if not is_first or not method.startswith(OPENAI_PACKAGE):
+                    await abort(context, failed)
+                yield await self._send_error(request, context, failed)
 
         return served
 
@@ -117,6 +135,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 f" away; retry in {RETRY_S:g} s",
                 retry_after_s=RETRY_S,
             )
+
+
+async def raise_rejected(
+    handler: Callable[..., Any], error: HeadraceError, request: Any, context: Context
+) -> None:
+    """Have a call that was not admitted fail as one whose method raises the error.
+
+    For `Access`, behind a CallInterceptor.
+    """
+    raise error
 
 
 def as_headrace_error(error: Exception, method: str) -> HeadraceError:

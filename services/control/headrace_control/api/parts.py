@@ -14,6 +14,7 @@ from headrace.fleet.reports import ReportedFleet
 from headrace_control.base.published_rows import time_of
 from headrace_control.base.records import Digest
 from headrace_control.base.settings import ControlSettings
+from headrace_control.files.file_store import FileStore
 from headrace_control.store import Store
 from headrace_control.webhooks.sealing import SecretSealer
 
@@ -33,6 +34,7 @@ class Parts:
     fleet: ReportedFleet
     webhook_keys: SecretFile[SecretSealer] | None
     """None: there are no webhooks."""
+    files: FileStore
 
     def digest(self, secret: str) -> Digest:
         """Return the digest of a whole key, under the current pepper.

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pool import Default
 
 from headrace.errors import InvalidRequest
-from headrace_control.api.calls import OWN_PACKAGE, Context
+from headrace_control.api.calls import ADMIN_PACKAGE, Context
 from headrace_control.api.rest_fields import check_body, check_query
 
 BODY, TARGET = "x-hr-body", "x-envoy-original-path"
@@ -41,7 +41,7 @@ class RestCallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         found, method = await continuation(handler_call_details), handler_call_details.method
-        if found is None or not method.startswith(OWN_PACKAGE):
+        if found is None or not method.startswith(ADMIN_PACKAGE):
             return found
         known = self._checked.get(method)
         if known is None or known[0] is not found:

@@ -17,6 +17,7 @@ from headrace.errors import ControlUnavailable, HeadraceError, InternalError, Re
 from headrace.rpc.channels import aio_channel
 from headrace.rpc.server import bind, make_server
 from headrace_control.api.calls import CallInterceptor
+from headrace_control.api.http.replies import send_error
 from helpers.control_api import refused
 
 
@@ -63,7 +64,9 @@ class World:
 
 @asynccontextmanager
 async def served(world: World) -> AsyncIterator[grpc.aio.Channel]:
-    calls = CallInterceptor(is_active=lambda: world.active, settled=world.settled, settle_s=0.1)
+    calls = CallInterceptor(
+        is_active=lambda: world.active, settled=world.settled, settle_s=0.1, send_error=send_error
+    )
     server = make_server([calls])
     tenants_pb2_grpc.add_TenantServiceServicer_to_server(world.tenants, server)
     people_pb2_grpc.add_MemberServiceServicer_to_server(Members(), server)  # type: ignore[abstract]

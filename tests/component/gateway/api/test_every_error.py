@@ -11,6 +11,7 @@ import pytest
 
 from headrace.errors import (
     AttemptsExhausted,
+    BodyTooLarge,
     BrokerUnavailable,
     ContextLengthExceeded,
     ControlUnavailable,
@@ -51,6 +52,7 @@ RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
     InvalidRequest: openai.BadRequestError,
     ContextLengthExceeded: openai.BadRequestError,
     InvalidStructure: openai.BadRequestError,
+    BodyTooLarge: openai.APIStatusError,
     Unsupported: openai.BadRequestError,
     ModelNotFound: openai.NotFoundError,
     RequestNotFound: openai.NotFoundError,
@@ -77,7 +79,7 @@ RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
     AttemptsExhausted: openai.InternalServerError,
     EngineFailed: openai.InternalServerError,
 }
-"""Those at 500 and above are one class to the client, and 499 has none of its own."""
+"""Those at 500 and above are one class to the client, and 413 and 499 have none of their own."""
 ASK = generation_pb2.GenerateRequest(model="valley", prompt="Hello")
 NATIVE = "/v2/models/valley:generate"
 STREAM = "/v2/models/valley:streamGenerate"

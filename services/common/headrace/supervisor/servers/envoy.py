@@ -23,6 +23,7 @@ _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
     f"local MAX_ADMIN_BODY_BYTES = {local_replies.MAX_ADMIN_BODY_BYTES}\n"
     f'local ADMIN_PREFIX = "{local_replies.ADMIN_PREFIX}"\n'
+    f'local FILES_PATH = "{local_replies.FILES_PATH}"\n'
     f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
 )
 
@@ -172,6 +173,7 @@ class Edge:
             + assets.deploy_text("envoy/requests.lua"),
             "refusals_lua": assets.deploy_text("envoy/refusals.lua"),
             "max_body_bytes": local_replies.MAX_BODY_BYTES,
+            "control_calls": local_replies.CONTROL_CALLS,
             "services": list(dict.fromkeys(path.service for path in paths)),
             "local_replies": local_replies.mappers(paths, timeouts),
             **{

@@ -34,8 +34,15 @@ _REQUEST = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
 _GRPC_TYPE = "application/grpc"
 GATEWAY, CONTROL = "gateway", "control"
 """Clusters of Envoy."""
-ADMIN_PACKAGE = "/headrace.admin.v1."
 ADMIN_PREFIX = "/v2/admin/"
+CONTROL_SERVICES = ("headrace.v1.FileService",)
+"""Those besides the administration that control serves."""
+CONTROL_CALLS = "/(headrace[.]admin[.]v1[.].*|({})/.*)".format(
+    "|".join(name.replace(".", "[.]") for name in CONTROL_SERVICES)
+)
+"""Of native and transcoded calls: a regular expression of their paths."""
+FILES_PATH = "/v1/files"
+"""Of uploads too, whose bodies control gets as they come."""
 COHERE_PATH = "/v2/rerank"
 TEI_PATH = "/embed"
 """Of text-embeddings-inference."""
@@ -54,8 +61,9 @@ class Timeouts:
     body_idle_s: float = 30.0
     """Between two pieces of a body. Too small: uploads over slow connections are cut. Too large:
     a client that sends half a body holds a connection and a buffer for so long."""
-    request_s: float = 600.0
-    """For a whole request with its body: 16 MiB at 28 kB/s."""
+    request_s: float = 3600.0
+    """For a whole request with its body: a file of 200 MiB at 58 kB/s. Too small: files are cut.
+    Too large: a client that sends a byte now and then holds a connection for so long."""
     stream_idle_s: float = 3600.0
     """Between two pieces of an answer, and before its first. Longer than a gateway lets a request
     run: one that waits in its lane without streaming is silent for all that time."""
@@ -136,12 +144,18 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
     native_list = f"{_list(native)}; and the administration API: GET {ADMIN_PREFIX}tenants"
     openai_list = f"{_list(others)}; and the native API: GET /v2/models"
     formats = (
-        (_all_of(_NATIVE_GRPC, _on_path({"prefix": ADMIN_PACKAGE})), _grpc, CONTROL, no_path),
+        (_all_of(_NATIVE_GRPC, _on_path(_matching(CONTROL_CALLS))), _grpc, CONTROL, no_path),
         (_NATIVE_GRPC, _grpc, GATEWAY, no_path),
         (_on_path(_exactly(COHERE_PATH)), _cohere, GATEWAY, f"{no_path}; it is a POST"),
         (_on_path(_exactly(TEI_PATH)), _tei, GATEWAY, f"{no_path}; it is a POST"),
         (_on_path({"prefix": ADMIN_PREFIX}), _status, CONTROL, f"{no_path}; {_list(admin)}"),
         (_on_path({"prefix": "/v2/"}), _status, GATEWAY, f"{no_path}; {native_list}"),
+        (
+            _on_path(_matching(_control_paths(others))),
+            _openai,
+            CONTROL,
+            f"{no_path}; {openai_list}",
+        ),
         (None, _openai, GATEWAY, f"{no_path}; {openai_list}"),
     )
     return [
@@ -192,7 +206,17 @@ def _on_path(match: Json) -> Json:
 
 
 def _exactly(path: str) -> Json:
-    return {"safe_regex": {"regex": rf"{path}(\?.*)?"}}
+    return _matching(rf"{path}(\?.*)?")
+
+
+def _matching(regex: str) -> Json:
+    return {"safe_regex": {"regex": regex}}
+
+
+def _control_paths(paths: Sequence[RestPath]) -> str:
+    """Return the regular expression of control's paths, by their first two parts: /v1/files."""
+    roots = {"/".join(p.path.split("/")[:3]) for p in paths if p.service in CONTROL_SERVICES}
+    return rf"({'|'.join(sorted(roots))})([/?].*)?"
 
 
 def _all_of(*conditions: Json) -> Json:

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from headrace.auth.check.interceptor import Handler
 from headrace.errors import Code, HeadraceError
+from headrace.rpc.http_errors import CHALLENGE
 from headrace.rpc.status import abort
 from headrace_gateway.api.http.call_counter import CallCounter
-from headrace_gateway.api.http.errors import CHALLENGE, ErrorFormat
+from headrace_gateway.api.http.errors import ErrorFormat
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.base.calls import Context, new_request_id
 

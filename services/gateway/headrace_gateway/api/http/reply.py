@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from google.api.httpbody_pb2 import HttpBody
 
 from headrace.errors import HeadraceError
+from headrace.rpc.http_errors import Headers
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
-from headrace_gateway.api.http.errors import ErrorFormat, Headers, HttpResponse
+from headrace_gateway.api.http.errors import ErrorFormat, HttpResponse
 from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.quota.call_limits import CallLimits
 

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from headrace.errors import HeadraceError, InvalidRequest
+from headrace.rpc.http_errors import error_headers
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason, RequestOutcome, Usage
 from headrace.v1.embeddings_pb2 import EmbedRequest, RerankRequest
@@ -21,7 +22,7 @@ from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
 from headrace_gateway.api.http.deliver import comment, deliver
 from headrace_gateway.api.http.endpoint import HttpCall, http_call
-from headrace_gateway.api.http.errors import HttpResponse, error_headers
+from headrace_gateway.api.http.errors import HttpResponse
 from headrace_gateway.api.http.rejection import rejected_by, send_rejection
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer

@@ -26,6 +26,7 @@ from headrace.admin.v1 import (
     keys_pb2,
     operations_pb2,
     people_pb2,
+    prices_pb2,
     sessions_pb2,
     tenants_pb2,
     webhooks_pb2,
@@ -34,6 +35,7 @@ from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
 from headrace.supervisor.servers.rest_paths import RestPath, read_paths
 from headrace.v1 import (
     embeddings_pb2,
+    files_pb2,
     fleet_pb2,
     generation_pb2,
     models_pb2,
@@ -52,9 +54,10 @@ from headrace_gateway.api.probes.proto_schemas import (
 )
 
 _FILES = (
-    *(openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2),
+    *(openai_pb2, files_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2),
     *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
     webhooks_pb2,
+    prices_pb2,
 )
 _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 
@@ -81,6 +84,7 @@ def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
 
 
 OPENAI, REST = "headrace.v1.OpenAIService", "headrace.v1.RestService"
+UPLOAD, CONTENT = (f"headrace.v1.FileService.{name}" for name in ("UploadFile", "GetFileContent"))
 ADMIN = "headrace.admin.v1."
 _BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
@@ -89,6 +93,13 @@ _TEXT_OR_NULL: Json = {"type": ["string", "null"]}
 _ERROR = object_schema(
     error=object_schema(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
 )
+
+
+_UPLOAD = object_schema(
+    file={"type": "string", "contentMediaType": "application/octet-stream"},
+    purpose=_TEXT,
+    **{"expires_after[anchor]": _TEXT, "expires_after[seconds]": {"type": "integer"}},
+) | {"required": ["file", "purpose"]}
 
 
 class _Open(GenerateJsonSchema):
@@ -148,7 +159,10 @@ def _operation(path: RestPath) -> Json:
     }
     if parameters := list(_parameters(path)):
         operation["parameters"] = parameters
-    if path.method in ("POST", "PATCH") and (body := _body(path)) is not None:
+    if path.rpc == UPLOAD:
+        form = {"multipart/form-data": {"schema": _UPLOAD}}
+        operation["requestBody"] = {"required": True, "content": form}
+    elif path.method in ("POST", "PATCH") and (body := _body(path)) is not None:
         content = {"application/json": {"schema": body}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
@@ -198,6 +212,8 @@ def _answer(path: RestPath) -> Json:
         return {"description": "Server-sent events", "content": events}
     if path.rpc.endswith((".ChatCompletions", ".Completions")):
         return {"description": "Events if `stream` is true", "content": whole | events}
+    if path.rpc == CONTENT:
+        return {"description": "The bytes of the file", "content": {"application/octet-stream": {}}}
     return {"description": "OK", "content": whole}
 
 

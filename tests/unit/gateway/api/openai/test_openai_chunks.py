@@ -21,9 +21,9 @@ from headrace.errors import (
     RequestExists,
     Unsupported,
 )
+from headrace.rpc.http_errors import error_headers, http_status, openai_error
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace_gateway.api.bodies.generation import StreamOptions
-from headrace_gateway.api.http.errors import error_headers, http_status, openai_error
 from headrace_gateway.api.openai.chunks import (
     CHAT,
     COMPLETION,

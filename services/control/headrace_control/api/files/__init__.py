@@ -1,0 +1,1 @@
+"""headrace.v1.FileService: OpenAI's files."""

@@ -1,0 +1,1 @@
+"""Answers of methods that speak HTTP: OpenAI's APIs that control serves."""
