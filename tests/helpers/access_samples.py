@@ -193,7 +193,21 @@ def _webhook_samples() -> dict[str, Sample]:
     }
 
 
-def samples(*, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
+def _file_samples(file: str) -> dict[str, Sample]:
+    """Args:
+    file: id of a file of the tenant `other`.
+    """
+    mine, foreign = {"file_id": "file-none"}, {"file_id": file}
+    return {
+        "FileService/UploadFile": Sample({}),
+        "FileService/ListFiles": Sample({}),
+        "FileService/GetFile": Sample(mine, foreign),
+        "FileService/DeleteFile": Sample(mine, foreign),
+        "FileService/GetFileContent": Sample(mine, foreign),
+    }
+
+
+def samples(*, file: str, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
     """Return the samples by `Service/Method`; the arguments are ids of resources of `other`."""
     return (
         _public_samples(request)
@@ -202,4 +216,5 @@ def samples(*, request: str, key: str, person: str, session: str) -> dict[str, S
         | _people_samples(person, session)
         | _operation_samples(request)
         | _webhook_samples()
+        | _file_samples(file)
     )

@@ -64,7 +64,8 @@ async def make_world(mesh: RunningMesh, key: str) -> World:
 
 async def _callers(http: httpx.AsyncClient, operator: Admin, key: str) -> dict[str, dict[str, str]]:
     soon = {"expire_time": _soon()}
-    _, user = await operator.key("acme", "generate", "embed", "models:read", "usage:read")
+    uses = ("generate", "embed", "files", "models:read", "usage:read")
+    _, user = await operator.key("acme", *uses)
     _, batches = await operator.key("acme", "batches")
     _, admin = await operator.key("acme", ADMIN)
     _, expired = await operator.key("acme", "generate", **soon)
@@ -116,7 +117,7 @@ async def _viewer(http: httpx.AsyncClient, operator: Admin) -> str:
 
 
 async def _resources_of_other(http: httpx.AsyncClient, operator: Admin) -> dict[str, str]:
-    name, secret = await operator.key("other", "generate", "models:read")
+    name, secret = await operator.key("other", "generate", "models:read", "files")
     headers = _bearer(secret)
     background = {
         "prompt": "Hello",
@@ -131,7 +132,11 @@ async def _resources_of_other(http: httpx.AsyncClient, operator: Admin) -> dict[
     await operator("POST", f"tenants/other/members?person={person['name']}", member)
     session = await http.post("/v2/admin/sessions", json={"key": secret})
     assert session.status_code == 200, session.text
+    form: Json = {"files": {"file": ("rows.jsonl", b"{}")}, "data": {"purpose": "batch"}}
+    uploaded = await http.post("/v1/files", headers=headers, **form)
+    assert uploaded.status_code == 200, uploaded.text
     return {
+        "file": uploaded.json()["id"],
         "request": "of-other",
         "key": name.rpartition("/")[2],
         "person": person["name"].rpartition("/")[2],
