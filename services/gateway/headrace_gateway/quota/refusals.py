@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from headrace.billing.money import amount_text
 from headrace.errors import HeadraceError, InsufficientQuota, QuotaViolation, RateLimitExceeded
-from headrace.internal.v1.quota_pb2 import LimitKind, LimitScope, QuotaRefusal
+from headrace.internal.v1.quota_pb2 import LimitKind, LimitScope, QuotaRefusal, QuotaReply
 from headrace_gateway.quota.headers import duration_text
 from headrace_gateway.request.payer import Payer
 
@@ -67,6 +67,20 @@ def refusal_error(
         error = InsufficientQuota(text, retry_after_s=wait_s)
     error.violation = violation
     return error
+
+
+def until_all_fit(reply: QuotaReply, now_ms: int) -> QuotaReply:
+    """Return the refusal of one of several requests of a call, to last until all of them fit.
+
+    Why: the keeper says when that one fits beside those before it, and not the others after it. All
+    fit when a whole limit of a minute is there again: for more the call would never be admitted.
+    """
+    resets = [state.reset_ms - now_ms for state in reply.limits if state.kind in OF_MINUTES]
+    found = QuotaReply()
+    found.CopyFrom(reply)
+    if reply.refusal.kind in OF_MINUTES:
+        found.refusal.retry_after_ms = max([reply.refusal.retry_after_ms, *resets])
+    return found
 
 
 def limit_name(kind: LimitKind.ValueType) -> str:

@@ -11,7 +11,9 @@ A request of 12 tokens with `max_tokens` 100 and two choices, of a key with limi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from secrets import token_hex
@@ -32,7 +34,7 @@ from headrace_gateway.quota.limits import (
     most_tokens_at_once,
 )
 from headrace_gateway.quota.memory import RefusalMemory
-from headrace_gateway.quota.refusals import limit_name, refusal_error
+from headrace_gateway.quota.refusals import limit_name, refusal_error, until_all_fit
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
 
@@ -71,6 +73,30 @@ class Reservation:
     def output_tokens(self) -> int:
         """Of all choices together."""
         return self._reserve.output_tokens
+
+    async def charge(self, *, is_one_of_several: bool = False) -> None:
+        """Reserve it. An error leaves nothing reserved, once `release` has been called.
+
+        Raises:
+            HeadraceError: as `extend`; but QuotaUnavailable only where the tenant does not allow
+                that.
+        """
+        tokens = self._reserve.input_tokens + self._reserve.output_tokens
+        self._quotas.check(self._payer, TokenRange(tokens, tokens))
+        try:
+            await self._quotas.charge(
+                self._payer, self._reserve, is_one_of_several=is_one_of_several
+            )
+        except QuotaUnavailable:
+            # Why admitted: its usage is charged when it ends.
+            is_admitted = self._quotas.survives_keeper(self._payer)
+            outcome = "admitted" if is_admitted else "refused"
+            metrics.quota_unavailable_total.labels(outcome).inc()
+            if not is_admitted:
+                raise
+        except HeadraceError:
+            self._state = _State.RELEASED  # Nothing was charged.
+            raise
 
     async def extend(self, output_tokens: int) -> None:
         """Reserve output up to this total; what was reserved before is not charged again.
@@ -147,14 +173,18 @@ class Quotas:
             QuotaUnavailable: the keeper does not answer, and the tenant does not allow that.
         """
         self._check_together(requests)
-        reservations: list[Reservation | None] = []
+        reservations = [self._begin(request) for request in requests]
+        begun = [each for each in reservations if each is not None]
         try:
-            for request in requests:
-                reservations.append(await self._reserve(request))
+            if len(begun) > 1:
+                # Why at once: they are one message to the keeper.
+                await _all_or_worst(each.charge(is_one_of_several=True) for each in begun)
+            elif begun:
+                await begun[0].charge()
             yield reservations
         finally:
-            for reservation in filter(None, reservations):
-                reservation.release()
+            for each in begun:
+                each.release()
 
     def release(self, record: RequestRecord) -> None:
         """Return what is reserved for a published request that its leader does not run."""
@@ -172,28 +202,37 @@ class Quotas:
         describe = DescribeQuota(tenant=payer.tenant, key_id=payer.key_id, model=payer.model)
         return list((await self.keeper.describe(describe)).limits)
 
-    async def charge(self, payer: Payer, reserve: Reserve) -> None:
+    async def charge(
+        self, payer: Payer, reserve: Reserve, *, is_one_of_several: bool = False
+    ) -> None:
         """Reserve, or extend a reservation.
 
         Raises:
             HeadraceError: as `Reservation.extend`.
         """
-        tokens = reserve.input_tokens + reserve.output_tokens
         began_s = self._clock.monotonic_s()
         reply = await self.keeper.reserve(reserve)
         metrics.quota_decision_seconds.observe(self._clock.monotonic_s() - began_s)
         now_ms = self._now_ms()
         if reply.HasField("refusal"):
             metrics.quota_refusals_total.labels(limit_name(reply.refusal.kind), "keeper").inc()
+            tokens = reserve.input_tokens + reserve.output_tokens
             self._memory.add(payer, tokens, reply, now_ms)
+            if is_one_of_several:
+                reply = until_all_fit(reply, now_ms)
             raise self._refused(payer, reply, now_ms)
         note_limits(reply.limits, now_ms)
 
-    async def _reserve(self, request: ValidRequest) -> Reservation | None:
+    def survives_keeper(self, payer: Payer) -> bool:
+        """Return whether the tenant's requests are admitted while the keeper does not answer."""
+        tenant = self.rows.tenant(payer.tenant)
+        allow = KeeperLoss.KEEPER_LOSS_ALLOW
+        return tenant is not None and tenant.row.on_keeper_loss == allow
+
+    def _begin(self, request: ValidRequest) -> Reservation | None:
         payer = request.payer
         if not has_limits(payer, self.rows):
             return None
-        self.check(payer, request.tokens)
         reserve = Reserve(
             # Why random: a request's id may be used again after its end.
             reservation_id=f"{request.key}.{token_hex(8)}",
@@ -205,24 +244,7 @@ class Quotas:
             batch=payer.batch,
             deadline_ms=self._now_ms() + round(request.timeout_s * 1000),
         )
-        reservation = Reservation(self, payer, reserve)
-        try:
-            await self.charge(payer, reserve)
-        except QuotaUnavailable:
-            if self._survives_keeper(payer):
-                metrics.quota_unavailable_total.labels("admitted").inc()
-                # Its usage is charged when it ends.
-                return reservation
-            metrics.quota_unavailable_total.labels("refused").inc()
-            reservation.release()
-            raise
-        except HeadraceError:
-            raise
-        except BaseException:
-            # The keeper may have reserved it; nobody waits for it any more.
-            reservation.release()
-            raise
-        return reservation
+        return Reservation(self, payer, reserve)
 
     def _check_together(self, requests: Sequence[ValidRequest]) -> None:
         """Refuse requests of one call that can never be admitted at one moment.
@@ -251,10 +273,26 @@ class Quotas:
         currency = tenant.row.currency if tenant is not None else ""
         return refusal_error(reply.refusal, payer, now_ms, currency=currency or "USD")
 
-    def _survives_keeper(self, payer: Payer) -> bool:
-        tenant = self.rows.tenant(payer.tenant)
-        allow = KeeperLoss.KEEPER_LOSS_ALLOW
-        return tenant is not None and tenant.row.on_keeper_loss == allow
-
     def _now_ms(self) -> int:
         return round(self._clock.unix_s() * 1000)
+
+
+async def _all_or_worst(charges: Iterable[Awaitable[None]]) -> None:
+    """Wait for all of them.
+
+    Raises:
+        HeadraceError: the one that lasts longest.
+    """
+    results = await asyncio.gather(*charges, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in errors:
+        if not isinstance(error, HeadraceError):
+            raise error
+    if errors:
+        raise max(errors, key=_lasting_s)
+
+
+def _lasting_s(error: BaseException) -> float:
+    """Return how long the same call is refused."""
+    wait_s: float | None = getattr(error, "retry_after_s", None)
+    return math.inf if wait_s is None else wait_s

@@ -261,9 +261,13 @@ async def test_several_requests_are_admitted_together_or_not_at_all(bus: Bus) ->
     ):
         with pytest.raises(RateLimitExceeded):
             await gateway.mesh.admission.open_all(requests)
-        first, second = keeper.reserved
-        await eventually(lambda: keeper.released == [first.reservation_id])
-        assert second.reservation_id.startswith("r2.")
+        granted = {
+            reserve.reservation_id
+            for reserve in keeper.reserved
+            if not reserve.reservation_id.startswith("r2.")
+        }
+        assert len(granted) == 2
+        await eventually(lambda: set(keeper.released) == granted)
     await published(bus, count=0)
 
 

@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from headrace.errors import InsufficientQuota, RateLimitExceeded
-from headrace.internal.v1.quota_pb2 import LimitKind, LimitScope, QuotaRefusal
-from headrace_gateway.quota.refusals import refusal_error
+from headrace.internal.v1.quota_pb2 import (
+    LimitKind,
+    LimitScope,
+    LimitState,
+    QuotaRefusal,
+    QuotaReply,
+)
+from headrace_gateway.quota.refusals import refusal_error, until_all_fit
 from headrace_gateway.request.payer import Payer
 
 # 2027-01-15T08:00:00Z
@@ -91,3 +97,13 @@ def test_a_time_that_is_over_is_still_a_time() -> None:
     error = refusal_error(refusal("REQUESTS_PER_MINUTE", wait_s=0), PAYER, NOW_MS)
     assert error.retry_after_s is not None
     assert error.retry_after_s > 0
+
+
+def test_one_of_several_requests_waits_until_all_of_them_fit() -> None:
+    of_minute = LimitState(kind=LimitKind.LIMIT_KIND_TOKENS_PER_MINUTE, reset_ms=NOW_MS + 61_000)
+    of_day = LimitState(kind=LimitKind.LIMIT_KIND_TOKENS_PER_DAY, reset_ms=NOW_MS + 80_000_000)
+    limits = [of_minute, of_day]
+    soon = QuotaReply(refusal=refusal("TOKENS_PER_MINUTE"), limits=limits)
+    assert until_all_fit(soon, NOW_MS).refusal.retry_after_ms == 61_000
+    late = QuotaReply(refusal=refusal("TOKENS_PER_DAY"), limits=limits)
+    assert until_all_fit(late, NOW_MS) == late
