@@ -37,6 +37,7 @@ from headrace_control.api.rest_calls import RestCallInterceptor
 from headrace_control.base.settings import ControlSettings
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
+from headrace_control.metering.usage_consumer import UsageConsumer
 from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports, SettledPepper
 from headrace_control.publishing.election import Election
@@ -157,7 +158,7 @@ class _Process:
 class _Control:
     def __init__(self, settings: ControlSettings, bus: Bus, store: Store) -> None:
         self._settings, self._bus, self._store = settings, bus, store
-        clock = SystemClock()
+        self._clock = clock = SystemClock()
         peppers, webhooks = settings.peppers_file, settings.webhook_keys_file
         control_id = f"{settings.name}-{uuid4().hex[:12]}"
         self.access = Access(settings, bus, clock, control_id, reject=raise_rejected)
@@ -221,6 +222,7 @@ class _Control:
                 tasks.create_task(self._publisher.run())
                 tasks.create_task(self._serve())
                 tasks.create_task(remove_expired_sessions(self._store.sessions))
+                tasks.create_task(UsageConsumer(self._bus, self._store.usage, self._clock).run())
                 if self._parts.webhook_keys is not None:
                     tasks.create_task(self._deliver_webhooks(self._parts.webhook_keys))
                 tasks.create_task(self._sweep.run())

@@ -41,3 +41,18 @@ webhooks_waiting = Gauge(
 webhooks_dead = Gauge(
     "headrace_control_webhooks_dead", "Deliveries of webhooks of 30 days that were given up."
 )
+usage_rows = Counter("headrace_control_usage_rows", "Rows of usage that were stored.")
+usage_repeated = Counter(
+    "headrace_control_usage_repeated", "Records of usage that came again; they changed nothing."
+)
+usage_unreadable = Counter(
+    "headrace_control_usage_unreadable",
+    "Records of usage that cannot be rows; they are kept, and billed to nobody.",
+)
+usage_missing = Counter(
+    "headrace_control_usage_missing",
+    "Messages of usage that were gone from the broker before they were stored.",
+)
+usage_behind = Gauge(
+    "headrace_control_usage_behind", "Messages of usage that the broker has and no row has yet."
+)

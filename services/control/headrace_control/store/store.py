@@ -20,6 +20,9 @@ from headrace_control.store.people import People
 from headrace_control.store.sessions import Sessions
 from headrace_control.store.sign_ins import SignIns
 from headrace_control.store.tenants import Plans, Tenants
+from headrace_control.store.usage.ledger import Ledger
+from headrace_control.store.usage.rows import UsageRows
+from headrace_control.store.usage.sums import UsageSums
 from headrace_control.store.uses import Uses
 from headrace_control.store.webhooks.deliveries import WebhookDeliveries
 from headrace_control.store.webhooks.endpoints import WebhookEndpoints
@@ -51,6 +54,9 @@ class Store:
         self.uses = Uses(database)
         self.webhook_endpoints = WebhookEndpoints(database)
         self.webhook_deliveries = WebhookDeliveries(database)
+        self.usage = Ledger(database)
+        self.usage_rows = UsageRows(database)
+        self.usage_sums = UsageSums(database)
         self.audit = Audit(database)
         self.outbox = Outbox(database)
         self.files = Files(database)

@@ -1,6 +1,9 @@
-"""The tables of what usage costs."""
+"""The tables of accounts: prices, a row for each request that has ended, and what follows from the
+rows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,4 +24,116 @@ prices = sa.Table(
     sa.Column("output_nanos", sa.BigInteger, nullable=False),
     time("create_ms"),
     sa.UniqueConstraint("model", "currency", "valid_from_ms"),
+)
+
+
+def _number(name: str, *, key: bool = False) -> sa.Column[int]:
+    options: dict[str, Any] = {"autoincrement": False} if key else {}
+    return sa.Column(name, sa.BigInteger, primary_key=key, nullable=False, **options)
+
+
+def _small(name: str, *, key: bool = False) -> sa.Column[int]:
+    options: dict[str, Any] = {"autoincrement": False} if key else {}
+    return sa.Column(name, sa.Integer, primary_key=key, nullable=False, **options)
+
+
+def _flag(name: str, *, key: bool = False) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean, primary_key=key, nullable=False)
+
+
+# As UsageRecord. No reference to tenants or keys: a bill outlives both.
+usage = sa.Table(
+    "usage",
+    METADATA,
+    text("source", primary_key=True),
+    _number("sequence", key=True),
+    # Of the record in the stream of usage.
+    _number("position"),
+    *(text(name) for name in ("request_id", "tenant", "key_id", "person", "model", "version")),
+    *(_small(name) for name in ("priority", "kind", "code")),
+    _number("input_tokens"),
+    _number("cached_input_tokens"),
+    _number("output_tokens"),
+    _number("reasoning_tokens"),
+    *(_number(name) for name in ("arrival_ms", "end_ms", "queue_ms", "first_token_ms")),
+    _number("attempts"),
+    text("batch_id"),
+    _number("batch_line"),
+    *(_flag(name) for name in ("cache_hit", "detached")),
+    text("engine"),
+    _number("upstream_cost_nanos"),
+    text("upstream_currency"),
+    _number("n"),
+    # Of its price when it ended: nano-units a token, and what they come to.
+    text("currency"),
+    *(_number(name) for name in ("input_nanos", "cached_nanos", "output_nanos", "cost_nanos")),
+    sa.Index(None, "tenant", "end_ms"),
+    sa.Index(None, "end_ms"),
+)
+
+# Sums of `usage`, for each hour in UTC.
+usage_hour = sa.Table(
+    "usage_hour",
+    METADATA,
+    text("tenant", primary_key=True),
+    _number("hour_ms", key=True),
+    *(text(name, primary_key=True) for name in ("model", "key_id", "person")),
+    _flag("batch", key=True),
+    _small("kind", key=True),
+    text("currency", primary_key=True),
+    _number("requests"),
+    _number("input_tokens"),
+    _number("cached_input_tokens"),
+    _number("output_tokens"),
+    _number("reasoning_tokens"),
+    *(_number(name) for name in ("input_cost_nanos", "cached_cost_nanos", "output_cost_nanos")),
+    sa.Index(None, "hour_ms"),
+)
+
+# What a tenant, as key `*`, and each of its keys have spent in a month of the tenant's time zone.
+usage_month = sa.Table(
+    "usage_month",
+    METADATA,
+    text("tenant", primary_key=True),
+    text("month", primary_key=True),
+    text("key_id", primary_key=True),
+    text("currency", primary_key=True),
+    _number("requests"),
+    _number("cost_nanos"),
+    # Percent of the budget at which the last event was.
+    _small("notified"),
+)
+
+# One row: up to where the stream of usage is stored. Whoever stores usage locks it first.
+usage_position = sa.Table(
+    "usage_position",
+    METADATA,
+    _small("id", key=True),
+    # When the stream was created: one that was made anew has another position.
+    text("stream"),
+    _number("sequence"),
+    _number("time_ms"),
+)
+
+# Records that are no rows, as they came, by their SHA-256.
+usage_unreadable = sa.Table(
+    "usage_unreadable",
+    METADATA,
+    text("digest", primary_key=True),
+    text("stream"),
+    _number("position"),
+    text("reason"),
+    # In hexadecimal.
+    text("record"),
+    _number("time_ms"),
+)
+
+# Positions whose records were gone before they were stored.
+usage_gaps = sa.Table(
+    "usage_gaps",
+    METADATA,
+    text("stream", primary_key=True),
+    _number("first", key=True),
+    _number("last"),
+    _number("time_ms"),
 )

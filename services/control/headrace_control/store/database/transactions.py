@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headrace.clock import Clock
@@ -133,6 +134,12 @@ class Change:
         if values:
             self.has_published = True
             await self.connection.execute(sa.insert(outbox), values)
+
+
+def inserting(connection: AsyncConnection, table: sa.Table) -> Any:
+    """Return an insert that has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    is_postgres = connection.dialect.name == "postgresql"
+    return postgresql.insert(table) if is_postgres else sqlite.insert(table)
 
 
 def stored(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Usage in the database: rows, their sums, and what follows from them."""

@@ -1,0 +1,236 @@
+"""Records of usage become rows: each once, with its sums, its events and the position of the
+stream in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.bus.usage import StoredUsage, UsagePosition
+from headrace_control.base.published_rows import milliseconds
+from headrace_control.base.usage import (
+    COSTS,
+    HOUR_KEY,
+    SUMS,
+    UnreadableUsage,
+    Values,
+    hours_of,
+    priced,
+    read_record,
+    records_in,
+)
+from headrace_control.store.database.billing_tables import (
+    usage,
+    usage_gaps,
+    usage_hour,
+    usage_position,
+    usage_unreadable,
+)
+from headrace_control.store.database.published import in_parts
+from headrace_control.store.database.transactions import Database, inserting
+from headrace_control.store.usage.spending import add_spending
+from headrace_control.store.usage.terms import terms_for
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of messages."""
+
+    rows: int = 0
+    repeated: int = 0
+    """Records whose rows were there."""
+    unreadable: int = 0
+    missing: int = 0
+    """Positions whose messages are gone; nothing is known of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record, or a whole message, that is no row."""
+
+    position: UsagePosition
+    reason: str
+    record: bytes
+
+
+class Ledger:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def position(self) -> UsagePosition | None:
+        """Return up to where the stream is stored; None: nothing of any stream is."""
+        async with self._database.reading() as connection:
+            row = (await connection.execute(sa.select(usage_position))).one_or_none()
+        return UsagePosition(row.stream, row.sequence) if row and row.stream else None
+
+    async def record(self, messages: Sequence[StoredUsage]) -> Recorded:
+        """Store messages, which follow one another in one stream, and the position of the last.
+
+        A record whose (source, sequence) has a row changes nothing; nor do messages that are not
+        behind the stored position, which another process has stored meanwhile.
+        """
+        async with self._database.writing() as connection:
+            before = await self._locked_position(connection, messages[0].position.stream)
+            new = [each for each in messages if each.position.sequence > before]
+            if not new:
+                return Recorded()
+            missing = await self._note_gaps(connection, before, new)
+            readable, unreadable = _read(new)
+            rows = await _without_known(connection, readable)
+            repeated = len(readable) - len(rows)
+            stored, too_dear = await self._store_rows(connection, rows)
+            await self._set_aside(connection, [*unreadable, *too_dear])
+            await self._move(connection, new[-1].position)
+        return Recorded(stored, repeated, len(unreadable) + len(too_dear), missing)
+
+    async def set_aside(self, message: StoredUsage, reason: str) -> None:
+        """Store a message that the database refuses to have as rows, and its position."""
+        position = message.position
+        async with self._database.writing() as connection:
+            if position.sequence > await self._locked_position(connection, position.stream):
+                await self._set_aside(connection, [Unreadable(position, reason, message.payload)])
+                await self._move(connection, position)
+
+    async def unreadable(self, limit: int = 1000) -> tuple[Unreadable, ...]:
+        """Return what is no row, the oldest first."""
+        order = (usage_unreadable.c.time_ms, usage_unreadable.c.position)
+        query = sa.select(usage_unreadable).order_by(*order).limit(limit)
+        async with self._database.reading() as connection:
+            found = (await connection.execute(query)).all()
+        return tuple(
+            Unreadable(UsagePosition(r.stream, r.position), r.reason, bytes.fromhex(r.record))
+            for r in found
+        )
+
+    async def gaps(self) -> tuple[tuple[int, int], ...]:
+        """Return the first and the last of positions whose messages were gone, oldest first."""
+        query = sa.select(usage_gaps).order_by(usage_gaps.c.time_ms, usage_gaps.c.first)
+        async with self._database.reading() as connection:
+            return tuple((row.first, row.last) for row in await connection.execute(query))
+
+    async def _locked_position(self, connection: AsyncConnection, stream: str) -> int:
+        """Return up to where this stream is stored; no other transaction moves it meanwhile."""
+        # PostgreSQL's other writers of usage wait here, SQLite's have done so.
+        query = sa.select(usage_position).with_for_update()
+        row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            values = {"id": 1, "stream": "", "sequence": 0, "time_ms": 0}
+            first = inserting(connection, usage_position).values(values)
+            await connection.execute(first.on_conflict_do_nothing())
+            row = (await connection.execute(query)).one()
+        return row.sequence if row.stream == stream else 0
+
+    async def _store_rows(
+        self, connection: AsyncConnection, rows: Sequence[Values]
+    ) -> tuple[int, list[Unreadable]]:
+        """Insert rows with their prices, sums and events; return how many, and what is no row."""
+        terms = await terms_for(connection, rows)
+        stored: list[Values] = []
+        too_dear: list[Unreadable] = []
+        for row in rows:
+            source = row.pop("read_from")
+            try:
+                row |= priced(row, terms.price(row), terms.of(row["tenant"]).currency)
+            except UnreadableUsage as error:
+                too_dear.append(Unreadable(source[0], str(error), source[1].SerializeToString()))
+            else:
+                stored.append(row)
+        if stored:
+            await connection.execute(sa.insert(usage), stored)
+            await add_hours(connection, hours_of(stored))
+            await add_spending(connection, stored, terms, self._now_ms)
+        return len(stored), too_dear
+
+    async def _set_aside(self, connection: AsyncConnection, records: Sequence[Unreadable]) -> None:
+        values = [
+            {
+                "digest": sha256(each.record).hexdigest(),
+                "stream": each.position.stream,
+                "position": each.position.sequence,
+                "reason": each.reason,
+                "record": each.record.hex(),
+                "time_ms": self._now_ms,
+            }
+            for each in records
+        ]
+        if values:
+            insert = inserting(connection, usage_unreadable)
+            await connection.execute(insert.on_conflict_do_nothing(), values)
+
+    async def _note_gaps(
+        self, connection: AsyncConnection, stored: int, messages: Sequence[StoredUsage]
+    ) -> int:
+        """Store which positions are missing between these messages; return how many there are."""
+        found = [each.position.sequence for each in messages]
+        if not stored and await self._has_stored(connection):
+            # Of a stream that was made anew, nothing says what its first message was.
+            stored = found[0] - 1
+        gaps = [
+            {"first": last + 1, "last": next_ - 1}
+            for last, next_ in zip([stored, *found], found, strict=False)
+            if next_ > last + 1
+        ]
+        if gaps:
+            of = {"stream": messages[0].position.stream, "time_ms": self._now_ms}
+            insert = inserting(connection, usage_gaps).on_conflict_do_nothing()
+            await connection.execute(insert, [gap | of for gap in gaps])
+        return sum(gap["last"] - gap["first"] + 1 for gap in gaps)
+
+    async def _has_stored(self, connection: AsyncConnection) -> bool:
+        return bool(await connection.scalar(sa.select(usage_position.c.stream)))
+
+    async def _move(self, connection: AsyncConnection, to: UsagePosition) -> None:
+        values = {"stream": to.stream, "sequence": to.sequence, "time_ms": self._now_ms}
+        await connection.execute(sa.update(usage_position).values(values))
+
+    @property
+    def _now_ms(self) -> int:
+        return milliseconds(self._database.now())
+
+
+def _read(messages: Sequence[StoredUsage]) -> tuple[list[Values], list[Unreadable]]:
+    readable: list[Values] = []
+    unreadable: list[Unreadable] = []
+    for message in messages:
+        position = message.position
+        try:
+            records = records_in(message.payload)
+        except UnreadableUsage as error:
+            unreadable.append(Unreadable(position, str(error), message.payload))
+            continue
+        for record in records:
+            try:
+                values = read_record(record)
+            except UnreadableUsage as error:
+                unreadable.append(Unreadable(position, str(error), record.SerializeToString()))
+            else:
+                values |= {"position": position.sequence, "read_from": (position, record)}
+                readable.append(values)
+    return readable, unreadable
+
+
+async def _without_known(connection: AsyncConnection, rows: Sequence[Values]) -> list[Values]:
+    """Return the rows that the database does not have, each once, in the order of their keys."""
+    by_key = {(row["source"], row["sequence"]): row for row in reversed(rows)}
+    for source in {row["source"] for row in rows}:
+        sequences = [sequence for of, sequence in by_key if of == source]
+        for some in in_parts(sequences):
+            query = sa.select(usage.c.sequence)
+            query = query.where(usage.c.source == source, usage.c.sequence.in_(some))
+            for known in (await connection.scalars(query)).all():
+                del by_key[source, known]
+    return [by_key[key] for key in sorted(by_key)]
+
+
+async def add_hours(connection: AsyncConnection, hours: Sequence[Mapping[str, Any]]) -> None:
+    """Add to the sums of hours; these are in the order of their keys."""
+    if hours:
+        insert = inserting(connection, usage_hour)
+        sums = {name: usage_hour.c[name] + insert.excluded[name] for name in (*SUMS, *COSTS)}
+        once = insert.on_conflict_do_update(index_elements=HOUR_KEY, set_=sums)
+        await connection.execute(once, hours)

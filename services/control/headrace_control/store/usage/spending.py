@@ -1,0 +1,106 @@
+"""What tenants and keys have spent in a month, and the events that follow from rows: budgets of
+which a part is used, and background requests that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace_control.base.usage import THRESHOLDS, WHOLE_TENANT, Values, month_of, reached
+from headrace_control.base.webhooks import (
+    BUDGET_THRESHOLD_REACHED,
+    RESPONSE_CANCELLED,
+    RESPONSE_COMPLETED,
+    RESPONSE_FAILED,
+    RESPONSE_INCOMPLETE,
+)
+from headrace_control.store.database.billing_tables import usage_month
+from headrace_control.store.database.transactions import inserting
+from headrace_control.store.usage.terms import Terms
+from headrace_control.store.webhooks.events import add_event
+
+_KEY = ("tenant", "month", "key_id", "currency")
+_CANCELLED, _DEADLINE_EXCEEDED = 1, 4
+_ENDS = {
+    0: RESPONSE_COMPLETED,
+    _CANCELLED: RESPONSE_CANCELLED,
+    _DEADLINE_EXCEEDED: RESPONSE_INCOMPLETE,
+}
+
+
+async def add_spending(
+    connection: AsyncConnection, rows: Sequence[Values], terms: Terms, now_ms: int
+) -> None:
+    """Add rows to the months of their tenants and keys, and the events that follow."""
+    await add_months(connection, months_of(rows, terms))
+    budgets = {
+        (row["tenant"], key_id): budget
+        for row in rows
+        for key_id in (WHOLE_TENANT, row["key_id"])
+        if (budget := terms.of(row["tenant"]).budgets.get(key_id))
+    }
+    months = {(row["tenant"], month) for row, month in _spent_in(rows, terms)}
+    for (tenant, key_id), budget in sorted(budgets.items()):
+        for month in sorted(month for of, month in months if of == tenant):
+            await _notify(connection, (tenant, month, key_id), budget, now_ms)
+    for row in rows:
+        if row["detached"] and not row["batch_id"]:
+            kind = _ENDS.get(row["code"], RESPONSE_FAILED)
+            unique = f"usage/{row['source']}/{row['sequence']}"
+            await add_event(connection, row["tenant"], kind, row["request_id"], unique, now_ms)
+
+
+def months_of(rows: Sequence[Values], terms: Terms) -> list[Values]:
+    """Return what rows add to each month of a tenant and of its keys, in the order of the keys."""
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for row, month in _spent_in(rows, terms):
+        for key_id in {WHOLE_TENANT, row["key_id"] or WHOLE_TENANT}:
+            found = sums.setdefault((row["tenant"], month, key_id, row["currency"]), [0, 0])
+            found[0] += 1
+            found[1] += row["cost_nanos"]
+    return [
+        dict(zip(_KEY, key, strict=True)) | {"requests": n, "cost_nanos": cost, "notified": 0}
+        for key, (n, cost) in sorted(sums.items())
+    ]
+
+
+def _spent_in(rows: Sequence[Values], terms: Terms) -> Iterator[tuple[Values, str]]:
+    """Yield each row with the month that it is in by its tenant's time zone."""
+    for row in rows:
+        yield row, month_of(row["end_ms"], terms.of(row["tenant"]).time_zone)
+
+
+async def add_months(connection: AsyncConnection, months: Sequence[Mapping[str, Any]]) -> None:
+    """Add to the months; these are in the order of their keys."""
+    if months:
+        insert = inserting(connection, usage_month)
+        sums = {n: usage_month.c[n] + insert.excluded[n] for n in ("requests", "cost_nanos")}
+        once = insert.on_conflict_do_update(index_elements=_KEY, set_=sums)
+        await connection.execute(once, months)
+
+
+async def _notify(
+    connection: AsyncConnection, spent: tuple[str, str, str], budget: int, now_ms: int
+) -> None:
+    """Add an event for each threshold of the budget that was passed since the last one."""
+    tenant, month, key_id = spent
+    is_month = sa.and_(
+        usage_month.c.tenant == tenant,
+        usage_month.c.month == month,
+        usage_month.c.key_id == key_id,
+    )
+    for row in (await connection.execute(sa.select(usage_month).where(is_month))).all():
+        percent = reached(row.cost_nanos, budget)
+        if percent == row.notified:
+            continue
+        for passed in (p for p in THRESHOLDS if row.notified < p <= percent):
+            of = "" if key_id == WHOLE_TENANT else f"keys/{key_id}/"
+            about = f"{of}month/{month}-01/{passed}"
+            unique = f"budget/{about}/{budget}"
+            await add_event(connection, tenant, BUDGET_THRESHOLD_REACHED, about, unique, now_ms)
+        # Why also downwards: of a budget that was raised, the thresholds come again.
+        at = sa.and_(is_month, usage_month.c.currency == row.currency)
+        await connection.execute(sa.update(usage_month).where(at).values(notified=percent))
