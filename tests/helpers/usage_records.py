@@ -8,10 +8,10 @@ from headrace.bus.usage import StoredUsage, UsagePosition
 from headrace.internal.v1.usage_pb2 import UsageKind, UsageRecord, UsageRecords
 
 START_MS = 1_790_000_000_000
-"""2026-09-21 13:33:20 UTC, when the clock of control's tests stands."""
+"""2026-09-21 14:13:20 UTC, when the clock of control's tests stands."""
 
 
-STREAM = "2026-09-21T13:00:00Z"
+STREAM = "2026-09-21T14:00:00Z"
 
 
 def usage_record(sequence: int, **fields: Any) -> UsageRecord:
