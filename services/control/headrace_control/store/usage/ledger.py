@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.usage import StoredUsage, UsagePosition
-from headrace_control.base.published_rows import milliseconds
-from headrace_control.base.usage import (
+from headrace_control.base.accounts.usage import (
     COSTS,
     HOUR_KEY,
     SUMS,
@@ -24,6 +23,7 @@ from headrace_control.base.usage import (
     read_record,
     records_in,
 )
+from headrace_control.base.published_rows import milliseconds
 from headrace_control.store.database.billing_tables import (
     usage,
     usage_gaps,

@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from headrace_control.base.accounts.usage import Values
 from headrace_control.base.records import Page
-from headrace_control.base.usage import Values
 from headrace_control.store.database.billing_tables import usage
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
 from headrace_control.store.database.transactions import Database

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_control.base.usage import THRESHOLDS, WHOLE_TENANT, Values, month_of, reached
+from headrace_control.base.accounts.usage import THRESHOLDS, WHOLE_TENANT, Values, month_of, reached
 from headrace_control.base.webhooks import (
     BUDGET_THRESHOLD_REACHED,
     RESPONSE_CANCELLED,

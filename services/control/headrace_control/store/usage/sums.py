@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace_control.base.usage import COSTS, HOUR_MS, SUMS, TOKENS, Values
+from headrace_control.base.accounts.usage import COSTS, HOUR_MS, SUMS, TOKENS, Values
 from headrace_control.store.database.billing_tables import usage, usage_hour
 from headrace_control.store.database.transactions import Database
 

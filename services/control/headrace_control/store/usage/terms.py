@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_control.base.accounts.usage import WHOLE_TENANT, TokenPrice, Values, price_at
 from headrace_control.base.records import Limits
-from headrace_control.base.usage import WHOLE_TENANT, TokenPrice, Values, price_at
 from headrace_control.store.database.billing_tables import prices
 from headrace_control.store.database.published import TENANTS, in_parts
 from headrace_control.store.database.records import limits_of

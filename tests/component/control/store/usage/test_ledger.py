@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headrace.bus.usage import StoredUsage, UsagePosition
-from headrace_control.base.usage import HOUR_MS
+from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.store import Store
 from headrace_control.store.usage.ledger import Recorded
 from headrace_control.store.usage.sums import UsageFilter

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_control.base.usage import (
+from headrace_control.base.accounts.usage import (
     COSTS,
     FREE,
     HOUR_MS,
