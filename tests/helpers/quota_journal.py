@@ -59,12 +59,11 @@ class Journal:
         self.now_ms += round(seconds * 1000)
         self.record.advance(self.now_ms)
 
-    def append(self, *changes: QuotaChange, epoch: int = 0, usage_sequence: int = 0) -> None:
+    def append(self, *changes: QuotaChange, epoch: int = 0) -> None:
         entry = QuotaEntry(
             epoch=epoch or self.record.epoch,
             time_ms=self.now_ms,
             changes=changes,
-            usage_sequence=usage_sequence,
         )
         self.record.apply_entry(entry)
         self.entries.append(QuotaEntry.FromString(entry.SerializeToString()))
@@ -121,6 +120,9 @@ class Journal:
         if change is not None:
             self.append(change)
         return change is not None
+
+    def wait_ms(self, refusal: QuotaRefusal) -> int:
+        return refusal.retry_after_ms - self.now_ms
 
     def states(self, record: QuotaRecord | None = None) -> list[LimitState]:
         record = record or self.record

@@ -22,6 +22,7 @@ from headrace.bus.errors import (
     NoResponders,
     StoreRefused,
 )
+from headrace.bus.journal import Journal
 from headrace.bus.objects import Objects
 from headrace.bus.snapshots import Snapshots
 from headrace.bus.store_probe import StoreProbe
@@ -307,6 +308,7 @@ class Bus(
     StoreProbe,
     Snapshots,
     UsageStream,
+    Journal,
     Protocol,
 ):
     """All of it. Services take the parts that they use."""

@@ -33,6 +33,8 @@ ACCESS_REPORTS = "headrace.control.access"
 
 QUOTA = "headrace.quota"
 """QuotaRequest -> QuotaResponse, from every gateway to the quota keeper."""
+QUOTA_JOURNAL = "headrace.journal.quota"
+"""QuotaEntry, from the quota keeper to its successor, to be stored."""
 
 ACCESS_TABLES = KEYS_TABLE, TENANTS_TABLE, SESSIONS_TABLE = "keys", "tenants", "sessions"
 """KeyRow by key id, TenantRow by tenant, SessionRow by the cookie's digest; written by control."""

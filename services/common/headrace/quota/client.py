@@ -39,7 +39,9 @@ NOTICE_WAIT_S = 0.5
 """Longest that confirmations and releases wait for a call to go along with."""
 RETRY_AFTER_S = 3.0
 """What callers are given that no keeper has answered: after the life of its lease there is one."""
-MAX_CALLS = 512
+SKEW_MS = 500
+"""Difference of clocks up to which the times of limits stay as the keeper has sent them."""
+MAX_CALLS = 256
 """Of one message."""
 MAX_NOTICES = 100_000
 """Confirmations and releases that wait for a keeper. Beyond, the oldest are forgotten: then the
@@ -175,9 +177,9 @@ class QuotaClient:
                 answer = await self._messages.request(
                     subjects.QUOTA, request.SerializeToString(), timeout_s=timeout_s
                 )
-            replies = list(QuotaResponse.FromString(answer).replies)
-            if len(replies) != len(request.calls):
-                raise NoReply(f"{len(replies)} replies to {len(request.calls)} calls")
+            response = QuotaResponse.FromString(answer)
+            if len(response.replies) != len(request.calls):
+                raise NoReply(f"{len(response.replies)} replies to {len(request.calls)} calls")
         except (BusError, DecodeError, TimeoutError) as error:
             self._silence.active(
                 now_s, why=str(error) or "no room to send", calls=len(request.calls)
@@ -186,7 +188,18 @@ class QuotaClient:
             recheck_cancelled()
             return None
         self._silence.cleared(now_s)
-        return replies
+        self._to_own_clock(response)
+        return list(response.replies)
+
+    def _to_own_clock(self, response: QuotaResponse) -> None:
+        """Make the keeper's times those of this process: what callers wait for is exact."""
+        ahead_ms = round(self._clock.unix_s() * 1000) - response.time_ms
+        for reply in response.replies:
+            if reply.HasField("refusal") and not reply.refusal.never:
+                reply.refusal.retry_after_ms += ahead_ms
+            if abs(ahead_ms) > SKEW_MS:
+                for limit in reply.limits:
+                    limit.reset_ms += ahead_ms if limit.reset_ms else 0
 
     def _drop_expired(self) -> None:
         """Drop the calls that are answered or given up, and fail those whose time is over."""

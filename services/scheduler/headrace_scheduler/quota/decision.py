@@ -130,7 +130,7 @@ def _refusal(
         limit=limit.amount,
         used=used,
         requested=asked[limit.kind],
-        retry_after_ms=0 if never else retry_ms,
+        retry_after_ms=0 if never else record.time_ms + retry_ms,
         never=never,
     )
 

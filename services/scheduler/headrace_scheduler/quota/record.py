@@ -47,7 +47,8 @@ class QuotaRecord:
         self.epoch = 0
         self.time_ms = 0
         """It never goes back."""
-        self.usage_sequence = 0
+        self.usage_stream, self.usage_sequence = "", 0
+        """The message of the usage stream up to which records are settled."""
         self._accounts: dict[tuple[int, str, str], Account] = {}
         self._of_callers: dict[tuple[str, str, str], Accounts] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -118,7 +119,8 @@ class QuotaRecord:
         self.advance(entry.time_ms)
         for change in entry.changes:
             self.apply(change)
-        self.usage_sequence = max(self.usage_sequence, entry.usage_sequence)
+        if entry.usage_stream:
+            self.usage_stream, self.usage_sequence = entry.usage_stream, entry.usage_sequence
 
     def _begin(self, entry: QuotaEntry) -> None:
         """Another keeper: while there was none, no gateway could confirm what it had reserved."""
@@ -220,7 +222,7 @@ class QuotaRecord:
         """Return the record that the parts of a snapshot hold, which `store` has yielded."""
         record, last = cls(), parts[-1]
         record.epoch, record.time_ms = last.epoch, last.time_ms
-        record.usage_sequence = last.usage_sequence
+        record.usage_stream, record.usage_sequence = last.usage_stream, last.usage_sequence
         for part in (entry.snapshot for entry in parts):
             for account in map(Account.load, part.accounts):
                 record._accounts[account.key] = account

@@ -34,6 +34,7 @@ def snapshot_entries(record: QuotaRecord, *, part_bytes: int = PART_BYTES) -> li
         QuotaEntry(
             epoch=record.epoch,
             time_ms=record.time_ms,
+            usage_stream=record.usage_stream,
             usage_sequence=record.usage_sequence,
             snapshot=snapshot,
         )

@@ -13,6 +13,7 @@ from headrace.clock import SystemClock
 from headrace.errors import QuotaUnavailable
 from headrace.internal.v1.quota_pb2 import (
     DescribeQuota,
+    LimitState,
     QuotaCall,
     QuotaRefusal,
     QuotaReply,
@@ -23,6 +24,9 @@ from headrace.internal.v1.quota_pb2 import (
 from headrace.quota import QuotaClient
 from headrace.quota.client import DEADLINE_S
 from helpers.eventually import eventually
+
+KEEPER_MS = 1_000_000
+"""Its clock is far behind."""
 
 
 class ScriptedKeeper:
@@ -40,13 +44,17 @@ class ScriptedKeeper:
         calls = list(QuotaRequest.FromString(payload).calls)
         self.messages.append(calls)
         await self.answers.wait()
-        return QuotaResponse(replies=map(_reply, calls)).SerializeToString()
+        response = QuotaResponse(replies=map(_reply, calls), time_ms=KEEPER_MS)
+        return response.SerializeToString()
 
 
 def _reply(call: QuotaCall) -> QuotaReply:
+    limits = [LimitState(reset_ms=KEEPER_MS + 9000), LimitState(reset_ms=0)]
     if call.reserve.input_tokens > 100:
-        return QuotaReply(refusal=QuotaRefusal(requested=call.reserve.input_tokens))
-    return QuotaReply()
+        tokens = call.reserve.input_tokens
+        refusal = QuotaRefusal(requested=tokens, retry_after_ms=KEEPER_MS + 5000)
+        return QuotaReply(refusal=refusal, limits=limits)
+    return QuotaReply(limits=limits)
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ async def test_what_waits_while_a_message_is_under_way_is_the_next_message(
             tasks.create_task(client.reserve(reserve(f"r{i}")))
         await asyncio.sleep(0)
         keeper.answers.set()
-    assert [len(calls) for calls in keeper.messages] == [1, 512, 488]
+    assert [len(calls) for calls in keeper.messages] == [1, 256, 256, 256, 232]
 
 
 async def test_a_call_is_repeated_with_its_id_until_a_keeper_answers(
@@ -174,3 +182,13 @@ async def test_once_it_has_ended_every_call_fails_at_once(bus: JetStreamBus) -> 
     for call in (waiting, client.reserve(reserve("later"))):
         with pytest.raises(QuotaUnavailable, match="shuts down"):
             await call
+
+
+async def test_times_are_those_of_the_callers_clock(bus: JetStreamBus, client: QuotaClient) -> None:
+    await ScriptedKeeper().start(bus)
+    before_ms = SystemClock().unix_s() * 1000
+    reply = await client.reserve(reserve("r", 101))
+    after_ms = SystemClock().unix_s() * 1000
+    assert before_ms + 4999 <= reply.refusal.retry_after_ms <= after_ms + 5001
+    assert before_ms + 8999 <= reply.limits[0].reset_ms <= after_ms + 9001
+    assert reply.limits[1].reset_ms == 0

@@ -25,7 +25,7 @@ from headrace.bus.jetstream.access import BrokerAccess
 from headrace.bus.jetstream.connect_errors import ConnectErrors
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
-from headrace.bus.jetstream.leases import KeyLeases
+from headrace.bus.jetstream.leases import KeyLeases, StoredJournal
 from headrace.bus.jetstream.objects import StoredObjects
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.snapshots import StreamSnapshots
@@ -59,6 +59,7 @@ class JetStreamBus(
     JetStreamProbe,
     StreamSnapshots,
     StoredUsageStream,
+    StoredJournal,
 ):
     """Implements `headrace.bus.Bus`. `connect` makes it; it reconnects for as long as it takes."""
 

@@ -1,18 +1,33 @@
-"""Leases: keys with a time to live, whose revision is the epoch; ADR 2 has the reasons."""
+"""Leases, and the journal that fences whoever held one for too long.
+
+Leases are keys with a time to live, whose revision is the epoch; ADR 2 has the reasons. The journal
+is a stream that takes an entry only behind the one that its writer knows; ADR 16 has those.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
+import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import RawStreamMsg
 
-from headrace.bus import LeaseTaken
+from headrace.bus import BusUnavailable, LeaseTaken, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected, unavailable
 from headrace.bus.jetstream.stores import WRONG_LAST_SEQUENCE
-from headrace.bus.stores import LEASE_BUCKET
+from headrace.bus.journal import JournalContents, JournalMoved
+from headrace.bus.stores import LEASE_BUCKET, QUOTA_JOURNAL
 from headrace.cancellation import rechecking_cancelled
+
+APPEND_S = 1.5
+"""Longest wait for an entry to be stored. After that its keeper steps down: it does not know what
+the journal holds."""
+_READ_AT_ONCE = 64
+_STORE_FAILED = 10077
+_WRONG_LAST = (WRONG_LAST_SEQUENCE, 10164)
+"""The second is that of a cluster, in which another entry is under way."""
 
 
 class KeyLeases(Connected):
@@ -73,6 +88,60 @@ class KeyLeases(Connected):
                     raise LeaseTaken(f"{subject} was taken by another process") from error
                 raise
         return ack.seq
+
+
+class StoredJournal(Connected):
+    """Implements `headrace.bus.Journal`.
+
+    Why without a consumer: the scheduler writes this stream, and the broker delivers what a
+    consumer reads to any subject that its creator names.
+    """
+
+    @rechecking_cancelled
+    async def append_entry(self, entry: bytes, *, after: int) -> int:
+        if not self._client.is_connected:
+            raise BusUnavailable("no connection to NATS; nothing was appended")
+        headers = {"Nats-Expected-Last-Sequence": str(after)}
+        try:
+            stored = await self._js.publish(
+                subjects.QUOTA_JOURNAL, entry, timeout=APPEND_S, headers=headers
+            )
+        except nats.js.errors.APIError as error:
+            if error.err_code in _WRONG_LAST:
+                raise JournalMoved(f"the last entry is not {after}") from error
+            if error.err_code == _STORE_FAILED:
+                raise StoreRefused(f"journal: {error.description}") from error
+            raise BusUnavailable(f"the entry after {after} was not stored: {error}") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            if isinstance(error, TimeoutError):
+                await self.reconnect_if_silent()
+            raise BusUnavailable(
+                f"the entry after {after} may not be stored: {error or 'no answer'}"
+            ) from error
+        return stored.seq
+
+    @rechecking_cancelled
+    async def read_journal(self) -> JournalContents:
+        with unavailable("journal"):
+            state = (await self._js.stream_info(QUOTA_JOURNAL)).state
+        entries: list[bytes] = []
+        first = state.first_seq if state.messages else state.last_seq + 1
+        for start in range(first, state.last_seq + 1, _READ_AT_ONCE):
+            end = min(start + _READ_AT_ONCE, state.last_seq + 1)
+            entries += await asyncio.gather(*map(self._entry, range(start, end)))
+        return JournalContents(entries, state.last_seq)
+
+    async def _entry(self, sequence: int) -> bytes:
+        with unavailable("journal"):
+            try:
+                return (await self._js.get_msg(QUOTA_JOURNAL, sequence)).data or b""
+            except nats.js.errors.NotFoundError as error:
+                raise JournalMoved(f"entry {sequence} is deleted") from error
+
+    @rechecking_cancelled
+    async def delete_entries(self, *, before: int) -> None:
+        with unavailable("journal"):
+            await self._js.purge_stream(QUOTA_JOURNAL, seq=before)
 
 
 def _is_marker(message: RawStreamMsg) -> bool:

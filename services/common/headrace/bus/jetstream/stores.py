@@ -17,6 +17,7 @@ from headrace.bus.stores import (
     DEAD_STREAM,
     LEASE_BUCKET,
     POSITION_BUCKET,
+    QUOTA_JOURNAL,
     REQUEST_STREAM,
     RESULT_STREAM,
     USAGE_STREAM,
@@ -24,6 +25,8 @@ from headrace.bus.stores import (
 
 WRONG_LAST_SEQUENCE = 10071
 """The server's error code for a key that has another revision than expected."""
+JOURNAL_BYTES = 1 << 30
+"""Far above what the keeper lets it grow to between two snapshots."""
 LANE_BOUND = 100_000
 """Unsettled requests of one lane that the broker stores. It bounds the disk, far above the
 scheduler's `max_waiting`, which rejects requests before."""
@@ -75,6 +78,14 @@ def streams(replicas: int) -> list[StreamConfig]:
             max_age=USAGE_KEPT_S,
             max_bytes=USAGE_KEPT_BYTES,
             duplicate_window=120,
+        ),
+        StreamConfig(
+            name=QUOTA_JOURNAL,
+            num_replicas=replicas,
+            subjects=[subjects.QUOTA_JOURNAL],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_bytes=JOURNAL_BYTES,
         ),
     ]
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/internal/v1/quota.proto\x12\x14headrace.internal.v1\"R\n\x0cQuotaRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12.\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x1f.headrace.internal.v1.QuotaCall\"\xe2\x01\n\tQuotaCall\x12\x30\n\x07reserve\x18\x01 \x01(\x0b\x32\x1d.headrace.internal.v1.ReserveH\x00\x12\x30\n\x07release\x18\x02 \x01(\x0b\x32\x1d.headrace.internal.v1.ReleaseH\x00\x12\x30\n\x07\x63onfirm\x18\x03 \x01(\x0b\x32\x1d.headrace.internal.v1.ConfirmH\x00\x12\x37\n\x08\x64\x65scribe\x18\x04 \x01(\x0b\x32#.headrace.internal.v1.DescribeQuotaH\x00\x42\x06\n\x04\x63\x61ll\"\xa1\x01\n\x07Reserve\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x04\x12\x15\n\routput_tokens\x18\x06 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x08\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\x03\"1\n\x07Release\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"1\n\x07\x43onfirm\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\">\n\rDescribeQuota\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"B\n\rQuotaResponse\x12\x31\n\x07replies\x18\x01 \x03(\x0b\x32 .headrace.internal.v1.QuotaReply\"s\n\nQuotaReply\x12\x33\n\x07refusal\x18\x01 \x01(\x0b\x32\".headrace.internal.v1.QuotaRefusal\x12\x30\n\x06limits\x18\x02 \x03(\x0b\x32 .headrace.internal.v1.LimitState\"\xbd\x01\n\nLimitState\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.headrace.internal.v1.LimitKind\x12/\n\x05scope\x18\x02 \x01(\x0e\x32 .headrace.internal.v1.LimitScope\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x04\x12\x11\n\tremaining\x18\x05 \x01(\x04\x12\x10\n\x08reset_ms\x18\x06 \x01(\x03\x12\x0c\n\x04used\x18\x07 \x01(\x04\"\xd4\x01\n\x0cQuotaRefusal\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.headrace.internal.v1.LimitKind\x12/\n\x05scope\x18\x02 \x01(\x0e\x32 .headrace.internal.v1.LimitScope\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x04\x12\x0c\n\x04used\x18\x05 \x01(\x04\x12\x11\n\trequested\x18\x06 \x01(\x04\x12\x16\n\x0eretry_after_ms\x18\x07 \x01(\x03\x12\r\n\x05never\x18\x08 \x01(\x08\"\xaf\x01\n\nQuotaEntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x32\n\x07\x63hanges\x18\x03 \x03(\x0b\x32!.headrace.internal.v1.QuotaChange\x12\x16\n\x0eusage_sequence\x18\x04 \x01(\x04\x12\x35\n\x08snapshot\x18\x05 \x01(\x0b\x32#.headrace.internal.v1.QuotaSnapshot\"\xe5\x01\n\x0bQuotaChange\x12\x33\n\x06\x63harge\x18\x01 \x01(\x0b\x32!.headrace.internal.v1.ChargeQuotaH\x00\x12\x30\n\x07release\x18\x02 \x01(\x0b\x32\x1d.headrace.internal.v1.ReleaseH\x00\x12\x30\n\x07\x63onfirm\x18\x03 \x01(\x0b\x32\x1d.headrace.internal.v1.ConfirmH\x00\x12\x33\n\x06settle\x18\x04 \x01(\x0b\x32!.headrace.internal.v1.SettleQuotaH\x00\x42\x08\n\x06\x63hange\"\x80\x01\n\x0b\x43hargeQuota\x12.\n\x07reserve\x18\x01 \x01(\x0b\x32\x1d.headrace.internal.v1.Reserve\x12\x12\n\ncost_nanos\x18\x02 \x01(\x04\x12-\n\x04\x64\x61te\x18\x03 \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\"\'\n\tQuotaDate\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\r\x12\r\n\x05month\x18\x02 \x01(\r\"\xd3\x01\n\x0bSettleQuota\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x04\x12\x15\n\routput_tokens\x18\x06 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x08\x12\x12\n\ncost_nanos\x18\x08 \x01(\x04\x12-\n\x04\x64\x61te\x18\t \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\"\xdc\x01\n\rQuotaSnapshot\x12\x0c\n\x04part\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\x34\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\".headrace.internal.v1.QuotaAccount\x12<\n\x0creservations\x18\x04 \x03(\x0b\x32&.headrace.internal.v1.QuotaReservation\x12:\n\x07settled\x18\x05 \x03(\x0b\x32).headrace.internal.v1.SettledReservations\"\x9e\x02\n\x0cQuotaAccount\x12/\n\x05scope\x18\x01 \x01(\x0e\x32 .headrace.internal.v1.LimitScope\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12-\n\x04\x64\x61te\x18\x04 \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\x12\x14\n\x0c\x64\x61y_requests\x18\x05 \x01(\x04\x12\x12\n\nday_tokens\x18\x06 \x01(\x04\x12\x18\n\x10\x64\x61y_batch_tokens\x18\x07 \x01(\x04\x12\x18\n\x10month_cost_nanos\x18\x08 \x01(\x04\x12\x32\n\x07\x62uckets\x18\t \x03(\x0b\x32!.headrace.internal.v1.QuotaBucket\"?\n\x0bQuotaBucket\x12\x0e\n\x06second\x18\x01 \x01(\x03\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\"\xb2\x01\n\x10QuotaReservation\x12.\n\x07reserve\x18\x01 \x01(\x0b\x32\x1d.headrace.internal.v1.Reserve\x12\x12\n\ncost_nanos\x18\x02 \x01(\x04\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\x12\x11\n\texpire_ms\x18\x04 \x01(\x03\x12\x34\n\x08portions\x18\x05 \x03(\x0b\x32\".headrace.internal.v1.QuotaPortion\"q\n\x0cQuotaPortion\x12\x0e\n\x06second\x18\x01 \x01(\x03\x12-\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x12\n\ncost_nanos\x18\x04 \x01(\x04\"6\n\x13SettledReservations\x12\x0e\n\x06second\x18\x01 \x01(\x03\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x06*\x97\x02\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eLIMIT_KIND_REQUESTS_PER_MINUTE\x10\x01\x12 \n\x1cLIMIT_KIND_TOKENS_PER_MINUTE\x10\x02\x12\x1f\n\x1bLIMIT_KIND_REQUESTS_PER_DAY\x10\x03\x12\x1d\n\x19LIMIT_KIND_TOKENS_PER_DAY\x10\x04\x12\"\n\x1eLIMIT_KIND_CONCURRENT_REQUESTS\x10\x05\x12#\n\x1fLIMIT_KIND_BATCH_TOKENS_PER_DAY\x10\x06\x12\x1f\n\x1bLIMIT_KIND_BUDGET_PER_MONTH\x10\x07*\x88\x01\n\nLimitScope\x12\x1b\n\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12LIMIT_SCOPE_TENANT\x10\x01\x12\x13\n\x0fLIMIT_SCOPE_KEY\x10\x02\x12\x15\n\x11LIMIT_SCOPE_MODEL\x10\x03\x12\x19\n\x15LIMIT_SCOPE_KEY_MODEL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/internal/v1/quota.proto\x12\x14headrace.internal.v1\"R\n\x0cQuotaRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12.\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x1f.headrace.internal.v1.QuotaCall\"\xe2\x01\n\tQuotaCall\x12\x30\n\x07reserve\x18\x01 \x01(\x0b\x32\x1d.headrace.internal.v1.ReserveH\x00\x12\x30\n\x07release\x18\x02 \x01(\x0b\x32\x1d.headrace.internal.v1.ReleaseH\x00\x12\x30\n\x07\x63onfirm\x18\x03 \x01(\x0b\x32\x1d.headrace.internal.v1.ConfirmH\x00\x12\x37\n\x08\x64\x65scribe\x18\x04 \x01(\x0b\x32#.headrace.internal.v1.DescribeQuotaH\x00\x42\x06\n\x04\x63\x61ll\"\xa1\x01\n\x07Reserve\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x04\x12\x15\n\routput_tokens\x18\x06 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x08\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\x03\"1\n\x07Release\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"1\n\x07\x43onfirm\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\">\n\rDescribeQuota\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"S\n\rQuotaResponse\x12\x31\n\x07replies\x18\x01 \x03(\x0b\x32 .headrace.internal.v1.QuotaReply\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\"s\n\nQuotaReply\x12\x33\n\x07refusal\x18\x01 \x01(\x0b\x32\".headrace.internal.v1.QuotaRefusal\x12\x30\n\x06limits\x18\x02 \x03(\x0b\x32 .headrace.internal.v1.LimitState\"\xbd\x01\n\nLimitState\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.headrace.internal.v1.LimitKind\x12/\n\x05scope\x18\x02 \x01(\x0e\x32 .headrace.internal.v1.LimitScope\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x04\x12\x11\n\tremaining\x18\x05 \x01(\x04\x12\x10\n\x08reset_ms\x18\x06 \x01(\x03\x12\x0c\n\x04used\x18\x07 \x01(\x04\"\xd4\x01\n\x0cQuotaRefusal\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.headrace.internal.v1.LimitKind\x12/\n\x05scope\x18\x02 \x01(\x0e\x32 .headrace.internal.v1.LimitScope\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x04\x12\x0c\n\x04used\x18\x05 \x01(\x04\x12\x11\n\trequested\x18\x06 \x01(\x04\x12\x16\n\x0eretry_after_ms\x18\x07 \x01(\x03\x12\r\n\x05never\x18\x08 \x01(\x08\"\xc5\x01\n\nQuotaEntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x32\n\x07\x63hanges\x18\x03 \x03(\x0b\x32!.headrace.internal.v1.QuotaChange\x12\x14\n\x0cusage_stream\x18\x06 \x01(\t\x12\x16\n\x0eusage_sequence\x18\x04 \x01(\x04\x12\x35\n\x08snapshot\x18\x05 \x01(\x0b\x32#.headrace.internal.v1.QuotaSnapshot\"\xe5\x01\n\x0bQuotaChange\x12\x33\n\x06\x63harge\x18\x01 \x01(\x0b\x32!.headrace.internal.v1.ChargeQuotaH\x00\x12\x30\n\x07release\x18\x02 \x01(\x0b\x32\x1d.headrace.internal.v1.ReleaseH\x00\x12\x30\n\x07\x63onfirm\x18\x03 \x01(\x0b\x32\x1d.headrace.internal.v1.ConfirmH\x00\x12\x33\n\x06settle\x18\x04 \x01(\x0b\x32!.headrace.internal.v1.SettleQuotaH\x00\x42\x08\n\x06\x63hange\"\x80\x01\n\x0b\x43hargeQuota\x12.\n\x07reserve\x18\x01 \x01(\x0b\x32\x1d.headrace.internal.v1.Reserve\x12\x12\n\ncost_nanos\x18\x02 \x01(\x04\x12-\n\x04\x64\x61te\x18\x03 \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\"\'\n\tQuotaDate\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\r\x12\r\n\x05month\x18\x02 \x01(\r\"\xd3\x01\n\x0bSettleQuota\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x04\x12\x15\n\routput_tokens\x18\x06 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x08\x12\x12\n\ncost_nanos\x18\x08 \x01(\x04\x12-\n\x04\x64\x61te\x18\t \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\"\xdc\x01\n\rQuotaSnapshot\x12\x0c\n\x04part\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\x34\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\".headrace.internal.v1.QuotaAccount\x12<\n\x0creservations\x18\x04 \x03(\x0b\x32&.headrace.internal.v1.QuotaReservation\x12:\n\x07settled\x18\x05 \x03(\x0b\x32).headrace.internal.v1.SettledReservations\"\x9e\x02\n\x0cQuotaAccount\x12/\n\x05scope\x18\x01 \x01(\x0e\x32 .headrace.internal.v1.LimitScope\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12-\n\x04\x64\x61te\x18\x04 \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\x12\x14\n\x0c\x64\x61y_requests\x18\x05 \x01(\x04\x12\x12\n\nday_tokens\x18\x06 \x01(\x04\x12\x18\n\x10\x64\x61y_batch_tokens\x18\x07 \x01(\x04\x12\x18\n\x10month_cost_nanos\x18\x08 \x01(\x04\x12\x32\n\x07\x62uckets\x18\t \x03(\x0b\x32!.headrace.internal.v1.QuotaBucket\"?\n\x0bQuotaBucket\x12\x0e\n\x06second\x18\x01 \x01(\x03\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\"\xb2\x01\n\x10QuotaReservation\x12.\n\x07reserve\x18\x01 \x01(\x0b\x32\x1d.headrace.internal.v1.Reserve\x12\x12\n\ncost_nanos\x18\x02 \x01(\x04\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\x12\x11\n\texpire_ms\x18\x04 \x01(\x03\x12\x34\n\x08portions\x18\x05 \x03(\x0b\x32\".headrace.internal.v1.QuotaPortion\"q\n\x0cQuotaPortion\x12\x0e\n\x06second\x18\x01 \x01(\x03\x12-\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x1f.headrace.internal.v1.QuotaDate\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x12\n\ncost_nanos\x18\x04 \x01(\x04\"6\n\x13SettledReservations\x12\x0e\n\x06second\x18\x01 \x01(\x03\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x06*\x97\x02\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eLIMIT_KIND_REQUESTS_PER_MINUTE\x10\x01\x12 \n\x1cLIMIT_KIND_TOKENS_PER_MINUTE\x10\x02\x12\x1f\n\x1bLIMIT_KIND_REQUESTS_PER_DAY\x10\x03\x12\x1d\n\x19LIMIT_KIND_TOKENS_PER_DAY\x10\x04\x12\"\n\x1eLIMIT_KIND_CONCURRENT_REQUESTS\x10\x05\x12#\n\x1fLIMIT_KIND_BATCH_TOKENS_PER_DAY\x10\x06\x12\x1f\n\x1bLIMIT_KIND_BUDGET_PER_MONTH\x10\x07*\x88\x01\n\nLimitScope\x12\x1b\n\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12LIMIT_SCOPE_TENANT\x10\x01\x12\x13\n\x0fLIMIT_SCOPE_KEY\x10\x02\x12\x15\n\x11LIMIT_SCOPE_MODEL\x10\x03\x12\x19\n\x15LIMIT_SCOPE_KEY_MODEL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.quota_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMITKIND']._serialized_start=3019
-  _globals['_LIMITKIND']._serialized_end=3298
-  _globals['_LIMITSCOPE']._serialized_start=3301
-  _globals['_LIMITSCOPE']._serialized_end=3437
+  _globals['_LIMITKIND']._serialized_start=3058
+  _globals['_LIMITKIND']._serialized_end=3337
+  _globals['_LIMITSCOPE']._serialized_start=3340
+  _globals['_LIMITSCOPE']._serialized_end=3476
   _globals['_QUOTAREQUEST']._serialized_start=58
   _globals['_QUOTAREQUEST']._serialized_end=140
   _globals['_QUOTACALL']._serialized_start=143
@@ -48,33 +48,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEQUOTA']._serialized_start=637
   _globals['_DESCRIBEQUOTA']._serialized_end=699
   _globals['_QUOTARESPONSE']._serialized_start=701
-  _globals['_QUOTARESPONSE']._serialized_end=767
-  _globals['_QUOTAREPLY']._serialized_start=769
-  _globals['_QUOTAREPLY']._serialized_end=884
-  _globals['_LIMITSTATE']._serialized_start=887
-  _globals['_LIMITSTATE']._serialized_end=1076
-  _globals['_QUOTAREFUSAL']._serialized_start=1079
-  _globals['_QUOTAREFUSAL']._serialized_end=1291
-  _globals['_QUOTAENTRY']._serialized_start=1294
-  _globals['_QUOTAENTRY']._serialized_end=1469
-  _globals['_QUOTACHANGE']._serialized_start=1472
-  _globals['_QUOTACHANGE']._serialized_end=1701
-  _globals['_CHARGEQUOTA']._serialized_start=1704
-  _globals['_CHARGEQUOTA']._serialized_end=1832
-  _globals['_QUOTADATE']._serialized_start=1834
-  _globals['_QUOTADATE']._serialized_end=1873
-  _globals['_SETTLEQUOTA']._serialized_start=1876
-  _globals['_SETTLEQUOTA']._serialized_end=2087
-  _globals['_QUOTASNAPSHOT']._serialized_start=2090
-  _globals['_QUOTASNAPSHOT']._serialized_end=2310
-  _globals['_QUOTAACCOUNT']._serialized_start=2313
-  _globals['_QUOTAACCOUNT']._serialized_end=2599
-  _globals['_QUOTABUCKET']._serialized_start=2601
-  _globals['_QUOTABUCKET']._serialized_end=2664
-  _globals['_QUOTARESERVATION']._serialized_start=2667
-  _globals['_QUOTARESERVATION']._serialized_end=2845
-  _globals['_QUOTAPORTION']._serialized_start=2847
-  _globals['_QUOTAPORTION']._serialized_end=2960
-  _globals['_SETTLEDRESERVATIONS']._serialized_start=2962
-  _globals['_SETTLEDRESERVATIONS']._serialized_end=3016
+  _globals['_QUOTARESPONSE']._serialized_end=784
+  _globals['_QUOTAREPLY']._serialized_start=786
+  _globals['_QUOTAREPLY']._serialized_end=901
+  _globals['_LIMITSTATE']._serialized_start=904
+  _globals['_LIMITSTATE']._serialized_end=1093
+  _globals['_QUOTAREFUSAL']._serialized_start=1096
+  _globals['_QUOTAREFUSAL']._serialized_end=1308
+  _globals['_QUOTAENTRY']._serialized_start=1311
+  _globals['_QUOTAENTRY']._serialized_end=1508
+  _globals['_QUOTACHANGE']._serialized_start=1511
+  _globals['_QUOTACHANGE']._serialized_end=1740
+  _globals['_CHARGEQUOTA']._serialized_start=1743
+  _globals['_CHARGEQUOTA']._serialized_end=1871
+  _globals['_QUOTADATE']._serialized_start=1873
+  _globals['_QUOTADATE']._serialized_end=1912
+  _globals['_SETTLEQUOTA']._serialized_start=1915
+  _globals['_SETTLEQUOTA']._serialized_end=2126
+  _globals['_QUOTASNAPSHOT']._serialized_start=2129
+  _globals['_QUOTASNAPSHOT']._serialized_end=2349
+  _globals['_QUOTAACCOUNT']._serialized_start=2352
+  _globals['_QUOTAACCOUNT']._serialized_end=2638
+  _globals['_QUOTABUCKET']._serialized_start=2640
+  _globals['_QUOTABUCKET']._serialized_end=2703
+  _globals['_QUOTARESERVATION']._serialized_start=2706
+  _globals['_QUOTARESERVATION']._serialized_end=2884
+  _globals['_QUOTAPORTION']._serialized_start=2886
+  _globals['_QUOTAPORTION']._serialized_end=2999
+  _globals['_SETTLEDRESERVATIONS']._serialized_start=3001
+  _globals['_SETTLEDRESERVATIONS']._serialized_end=3055
 # @@protoc_insertion_point(module_scope)

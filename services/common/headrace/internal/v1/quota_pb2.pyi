@@ -266,6 +266,9 @@ class QuotaResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLIES_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    time_ms: _builtins.int
+    """Of the keeper's clock, by which the times of the replies are."""
     @_builtins.property
     def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaReply]:
         """One for each call, in their order."""
@@ -274,10 +277,11 @@ class QuotaResponse(_message.Message):
         self,
         *,
         replies: _abc.Iterable[Global___QuotaReply] | None = ...,
+        time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,8 +375,8 @@ class QuotaRefusal(_message.Message):
     used: _builtins.int
     requested: _builtins.int
     retry_after_ms: _builtins.int
-    """How long from now until the same call is granted, if nothing else is reserved meanwhile; of
-    concurrent requests, an estimate.
+    """Unix time from which on the same call is granted, if nothing else is reserved meanwhile; of
+    concurrent requests, an estimate. 0: never.
     """
     never: _builtins.bool
     """Waiting never helps: the request alone exceeds the limit."""
@@ -408,14 +412,18 @@ class QuotaEntry(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    USAGE_STREAM_FIELD_NUMBER: _builtins.int
     USAGE_SEQUENCE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Grows with each keeper, whose first entry has nothing else."""
     time_ms: _builtins.int
     """When all of it happened."""
+    usage_stream: _builtins.str
+    """Up to which message of the stream of usage its records are settled: when the stream was
+    created, and the sequence. Empty: as before.
+    """
     usage_sequence: _builtins.int
-    """Sequence of the usage stream up to which records are settled; 0: as before."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaChange]: ...
     @_builtins.property
@@ -428,12 +436,13 @@ class QuotaEntry(_message.Message):
         epoch: _builtins.int = ...,
         time_ms: _builtins.int = ...,
         changes: _abc.Iterable[Global___QuotaChange] | None = ...,
+        usage_stream: _builtins.str = ...,
         usage_sequence: _builtins.int = ...,
         snapshot: Global___QuotaSnapshot | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "epoch", b"epoch", "snapshot", b"snapshot", "time_ms", b"time_ms", "usage_sequence", b"usage_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "epoch", b"epoch", "snapshot", b"snapshot", "time_ms", b"time_ms", "usage_sequence", b"usage_sequence", "usage_stream", b"usage_stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

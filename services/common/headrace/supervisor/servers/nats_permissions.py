@@ -127,7 +127,7 @@ _CREATES = (
         f"{_API}.STREAM.CREATE.{stream}"
         for stream in (
             *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
-            *(stores.USAGE_STREAM, _kv(stores.POSITION_BUCKET)),
+            *(stores.USAGE_STREAM, _kv(stores.POSITION_BUCKET), stores.QUOTA_JOURNAL),
             *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET)),
             *(_TOKENIZER_STREAM, _FILE_STREAM),
             *_TABLE_STREAMS,
@@ -141,7 +141,7 @@ _UPDATES = tuple(
     f"{_API}.STREAM.UPDATE.{stream}"
     for stream in (
         *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
-        stores.USAGE_STREAM,
+        *(stores.USAGE_STREAM, stores.QUOTA_JOURNAL),
     )
 )
 _MODELS_READ = (*_reading(_kv(stores.CARD_BUCKET)), *_reading(_TOKENIZER_STREAM))
@@ -175,10 +175,16 @@ _SCHEDULER_PUBLISHES = (
     *(subjects.USAGE, *_messages(stores.USAGE_STREAM)),
     f"$KV.{stores.POSITION_BUCKET}.{KEEPER}",
     *_LEASES_READ,
-    f"$KV.{stores.LEASE_BUCKET}.leader.*",
+    *(f"$KV.{stores.LEASE_BUCKET}.{lease}" for lease in ("leader.*", stores.KEEPER_LEASE)),
+    *(subjects.QUOTA_JOURNAL, *_messages(stores.QUOTA_JOURNAL)),
+    f"{_API}.STREAM.PURGE.{stores.QUOTA_JOURNAL}",
     *_MODELS_READ,
     _CARDS_WRITE,
-    *_reading(_kv(stores.bucket_of(subjects.TENANTS_TABLE))),
+    *(
+        call
+        for table in (subjects.TENANTS_TABLE, subjects.KEYS_TABLE, subjects.PRICES_TABLE)
+        for call in _reading(_kv(stores.bucket_of(table)))
+    ),
 )
 _SCHEDULER_READS = (
     *(subjects.WORKER_REPORTS, subjects.GATEWAY_REPORTS, subjects.PREFIX_REPORTS),
