@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from headrace.bus import Bus, BusError, LeaseTaken
+from headrace.bus import Bus, BusError
+from headrace.bus.lease import HeldLease, LeaseLost, LeaseTerms, first_of
 from headrace.cancellation import recheck_cancelled, run_isolated
 from headrace.clock import Clock
 from headrace.model_names import lane_id
-from headrace.telemetry.condition_log import ConditionLog
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
@@ -20,8 +20,6 @@ from headrace_scheduler.state.events import ModelRemoved
 
 log = logging.getLogger(__name__)
 
-RENEW_S = 1.0
-"""Longest wait for one renewal to be answered."""
 POLL_S = 0.5
 FINISHED_S = 2.0
 """How long a removed model must have nothing left before its card is deleted: a gateway that has
@@ -29,11 +27,7 @@ not read the removal yet may submit a request meanwhile."""
 
 
 class LeaderElection:
-    """At most one process leads a model: the one that holds the lease.
-
-    This process holds it until `lease_ttl_s` after the start of the last call that
-    renewed it: by its own clock never longer than by the broker's.
-    """
+    """At most one process leads a model: the one that holds the lease."""
 
     def __init__(
         self,
@@ -47,17 +41,21 @@ class LeaderElection:
         self.model, self._scheduler_id = model, scheduler_id
         self._bus, self._settings, self._clock = bus, settings, clock
         self._report_cache = report_cache
-        self._lease = f"leader.{lane_id(model)}"
+        terms = LeaseTerms(
+            f"leader.{lane_id(model)}",
+            scheduler_id,
+            settings.lease_ttl_s,
+            settings.lease_renew_s,
+            {"model": model},
+        )
+        self._lease = HeldLease(bus, terms, clock, metrics.retried.labels("renew").inc)
         self._removed: bytes | None = None
-        self._lease_until_s = float("-inf")
-        self._lease_seen_s = float("-inf")
-        self._unknown = ConditionLog(log, active="lease.unknown", cleared="lease.known")
         self.leader: Leader | None = None
 
     @property
     def knows_leader(self) -> bool:
         """Whether this process leads, or has recently seen that another does."""
-        return self._clock.monotonic_s() - self._lease_seen_s < self._settings.lease_ttl_s
+        return self._lease.is_known
 
     @property
     def removed(self) -> bool:
@@ -73,27 +71,10 @@ class LeaderElection:
     async def run(self) -> None:
         """Stand by and lead until cancelled; then release the lease."""
         while True:
-            if (epoch := await self._try_acquire()) is not None:
+            if (epoch := await self._lease.try_acquire()) is not None:
                 await self._lead(epoch)
             recheck_cancelled()
             await asyncio.sleep(self._settings.lease_acquire_s)
-
-    async def _try_acquire(self) -> int | None:
-        started_s, ttl_s = self._clock.monotonic_s(), self._settings.lease_ttl_s
-        try:
-            async with asyncio.timeout(ttl_s / 2):
-                epoch = await self._bus.acquire(self._lease, self._scheduler_id, ttl_s=ttl_s)
-        except LeaseTaken:
-            self._unknown.cleared(started_s, model=self.model)
-            self._lease_seen_s = started_s
-            return None
-        except (BusError, TimeoutError) as error:
-            self._unknown.active(started_s, model=self.model, why=str(error) or "no answer")
-            return None
-        self._unknown.cleared(started_s, model=self.model)
-        self._lease_until_s = started_s + ttl_s
-        self._lease_seen_s = started_s
-        return epoch
 
     async def _lead(self, epoch: int) -> None:
         metrics.leader.labels(self.model).set(1)
@@ -103,21 +84,21 @@ class LeaderElection:
         try:
             recheck_cancelled()
             await run_isolated(self._lead_until_over(epoch))
-        except* SteppedDown as over:
-            log.warning("leadership.over", extra={"model": self.model, "why": str(_first(over))})
+        except* (SteppedDown, LeaseLost) as over:
+            log.warning("leadership.over", extra={"model": self.model, "why": str(first_of(over))})
         except* BusError as failed:
             log.warning(
-                "leadership.failed", extra={"model": self.model, "why": repr(_first(failed))}
+                "leadership.failed", extra={"model": self.model, "why": repr(first_of(failed))}
             )
         finally:
             self.leader = None
             metrics.stop_leading(self.model)
-            await self._release_lease()
+            await self._lease.release()
 
     async def _lead_until_over(self, epoch: int) -> None:
         async with asyncio.TaskGroup() as tasks:
             leader = self._make_leader(epoch)
-            tasks.create_task(self._renew())
+            tasks.create_task(self._lease.renew_until_lost())
             tasks.create_task(leader.run())
             tasks.create_task(self._delete_card_once_finished(leader))
 
@@ -129,7 +110,9 @@ class LeaderElection:
         for event in self._report_cache.recent(now_s):
             machine.apply(event, now_s=now_s)
         machine.apply(ModelRemoved(self.removed), now_s=now_s)
-        self.leader = Leader(machine, self._bus, self._settings, self._clock, self._holds_lease)
+        self.leader = Leader(
+            machine, self._bus, self._settings, self._clock, lambda: self._lease.is_held
+        )
         return self.leader
 
     async def _delete_card_once_finished(self, leader: Leader) -> None:
@@ -150,44 +133,3 @@ class LeaderElection:
                 except BusError as error:
                     log.info("card.not_deleted", extra={"model": self.model, "why": repr(error)})
                 recheck_cancelled()
-
-    def _holds_lease(self) -> bool:
-        return self._clock.monotonic_s() < self._lease_until_s
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_renew_s)
-            started_s, ttl_s = self._clock.monotonic_s(), self._settings.lease_ttl_s
-            try:
-                async with asyncio.timeout(RENEW_S):
-                    await self._bus.renew(self._lease, self._scheduler_id, ttl_s=ttl_s)
-            except LeaseTaken as error:
-                self._lease_until_s = float("-inf")
-                raise SteppedDown(str(error)) from error
-            except (BusError, TimeoutError) as error:
-                metrics.retried.labels("renew").inc()
-                recheck_cancelled()
-                if not self._holds_lease():
-                    raise SteppedDown(f"not renewed in {ttl_s} s: {error!r}") from error
-            else:
-                self._lease_until_s = started_s + ttl_s
-                self._lease_seen_s = started_s
-                recheck_cancelled()
-
-    async def _release_lease(self) -> None:
-        """Release the lease, so that the next leader need not wait until it expires."""
-        if not self._holds_lease():
-            return
-        self._lease_until_s = float("-inf")
-        try:
-            async with asyncio.timeout(RENEW_S):
-                await self._bus.release(self._lease)
-        except (BusError, TimeoutError) as error:
-            log.info("lease.not_released", extra={"model": self.model, "why": repr(error)})
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
