@@ -248,6 +248,7 @@ class LeaderActor:
     settle_messages: int = 0
     knows: dict[str, LocateResponse] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
+    located: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
     """Gateways to which the senders of VERB_TAKE_OVER could not connect."""
     unconfirmed: int = 0
@@ -297,6 +298,7 @@ class LeaderActor:
 
     async def on_locate(self, payload: bytes) -> bytes:
         message = LocateRequest.FromString(payload)
+        self.located.append(message.request_id)
         if message.verb == LocateRequest.VERB_CANCEL:
             self.cancelled.append(message.request_id)
         if message.unreachable_gateway_id:

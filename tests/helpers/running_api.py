@@ -152,6 +152,9 @@ class StandinDirectory:
             return Location(result=ResultRecord(request=record))
         return Location(leader=LocateResponse(found=True, running=True, record=record))
 
+    async def wait(self, key: str, wait_s: float) -> Location:
+        return await self.locate(key)
+
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
     ) -> Generation:

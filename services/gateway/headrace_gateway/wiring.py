@@ -122,6 +122,7 @@ class Mesh:
     async def drain(self) -> None:
         """Admit nothing more from now on, and report that."""
         self.admission.drain()
+        self.directory.waiter.leave()
         await self.heartbeat.beat()
 
     async def _background(self) -> None:

@@ -43,14 +43,15 @@ INTERRUPTED = 130
 _WHICH_KEY = (
     "(commands send the key of HEADRACE_API_KEY, or else cli.key or admin.key of --state-dir)"
 )
-_FORMER_NAMES = {
+_OTHER_NAMES = {
     "torture": "chaos",
     "forget": "remove",
     "asks": "requests",
+    "request": "requests",
     "detach": "background",
 }
-"""Commands and options that still work under the names of earlier versions, without a line of help.
-`up` declares --detach itself, so there both names mean it."""
+"""Commands and options that work under other names too, without a line of help. `up` declares --detach
+itself, so there both names mean it."""
 
 
 @click.group(
@@ -58,7 +59,7 @@ _FORMER_NAMES = {
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
         "show_default": True,
-        "token_normalize_func": lambda name: _FORMER_NAMES.get(name, name),
+        "token_normalize_func": lambda name: _OTHER_NAMES.get(name, name),
     }
 )
 @click.version_option(package_name="headrace")

@@ -21,7 +21,8 @@ Every call raises a `headrace.errors.HeadraceError` for what the mesh rejects or
 """
 
 from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
-from headrace.client.clients import AsyncClient, Client, MeshUnreachable, Prompt, make_request
+from headrace.client.clients import AsyncClient, Client, MeshUnreachable
+from headrace.client.messages import Prompt, make_request
 from headrace.client.sampling import Sampling
 
 __all__ = [

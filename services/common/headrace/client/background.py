@@ -16,6 +16,8 @@ from headrace.v1.requests_pb2 import REQUEST_STATE_ENDED, Request
 if TYPE_CHECKING:
     from headrace.client.clients import AsyncClient, Client
 
+_WAIT_S = 30.0
+"""For which one call waits for the end."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 NO_TIMEOUT = float("inf")
 
@@ -37,13 +39,13 @@ class BackgroundRequest:
             DeadlineExceeded: the request has not ended within `timeout_s`; it runs on.
             HeadraceError: what the request failed with, or that the mesh does not know it.
         """
-        pauses_s = _pauses_s(self.request_id, timeout_s)
-        while True:
+        for wait_s, pause_s in _waits_s(timeout_s):
+            time.sleep(pause_s)
             with suppress(CapacityError):  # an outage does not end the request
-                if (request := self.get()).state == REQUEST_STATE_ENDED:
-                    break
-            time.sleep(next(pauses_s))
-        return _answer(request)
+                request = self._client.get_request(self.request_id, wait_s=wait_s)
+                if request.state == REQUEST_STATE_ENDED:
+                    return _answer(request)
+        raise _not_ended(self.request_id, timeout_s)
 
     def stream(self, *, after: str = "") -> Iterator[StreamGenerateResponse]:
         """Stream as `Client.stream` does, from the beginning or from after a position.
@@ -67,13 +69,13 @@ class AsyncBackgroundRequest:
         return await self._client.get_request(self.request_id)
 
     async def result(self, *, timeout_s: float = NO_TIMEOUT) -> GenerateResponse:
-        pauses_s = _pauses_s(self.request_id, timeout_s)
-        while True:
+        for wait_s, pause_s in _waits_s(timeout_s):
+            await asyncio.sleep(pause_s)
             with suppress(CapacityError):  # an outage does not end the request
-                if (request := await self.get()).state == REQUEST_STATE_ENDED:
-                    break
-            await asyncio.sleep(next(pauses_s))
-        return _answer(request)
+                request = await self._client.get_request(self.request_id, wait_s=wait_s)
+                if request.state == REQUEST_STATE_ENDED:
+                    return _answer(request)
+        raise _not_ended(self.request_id, timeout_s)
 
     def stream(self, *, after: str = "") -> AsyncIterator[StreamGenerateResponse]:
         return self._client.attach(self.request_id, after=after)
@@ -82,17 +84,29 @@ class AsyncBackgroundRequest:
         return await self._client.cancel_request(self.request_id)
 
 
-def _pauses_s(request_id: str, timeout_s: float) -> Iterator[float]:
-    """Yield the pauses between polls, which double up to a bound.
+def _waits_s(timeout_s: float) -> Iterator[tuple[float, float]]:
+    """Yield how long each call waits for the end, and the pause before it, until `timeout_s` have
+    passed.
 
-    Raises:
-        DeadlineExceeded: `timeout_s` have passed since the first pause.
+    A gateway answers early where it stops, and with an error where none can: pauses, which double
+    up to a bound, are for these. After a call that has waited, there is none.
     """
-    end_s, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
-    while (left_s := end_s - time.monotonic()) > 0:
-        yield min(pause_s, left_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    raise DeadlineExceeded(f"request {request_id} has not ended within {timeout_s:g} s; it runs on")
+    end_s, pause_s = time.monotonic() + timeout_s, 0.0
+    while True:
+        begun_s = time.monotonic()
+        yield min(_WAIT_S, max(0.0, end_s - begun_s - pause_s)), pause_s
+        now_s = time.monotonic()
+        if now_s >= end_s:
+            return
+        waited = now_s - begun_s - pause_s >= _LONGEST_PAUSE_S
+        pause_s = 0.0 if waited else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        pause_s = min(pause_s, end_s - now_s)
+
+
+def _not_ended(request_id: str, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"request {request_id} has not ended within {timeout_s:g} s; it runs on"
+    )
 
 
 def _answer(request: Request) -> GenerateResponse:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, Unpack, cast
-from uuid import uuid4
 
 import grpc
 from google.protobuf.message import Message
 
+from headrace.client import messages
 from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
+from headrace.client.messages import Prompt
 from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, ResumableStream
 from headrace.client.sampling import Sampling
 from headrace.client.unreachable import unreachable
@@ -22,12 +23,9 @@ from headrace.rpc.addresses import InvalidAddress, grpc_target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
 from headrace.rpc.status import from_rpc_error
 from headrace.rpc.tls import ChannelSecurity, public_security
-from headrace.v1.common_pb2 import SamplingParameters
 from headrace.v1.fleet_pb2 import Lane, ListLanesRequest, ListWorkersRequest, Worker
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
 from headrace.v1.generation_pb2 import (
-    ChatMessage,
-    GenerateRequest,
     GenerateResponse,
     StreamGenerateResponse,
 )
@@ -39,13 +37,10 @@ from headrace.v1.own_key_pb2_grpc import OwnKeyServiceStub
 from headrace.v1.requests_pb2 import (
     AttachRequestRequest,
     CancelRequestRequest,
-    GetRequestRequest,
     Request,
 )
 from headrace.v1.requests_pb2_grpc import RequestServiceStub
 
-Prompt = str | Iterable[tuple[str, str]]
-"""Plain text, or a conversation as (role, content)."""
 Events = Iterator[StreamGenerateResponse]
 AsyncEvents = AsyncIterator[StreamGenerateResponse]
 EventsT = TypeVar("EventsT", Events, AsyncEvents)
@@ -59,27 +54,6 @@ class MeshUnreachable(CapacityError):
     """Nothing that speaks gRPC answers at the URL."""
 
     code = Code.UNAVAILABLE
-
-
-def make_request(
-    prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-) -> GenerateRequest:
-    """Return the message that the clients send."""
-    request = GenerateRequest(model=model, seed=seed, parameters=SamplingParameters(**sampling))
-    if isinstance(prompt, str):
-        request.prompt = prompt
-    else:
-        request.messages.extend(ChatMessage(role=role, content=text) for role, text in prompt)
-    return request
-
-
-def _make_background_request(
-    prompt: Prompt, model: str, seed: int | None, sampling: Sampling
-) -> GenerateRequest:
-    request = make_request(prompt, model=model, seed=seed, **sampling)
-    # Why an id of our own: gRPC may send the call again, and the second must not start another.
-    request.request_id = uuid4().hex
-    return request
 
 
 class _BaseClient(Generic[EventsT]):
@@ -123,7 +97,7 @@ class _BaseClient(Generic[EventsT]):
         With `reattach`, a stream that breaks off is resumed at its position through another
         gateway; without, it raises.
         """
-        request = make_request(prompt, model=model, seed=seed, **sampling)
+        request = messages.make_request(prompt, model=model, seed=seed, **sampling)
         return self._read(
             lambda: self._generation.StreamGenerate(request, metadata=self._metadata), reattach
         )
@@ -172,7 +146,7 @@ class Client(_BaseClient[Events]):
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> GenerateResponse:
         """Return the whole answer."""
-        request = make_request(prompt, model=model, seed=seed, **sampling)
+        request = messages.make_request(prompt, model=model, seed=seed, **sampling)
         return self._call(self._generation.Generate, request, timeout_s=None)
 
     def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> Events:
@@ -195,7 +169,7 @@ class Client(_BaseClient[Events]):
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> BackgroundRequest:
         """Start a request that runs on without this client; return once it is stored."""
-        request = _make_background_request(prompt, model, seed, sampling)
+        request = messages.background_request(prompt, model, seed, sampling)
         created = self._call(self._requests.CreateRequest, request)
         return self.background_request(created.request_id)
 
@@ -203,9 +177,10 @@ class Client(_BaseClient[Events]):
         """Return a handle for a request that was started before. Sends nothing."""
         return BackgroundRequest(self, request_id)
 
-    def get_request(self, request_id: str) -> Request:
-        """Return the state of a request."""
-        return self._call(self._requests.GetRequest, GetRequestRequest(request_id=request_id))
+    def get_request(self, request_id: str, *, wait_s: float = 0.0) -> Request:
+        """Return the state of a request, once it has ended or after `wait_s`, at most 60."""
+        request = messages.get_request(request_id, wait_s)
+        return self._call(self._requests.GetRequest, request, _TIMEOUT_S + wait_s)
 
     def cancel_request(self, request_id: str) -> Request:
         """End a request; return its state then."""
@@ -256,7 +231,7 @@ class AsyncClient(_BaseClient[AsyncEvents]):
     async def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> GenerateResponse:
-        request = make_request(prompt, model=model, seed=seed, **sampling)
+        request = messages.make_request(prompt, model=model, seed=seed, **sampling)
         return await self._call(self._generation.Generate, request, timeout_s=None)
 
     async def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> AsyncEvents:
@@ -278,15 +253,16 @@ class AsyncClient(_BaseClient[AsyncEvents]):
     async def generate_in_background(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> AsyncBackgroundRequest:
-        request = _make_background_request(prompt, model, seed, sampling)
+        request = messages.background_request(prompt, model, seed, sampling)
         created = await self._call(self._requests.CreateRequest, request)
         return self.background_request(created.request_id)
 
     def background_request(self, request_id: str) -> AsyncBackgroundRequest:
         return AsyncBackgroundRequest(self, request_id)
 
-    async def get_request(self, request_id: str) -> Request:
-        return await self._call(self._requests.GetRequest, GetRequestRequest(request_id=request_id))
+    async def get_request(self, request_id: str, *, wait_s: float = 0.0) -> Request:
+        request = messages.get_request(request_id, wait_s)
+        return await self._call(self._requests.GetRequest, request, _TIMEOUT_S + wait_s)
 
     async def cancel_request(self, request_id: str) -> Request:
         request = CancelRequestRequest(request_id=request_id)

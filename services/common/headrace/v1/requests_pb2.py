@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 from headrace.v1 import generation_pb2 as headrace_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/requests.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\x1a\x1cheadrace/v1/generation.proto\"\xf0\x02\n\x07Request\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.headrace.v1.RequestState\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07outcome\x18\x08 \x01(\x0b\x32\x1b.headrace.v1.RequestOutcome\x12\x10\n\x08\x64\x65tached\x18\t \x01(\x08\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x11GetRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"*\n\x14\x43\x61ncelRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"9\n\x14\x41ttachRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t*|\n\x0cRequestState\x12\x1d\n\x19REQUEST_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_STATE_WAITING\x10\x01\x12\x19\n\x15REQUEST_STATE_RUNNING\x10\x02\x12\x17\n\x13REQUEST_STATE_ENDED\x10\x03\x32\xc8\x03\n\x0eRequestService\x12S\n\rCreateRequest\x12\x1c.headrace.v1.GenerateRequest\x1a\x14.headrace.v1.Request\"\x0e\xba\xe1\x18\n\n\x08generate\x12s\n\nGetRequest\x12\x1e.headrace.v1.GetRequestRequest\x1a\x14.headrace.v1.Request\"/\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\x1b\x12\x19/v2/requests/{request_id}\x12\x80\x01\n\rCancelRequest\x12!.headrace.v1.CancelRequestRequest\x1a\x14.headrace.v1.Request\"6\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\"\" /v2/requests/{request_id}:cancel\x12i\n\rAttachRequest\x12!.headrace.v1.AttachRequestRequest\x1a#.headrace.v1.StreamGenerateResponse\"\x0e\xba\xe1\x18\n\n\x08generate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/requests.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\x1a\x1cheadrace/v1/generation.proto\"\xf0\x02\n\x07Request\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.headrace.v1.RequestState\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07outcome\x18\x08 \x01(\x0b\x32\x1b.headrace.v1.RequestOutcome\x12\x10\n\x08\x64\x65tached\x18\t \x01(\x08\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x11GetRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x14\x43\x61ncelRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"9\n\x14\x41ttachRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t*|\n\x0cRequestState\x12\x1d\n\x19REQUEST_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_STATE_WAITING\x10\x01\x12\x19\n\x15REQUEST_STATE_RUNNING\x10\x02\x12\x17\n\x13REQUEST_STATE_ENDED\x10\x03\x32\xc8\x03\n\x0eRequestService\x12S\n\rCreateRequest\x12\x1c.headrace.v1.GenerateRequest\x1a\x14.headrace.v1.Request\"\x0e\xba\xe1\x18\n\n\x08generate\x12s\n\nGetRequest\x12\x1e.headrace.v1.GetRequestRequest\x1a\x14.headrace.v1.Request\"/\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\x1b\x12\x19/v2/requests/{request_id}\x12\x80\x01\n\rCancelRequest\x12!.headrace.v1.CancelRequestRequest\x1a\x14.headrace.v1.Request\"6\xba\xe1\x18\n\n\x08generate\x82\xd3\xe4\x93\x02\"\" /v2/requests/{request_id}:cancel\x12i\n\rAttachRequest\x12!.headrace.v1.AttachRequestRequest\x1a#.headrace.v1.StreamGenerateResponse\"\x0e\xba\xe1\x18\n\n\x08generate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,16 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTSERVICE'].methods_by_name['CancelRequest']._serialized_options = b'\272\341\030\n\n\010generate\202\323\344\223\002\"\" /v2/requests/{request_id}:cancel'
   _globals['_REQUESTSERVICE'].methods_by_name['AttachRequest']._loaded_options = None
   _globals['_REQUESTSERVICE'].methods_by_name['AttachRequest']._serialized_options = b'\272\341\030\n\n\010generate'
-  _globals['_REQUESTSTATE']._serialized_start=703
-  _globals['_REQUESTSTATE']._serialized_end=827
-  _globals['_REQUEST']._serialized_start=189
-  _globals['_REQUEST']._serialized_end=557
-  _globals['_GETREQUESTREQUEST']._serialized_start=559
-  _globals['_GETREQUESTREQUEST']._serialized_end=598
-  _globals['_CANCELREQUESTREQUEST']._serialized_start=600
-  _globals['_CANCELREQUESTREQUEST']._serialized_end=642
-  _globals['_ATTACHREQUESTREQUEST']._serialized_start=644
-  _globals['_ATTACHREQUESTREQUEST']._serialized_end=701
-  _globals['_REQUESTSERVICE']._serialized_start=830
-  _globals['_REQUESTSERVICE']._serialized_end=1286
+  _globals['_REQUESTSTATE']._serialized_start=776
+  _globals['_REQUESTSTATE']._serialized_end=900
+  _globals['_REQUEST']._serialized_start=221
+  _globals['_REQUEST']._serialized_end=589
+  _globals['_GETREQUESTREQUEST']._serialized_start=591
+  _globals['_GETREQUESTREQUEST']._serialized_end=671
+  _globals['_CANCELREQUESTREQUEST']._serialized_start=673
+  _globals['_CANCELREQUESTREQUEST']._serialized_end=715
+  _globals['_ATTACHREQUESTREQUEST']._serialized_start=717
+  _globals['_ATTACHREQUESTREQUEST']._serialized_end=774
+  _globals['_REQUESTSERVICE']._serialized_start=903
+  _globals['_REQUESTSERVICE']._serialized_end=1359
 # @@protoc_insertion_point(module_scope)

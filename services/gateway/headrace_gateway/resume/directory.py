@@ -38,6 +38,7 @@ from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
 from headrace_gateway.resume.outputs import RemoteOutput, StoredOutput
 from headrace_gateway.resume.takeovers import ANSWER_S, Takeovers
+from headrace_gateway.resume.waiting import EndWaiter
 from headrace_gateway.stream.open_requests import OpenRequests
 
 FIRST_BACKOFF_S, LONGEST_PAUSE_S = 0.05, 0.2
@@ -63,6 +64,7 @@ class RequestDirectory:
         self._bus, self._clock = bus, clock
         self._requests, self._settlements, self._takeovers = requests, settlements, takeovers
         self._models = models
+        self.waiter = EndWaiter(self, bus, clock)
 
     async def near(self, key: str) -> Location | None:
         """As `ports.Directory` has it."""
@@ -97,6 +99,10 @@ class RequestDirectory:
         except TimeoutError:
             return Location(open_request)
         return await self.locate(key)
+
+    async def wait(self, key: str, wait_s: float) -> Location:
+        """As `ports.Directory` has it."""
+        return await self.waiter.wait(key, wait_s)
 
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None

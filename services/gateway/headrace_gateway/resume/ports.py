@@ -54,6 +54,11 @@ class Directory(Protocol):
         """
         ...
 
+    async def wait(self, key: str, wait_s: float) -> Location:
+        """As `locate`, but once the request has ended, or after `wait_s`, or when this gateway
+        stops, whichever is first."""
+        ...
+
     async def open(
         self, key: str, check: Callable[[Location], None], models: Iterable[str] | None = None
     ) -> Generation:

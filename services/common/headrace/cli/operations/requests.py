@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import grpc
+from google.protobuf import json_format
 from rich.markup import escape
 
 from headrace.admin.v1 import operations_pb2 as pb
@@ -19,6 +20,7 @@ from headrace.cli.console import terminal
 from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.list_group import shows_list
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
+from headrace.client.background import NO_TIMEOUT
 from headrace.priorities import priority_name
 from headrace.supervisor.state.failures import InvalidOption
 
@@ -92,6 +94,28 @@ def cancel_requests(mesh: MeshTarget, ids: tuple[str, ...]) -> None:
     """
     names = [_name(each) for each in ids]
     asyncio.run(_cancel(mesh, names))
+
+
+@requests.command("wait")
+@click.argument("request_id", metavar="REQUEST")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds. Default: until its end.")
+@json_option
+@mesh_options
+def wait_for_request(
+    request_id: str, mesh: MeshTarget, timeout: float | None, as_json: bool
+) -> None:
+    """Wait for the end of a request of the caller's tenant, as of a background one; print its text.
+
+    Fails as the request does, or if it has not ended in time; it runs on then.
+    """
+    with mesh.client() as client:
+        waited_s = NO_TIMEOUT if timeout is None else timeout
+        answer = client.background_request(request_id).result(timeout_s=waited_s)
+    if as_json:
+        click.echo(json_format.MessageToJson(answer, preserving_proto_field_name=True))
+        return
+    for choice in answer.choices:
+        click.echo(choice.text)
 
 
 async def _list(

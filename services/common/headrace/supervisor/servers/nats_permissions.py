@@ -163,6 +163,7 @@ _GATEWAY_PUBLISHES = (
 _GATEWAY_READS = (
     *(subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
     *("headrace.gateway.*.notice", _DRAIN),
+    _RESULTS_WRITE,  # as they are published, for calls that wait for an end
 )
 _SCHEDULER_PUBLISHES = (
     subjects.LANE_REPORTS,

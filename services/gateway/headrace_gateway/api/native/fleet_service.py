@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from headrace.errors import InvalidRequest
 from headrace.internal.v1.reports_pb2 import LocateRequest
 from headrace.v1.fleet_pb2 import (
     ListLanesRequest,
@@ -27,6 +28,7 @@ from headrace_gateway.api.native.generation_service import write_answer
 from headrace_gateway.api.native.grpc_errors import abort_on_error, counted
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer
+from headrace_gateway.resume.waiting import MAX_WAIT_S
 
 
 class FleetService(ApiServicer, FleetServiceServicer):
@@ -63,8 +65,25 @@ class RequestService(ApiServicer, RequestServiceServicer):
 
     async def _get(self, request: GetRequestRequest, call: Call) -> Request:
         key = key_of_request(request.request_id, call)
-        return (await self.services.requests.locate(key)).status()
+        wait_s, requests = _wait_in(request), self.services.requests
+        return (await (requests.wait(key, wait_s) if wait_s else requests.locate(key))).status()
 
     async def _cancel(self, request: CancelRequestRequest, call: Call) -> Request:
         key = key_of_request(request.request_id, call)
         return (await self.services.requests.locate(key, LocateRequest.VERB_CANCEL)).status()
+
+
+def _wait_in(request: GetRequestRequest) -> float:
+    """Return how long a call waits for the end of its request, in seconds.
+
+    Raises:
+        InvalidRequest: it is out of its range.
+    """
+    wait_s = request.wait.seconds + request.wait.nanos / 1e9
+    if not 0 <= wait_s <= MAX_WAIT_S:
+        raise InvalidRequest(
+            f"wait is {wait_s:g} s; it must be 0 s to {MAX_WAIT_S:g} s: send the call again to wait"
+            " longer",
+            field="wait",
+        )
+    return wait_s
