@@ -276,9 +276,8 @@ class LeaderActor:
                 ),
             ],
         )
-        payload = notice.SerializeToString()
-        answer = await self.bus.request(subjects.notice(gateway_id), payload, timeout_s=2.0)
-        return NoticeResponse.FromString(answer)
+        subject, payload = subjects.notice(gateway_id), notice.SerializeToString()
+        return NoticeResponse.FromString(await self.bus.request(subject, payload, timeout_s=2.0))
 
     async def report(self, *, waiting: int, max_waiting: int) -> None:
         """The state of the standard lane."""
@@ -345,8 +344,7 @@ async def read_some(generation: Generation, *, tokens: int) -> list[int]:
     """Token ids of choice 0 until there are `tokens` of them. Ends its iteration."""
     ids: list[int] = []
     async for events in generation.events():
-        for event in events:
-            ids += getattr(event, "token_ids", [])
+        ids += [token for event in events for token in getattr(event, "token_ids", [])]
         if len(ids) >= tokens:
             break
     return ids

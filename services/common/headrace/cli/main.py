@@ -50,8 +50,8 @@ _OTHER_NAMES = {
     "request": "requests",
     "detach": "background",
 }
-"""Commands and options that work under other names too, without a line of help. `up` declares --detach
-itself, so there both names mean it."""
+"""Commands and options that work under other names too, without a line of help. `up` declares
+--detach itself, so there both names mean it."""
 
 
 @click.group(

@@ -28,7 +28,7 @@ EVENT_TYPES: Mapping[str, str] = MappingProxyType(
         RESPONSE_FAILED: "background request that ended with an error",
         RESPONSE_CANCELLED: "background request that was cancelled",
         BUDGET_THRESHOLD_REACHED: "budget of which 50, 80 or 100 % are used: day or month, the"
-        " date it began, and the percentage, as month/2026-11-01/80",
+        " date it began, and the percentage, as month/2026-11-01/80; of a key's, behind keys/ID/",
         WEBHOOK_TEST: "the endpoint itself; sent on demand alone, to an endpoint of any types",
     }
 )
