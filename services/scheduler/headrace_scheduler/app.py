@@ -17,6 +17,7 @@ from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.keeper.election import KeeperElection
 from headrace_scheduler.runtime.service import Service
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ async def run(settings: SchedulerSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     scheduler_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
     service = Service(scheduler_id, bus, settings, SystemClock())
+    keeper = KeeperElection(scheduler_id, bus, settings, SystemClock())
     with MetricsServer(
         settings.host, settings.metrics_port, why_not_ready=lambda: service.why_not_ready
     ) as metrics_server:
@@ -60,18 +62,23 @@ async def run(settings: SchedulerSettings) -> int:
         await serve_drain(bus, settings.name, lambda _: stop.set())
         log.info("scheduler.started", extra={"scheduler_id": scheduler_id})
         try:
-            await _serve(service, stop, metrics_server)
+            await _serve(service, keeper, stop, metrics_server)
         finally:
             await bus.close()
     log.info("scheduler.stopped")
     return 0
 
 
-async def _serve(service: Service, stop: asyncio.Event, metrics_server: MetricsServer) -> None:
+async def _serve(
+    service: Service, keeper: KeeperElection, stop: asyncio.Event, metrics_server: MetricsServer
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(service.run())
+        keeping = tasks.create_task(keeper.run())
         beating = tasks.create_task(metrics_server.beat())
         await stop.wait()
+        # Why first: another process can keep the quotas while this one drains.
+        keeping.cancel()
         await service.drain()
         serving.cancel()
         beating.cancel()

@@ -118,6 +118,41 @@ retried = Counter(
     ["reason"],
 )
 
+quota_keeper = Gauge(
+    "headrace_scheduler_quota_keeper", "1 while this process keeps the quotas, else 0."
+)
+quota_decisions = Counter(
+    "headrace_scheduler_quota_decisions",
+    "Answers to reservations: granted, repeated (granted before), refused.",
+    ["outcome"],
+)
+quota_refusals = Counter(
+    "headrace_scheduler_quota_refusals", "Refused reservations, by the kind of limit.", ["limit"]
+)
+quota_settled = Counter(
+    "headrace_scheduler_quota_settled_requests",
+    "Requests whose usage was charged: reserved, or late, without a reservation.",
+    ["reason"],
+)
+quota_append_s = Histogram(
+    "headrace_scheduler_quota_journal_append_seconds",
+    "Time until an entry of the journal of quotas was stored.",
+    buckets=_WAIT_BUCKETS,
+)
+quota_reservations = Gauge(
+    "headrace_scheduler_quota_reservations", "Reservations of requests that have not ended."
+)
+quota_usage_lag_s = Gauge(
+    "headrace_scheduler_quota_usage_lag_seconds",
+    "Time since the end of the last request that was settled, when it was settled.",
+)
+
+
+def stop_keeping() -> None:
+    """Set the metrics that only the quota keeper has."""
+    quota_keeper.set(0)
+    quota_reservations.set(0)
+
 
 def stop_leading(model: str) -> None:
     """Remove the metrics of lanes and fleet, which only a leader has."""

@@ -33,6 +33,11 @@ class SchedulerSettings(ServiceSettings):
     what it has read; at least one report interval. Too small: running requests are run again
     elsewhere. Too large: requests wait longer after a take-over that lost a worker too."""
 
+    quota_lease_ttl_s: int = Field(default=3, ge=3)
+    """Life of the lease of the quota keeper, in whole seconds. Too small: pauses of the broker
+    change the keeper. Too large: for this long after a keeper died, callers with limits get
+    QUOTA_UNAVAILABLE."""
+
     max_waiting: int = Field(default=512, ge=0)
     """Requests that wait in one lane; the next is refused with LANE_FULL. Too small: bursts are
     refused that would have been served. Too large: requests wait whose callers have given up."""

@@ -1,0 +1,1 @@
+"""The quota keeper: one process of the mesh that decides on all reservations."""
