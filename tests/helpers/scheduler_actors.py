@@ -198,13 +198,14 @@ class GatewayActor(_Beating):
         self.relayed[request_id] = []
         await self._bus.submit(MODEL, priority, record.SerializeToString(), message_id=request_id)
 
-    async def settle(self, *request_ids: str, code: int = 0) -> None:
-        """Settle these requests; repeated until a leader has confirmed."""
+    async def settle(self, *request_ids: str, **figures: int) -> None:
+        """Settle these requests with `figures`, equal ones; repeated until a leader has
+        confirmed."""
         for request_id in request_ids:
             self.relayed.pop(request_id, None)
         message = reports_pb2.SettleRequest(
             gateway_id=self.gateway_id,
-            settlements=[reports_pb2.Settlement(request_id=i, code=code) for i in request_ids],
+            settlements=[reports_pb2.Settlement(request_id=i, **figures) for i in request_ids],
         )
         while True:
             try:

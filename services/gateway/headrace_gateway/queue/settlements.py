@@ -37,6 +37,7 @@ class _Ended:
     ended_s: float
     """On the monotonic clock."""
     end_time: Timestamp = field(default_factory=Timestamp)
+    first_token_ms: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settlement(self) -> Settlement:
@@ -47,6 +48,8 @@ class _Ended:
             prompt_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
             held_since_attempt=self.record.held_since_attempt,
+            cached_prompt_tokens=usage.cached_prompt_tokens,
+            first_token_ms=self.first_token_ms,
         )
 
     def result(self) -> ResultRecord:
@@ -95,7 +98,12 @@ class Settlements:
         """Store the result and settle the request, retrying until both are confirmed."""
         now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
         ended = _Ended(
-            open_request.record, open_request.output.newest_attempt, outcome, now_s, end_time
+            open_request.record,
+            open_request.output.newest_attempt,
+            outcome,
+            now_s,
+            end_time,
+            open_request.first_token_ms,
         )
         self._unsettled[open_request.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))

@@ -72,6 +72,8 @@ class OpenRequest:
         """The place in the queue that was last reported."""
         self.reported_s = clock.monotonic_s()
         """When that was; before the first report, when the request was opened."""
+        self.first_token_ms = 0
+        """From its arrival to its first token; 0 before that, or where another gateway had it."""
         self._clock = clock
         self._on_close = on_close
         self._bindings: set[SlotBinding] = set()
@@ -113,7 +115,9 @@ class OpenRequest:
         """Cancel the request, as no reader is left: stop its workers and free what is held."""
         error = RequestCancelled(f"the client of request {self.request_id} disconnected")
         usage = common_pb2.Usage(
-            prompt_tokens=self.record.prompt_tokens, output_tokens=self.output.output_tokens
+            prompt_tokens=self.record.prompt_tokens,
+            output_tokens=self.output.output_tokens,
+            cached_prompt_tokens=self.output.cached_prompt,
         )
         self.close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
 
@@ -134,8 +138,11 @@ class OpenRequest:
         self.fail(error)
 
     def _measure(self, events: list[Event]) -> None:
+        count = sum(len(e.token_ids) for e in events if isinstance(e, Tokens))
+        if count and not self.first_token_ms and not self.record.held_since_attempt:
+            since_ms = 1000 * self._clock.unix_s() - self.record.arrival.ToMilliseconds()
+            self.first_token_ms = max(1, round(since_ms))
         if self._meter is not None:
-            count = sum(len(e.token_ids) for e in events if isinstance(e, Tokens))
             self._meter.relayed(count, self._clock.monotonic_s())
 
     # For the mesh

@@ -106,6 +106,11 @@ class OutputLog:
     def output_tokens(self) -> int:
         return sum(len(choice.ids) for choice in self._choices)
 
+    @property
+    def cached_prompt(self) -> int | None:
+        """Cached prompt tokens of the first choice: the others find what that one has cached."""
+        return self._choices[0].cached
+
     def accepts(self, attempt: int) -> bool:
         """Return whether tokens of this attempt are accepted."""
         return attempt == self._accepted_attempt and not self.ended

@@ -91,6 +91,16 @@ settled = Counter(
     "Requests whose end was relayed, by google.rpc.Code.",
     [*_LANE, "code"],
 )
+usage_published = Counter(
+    "headrace_scheduler_usage_records",
+    "Usage records published, those that were published again included.",
+    ["model"],
+)
+usage_dropped = Counter(
+    "headrace_scheduler_dropped_usage_records",
+    "Usage records without a key or a person that were dropped because their stream is full.",
+    ["model"],
+)
 abandoned = Counter(
     "headrace_scheduler_abandoned_requests",
     "Requests removed because no client waited for them.",

@@ -141,6 +141,8 @@ class Dispatcher:
             if tokens := self._routing.matched_tokens(request, worker):
                 self._live.observer.prefix_held(request, tokens)
             request.dispatched_s = now_s
+            if not request.has_started:
+                request.first_dispatched_s = now_s
             attempt = self._live.next_attempt(request)
             self._live.run(request, worker, attempt, (self._live.epoch, number))
         message = DispatchRequest(

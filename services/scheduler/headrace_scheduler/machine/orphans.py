@@ -115,14 +115,14 @@ class Orphans:
             if request.record.detached:
                 self._live.end_with_stored_result(request, error)
             else:
-                self._live.abandon(request, cause)
+                self._live.abandon(request, error, cause)
 
     def on_end_unknown(self, request: Request, error: HeadraceError) -> None:
         """Remove an ending request that its gateway does not hold."""
         if request.record.detached:
             self._live.end_with_stored_result(request, error)
         else:
-            self._live.settle(request, error.code.number)
+            self._live.end_unread(request, error)
 
     def apply_report(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
         """Apply a gateway's report: it lives, perhaps again, and has taken over requests."""
@@ -245,7 +245,8 @@ class Orphans:
         if request.record.held_since_attempt and now_s < until_s:
             self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it resumed")
         else:
-            self._live.abandon(request, "unknown to its gateway")
+            cause = "unknown to its gateway"
+            self._live.abandon(request, cut_off_error(cause), cause)
 
     def _on_detached_unknown(self, request: Request, *, now_s: float) -> None:
         if (why := self._why_not_orphaned(request, "")) is not None:

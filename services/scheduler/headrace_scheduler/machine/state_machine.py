@@ -202,9 +202,9 @@ class Machine:
                 else:
                     self._live.lanes[request.lane].end(request, settlement.output_tokens)
                     self._wait_estimator.on_settled(request, settlement, now_s=now_s)
-                    self._live.settle(request, settlement.code)
+                    self._live.settle(request, settlement)
             elif self.is_holding:
-                self._live.settled.settle_early(settlement.request_id)
+                self._live.settled.settle_early(settlement)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
         request = self._live.get(request_id)

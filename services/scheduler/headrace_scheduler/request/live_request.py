@@ -131,6 +131,12 @@ class Request:
     output_at_failure: int = 0
     dispatched_s: float = float("-inf")
     """When it last left its lane."""
+    first_dispatched_s: float = float("-inf")
+    """When it first did, as far as this leader knows."""
+    dispatches: int = 0
+    """How often this leader has dispatched it, or found it running."""
+    engine: str = ""
+    """Name of the engine that ran it last."""
     account: Account | None = None
     """The account of its tenant in its lane, once it was looked up."""
     charged: float = 0.0

@@ -1,4 +1,5 @@
-"""Acknowledgements of stored messages, sent until the broker confirms them."""
+"""Acknowledgements of stored messages, sent until the broker confirms them; what their requests
+have used is published before."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from headrace.bus import BusError, LaneReader
 from headrace.bus.outbox import Outbox
 from headrace_scheduler.base import metrics
+from headrace_scheduler.runtime.usage_publisher import UsagePublisher
 from headrace_scheduler.state.events import Acknowledge
 
 MAX_AT_ONCE = 64
@@ -17,8 +19,10 @@ MAX_RETRY_S = 0.2
 class Acknowledgements:
     """Bounded by the lanes' bounds: one for each message that was read and has ended."""
 
-    def __init__(self, lanes: Mapping[str, LaneReader]) -> None:
-        self._lanes = lanes
+    def __init__(self, lanes: Mapping[str, LaneReader], publisher: UsagePublisher) -> None:
+        self._lanes, self._publisher = lanes, publisher
+        self._published: set[Acknowledge] = set()
+        """Those that are not confirmed, and whose usage record is stored."""
         # Why not keyed by request: two messages may have the same id, and both must go.
         self._outbox = Outbox[Acknowledge](
             "acknowledgements",
@@ -32,6 +36,8 @@ class Acknowledgements:
         self.run = self._outbox.run
 
     def add(self, command: Acknowledge) -> None:
+        if command.usage is not None:
+            self._publisher.complete(command.usage)
         self._newest[command.request_id] = command
         self._outbox.add(command)
 
@@ -47,14 +53,36 @@ class Acknowledgements:
         return len(self._outbox)
 
     async def _send(self, batch: list[Acknowledge]) -> list[Acknowledge]:
-        """Return those that were not confirmed."""
+        """Return those that were not confirmed.
+
+        Why none is acknowledged before the records of all are stored: one may be the message of
+        another, come again.
+        """
+        await self._publish(batch)
         confirmed = await asyncio.gather(*map(self._try_acknowledge, batch))
         for each, is_confirmed in zip(batch, confirmed, strict=True):
-            if is_confirmed and self._newest.get(each.request_id) is each:
-                del self._newest[each.request_id]
+            if is_confirmed:
+                self._published.discard(each)
+                if self._newest.get(each.request_id) is each:
+                    del self._newest[each.request_id]
         return [
             each for each, is_confirmed in zip(batch, confirmed, strict=True) if not is_confirmed
         ]
+
+    async def _publish(self, batch: list[Acknowledge]) -> None:
+        """Publish the records that are not stored yet.
+
+        Raises:
+            BusError: none is known to be stored.
+        """
+        records = {
+            each: each.usage
+            for each in batch
+            if each.usage is not None and each not in self._published
+        }
+        if records:
+            await self._publisher.publish(list(records.values()))
+            self._published.update(records)
 
     async def _try_acknowledge(self, each: Acknowledge) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -22,11 +23,14 @@ from headrace.internal.v1.reports_pb2 import (
     NoticeRequest,
     NoticeResponse,
 )
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import RequestOutcome
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership
-from headrace_scheduler.runtime.results import store_error
+from headrace_scheduler.request.usage import use_outcome
+from headrace_scheduler.runtime.results import store_error, stored_outcome
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
@@ -49,7 +53,16 @@ MAX_WORKER_CALLS = 32
 """Cancellations and parks in progress at once."""
 WORKER_CALL_S = 2.0
 
-Call = Dispatch | SendNotice | CancelOnWorker | ParkOnWorker | StoreResult | PublishDeadLetter
+Call = (
+    Dispatch
+    | SendNotice
+    | CancelOnWorker
+    | ParkOnWorker
+    | StoreResult
+    | Acknowledge
+    | PublishDeadLetter
+)
+T = TypeVar("T")
 
 
 class OutgoingCalls:
@@ -104,11 +117,22 @@ class OutgoingCalls:
                 )
                 await self._call_worker("park", subjects.worker_park(worker_id), park)
             case StoreResult(record, error, acknowledge):
-                await _repeat("conclude", lambda: store_error(self._bus, record, error))
+                outcome = await _repeat("conclude", lambda: store_error(self._bus, record, error))
                 # Why afterwards: the next leader would not know of a request that is acknowledged.
-                self._acknowledge(acknowledge)
+                self._acknowledge_as(acknowledge, outcome)
+            case Acknowledge(unsettled=RequestRecord() as record):
+                stored = await _repeat("look up", lambda: stored_outcome(self._bus, record))
+                self._acknowledge_as(command, stored)
+            case Acknowledge():
+                self._acknowledge(command)
             case PublishDeadLetter():
                 await self.store_dead_letter(command)
+
+    def _acknowledge_as(self, command: Acknowledge, outcome: RequestOutcome | None) -> None:
+        """Acknowledge a request with the figures of its result, if there is one."""
+        if command.usage is not None and outcome is not None:
+            use_outcome(command.usage, outcome)
+        self._acknowledge(command)
 
     async def _dispatch(self, command: Dispatch) -> None:
         subject, timeout_s = subjects.dispatch(command.worker_id), self._settings.dispatch_timeout_s
@@ -174,14 +198,15 @@ class OutgoingCalls:
         metrics.dead_letters.labels(model, reason).inc()
 
 
-async def _repeat(name: str, call: Callable[[], Awaitable[None]]) -> None:
-    """Call until the broker has confirmed; `name` labels the metric of retries."""
+async def _repeat(name: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of a call, repeated until the broker has confirmed; `name` labels the
+    metric of retries."""
     while True:
         try:
-            await call()
+            result = await call()
         except BusError:
             metrics.retried.labels(name).inc()
             await asyncio.sleep(RETRY_S)
         else:
             recheck_cancelled()
-            return
+            return result

@@ -20,6 +20,7 @@ from headrace_scheduler.runtime.calls import OutgoingCalls
 from headrace_scheduler.runtime.handlers import RequestHandlers, SharedCall
 from headrace_scheduler.runtime.lane_reports import report_lanes
 from headrace_scheduler.runtime.request_reader import Unreadable, read_request
+from headrace_scheduler.runtime.usage_publisher import UsagePublisher
 from headrace_scheduler.state.events import (
     Acknowledge,
     BusDown,
@@ -75,7 +76,8 @@ class Leader:
         self._bus, self._settings, self._clock = bus, settings, clock
         self._may_act = may_act
         self._lanes: dict[str, LaneReader] = {}
-        self._acknowledgements = Acknowledgements(self._lanes)
+        self._publisher = UsagePublisher(machine.leadership, bus, clock, may_act)
+        self._acknowledgements = Acknowledgements(self._lanes, self._publisher)
         self._calls = OutgoingCalls(
             machine.leadership,
             bus,
@@ -100,6 +102,8 @@ class Leader:
             for priority in PRIORITIES:
                 self._lanes[priority] = await self._bus.take_over(self._model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
+            # Why after: what was read would be of another stream if this one had been lost.
+            self._publisher.source = await self._bus.request_source()
             lane_ends = SharedCall(self._lane_ends)
             handlers = RequestHandlers(self.machine, self.handle, self._acknowledgements, lane_ends)
             for subject, answer in handlers.by_subject(self._model).items():
@@ -171,7 +175,8 @@ class Leader:
                 # Why: another leader may run what this one, suspended meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
                 self._step_down("the lease may have run out")
-            case Acknowledge():
+            case Acknowledge(unsettled=None):
+                # Not a task: nearly all are such.
                 self._acknowledgements.add(command)
             case StepDown(reason):
                 self._step_down(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.errors import Code, HeadraceError
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRequest
@@ -18,6 +18,7 @@ from headrace.internal.v1.reports_pb2 import (
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.usage_pb2 import UsageRecord
 from headrace_scheduler.request.live_request import Request
 
 # Events
@@ -191,6 +192,11 @@ class Acknowledge:
     request_id: str
     priority: str
     acknowledgement: str
+    usage: UsageRecord | None = field(default=None, compare=False)
+    """To be published before. None: the message is another's again, or a probe's."""
+    unsettled: RequestRecord | None = field(default=None, compare=False)
+    """Of a request that no gateway has settled: where one has stored its result nevertheless, the
+    figures of that replace those of `usage`."""
 
 
 @dataclass(frozen=True, slots=True)

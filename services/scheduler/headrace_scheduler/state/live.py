@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
-from headrace.errors import Code, HeadraceError, RequestExists
+from headrace.errors import Code, HeadraceError
+from headrace.internal.v1.reports_pb2 import Settlement
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.request.live_request import (
     LANES,
@@ -22,16 +23,20 @@ from headrace_scheduler.request.live_request import (
     state_name,
 )
 from headrace_scheduler.state.events import (
-    Acknowledge,
     CancelOnWorker,
     Command,
-    SendNotice,
-    StoreResult,
 )
 from headrace_scheduler.state.lanes import Lanes
 from headrace_scheduler.state.lazy_heap import LazyHeap
 from headrace_scheduler.state.observer import StateObserver
-from headrace_scheduler.state.settled import SettledRequests
+from headrace_scheduler.state.settled import (
+    SettledRequests,
+    acknowledge,
+    acknowledge_settled,
+    acknowledge_unsettled,
+    refuse_duplicate,
+    store_result,
+)
 from headrace_scheduler.state.waits import Waits
 from headrace_scheduler.workers.preemption_candidates import PreemptionCandidates
 from headrace_scheduler.workers.worker import Worker
@@ -107,27 +112,22 @@ class LiveRequests:
             known.acknowledgement = request.acknowledgement
             self.observer.ignored("redelivery")
             return False
+        if (settlement := self.settled.pop_early(request)) is not None:
+            self.command(acknowledge_settled(request, settlement))
+            self.observer.settled(request, settlement.code)
+            return False
         has_result = self.settled.has_result_for(request)
         if known is not None or has_result or self.settled.is_settled(request):
-            self.command(_acknowledge(request))
             self.observer.ignored("duplicate")
-            if has_result or (known and known.gateway_id != request.gateway_id):
-                self._refuse_duplicate_id(request)
+            is_refused = has_result or (known and known.gateway_id != request.gateway_id)
+            remove = refuse_duplicate(request, known) if is_refused else [acknowledge(request)]
+            self._commands.extend(remove)
             return False
         request.queued_s = now_s
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
         self.observer.moved(request, "new", state_name(request.state))
         return True
-
-    def _refuse_duplicate_id(self, request: Request) -> None:
-        """Notify a gateway that the id belongs to another request.
-
-        Sent once: if the notice is lost, the gateway's own check of deadlines ends the request.
-        """
-        request_id = request.request_id
-        error = RequestExists(f"there is a request with the id {request_id}", field="request_id")
-        self.command(SendNotice(request.gateway_id, ((request_id, error),), ()))
 
     # Moves
 
@@ -141,6 +141,7 @@ class LiveRequests:
 
     def run(self, request: Request, worker: Worker, attempt: int, dispatch: DispatchNumber) -> None:
         request.record.attempt = max(request.record.attempt, attempt)
+        request.dispatches, request.engine = request.dispatches + 1, worker.engine
         self._move(request, Running(worker.worker_id, attempt, dispatch))
         self.schedule(request, request.deadline_s + self.settings.deadline_grace_s)
 
@@ -156,6 +157,7 @@ class LiveRequests:
 
     def requeue(self, request: Request, cause: str) -> None:
         """Return it to its lane: the worker refused it, so nothing of this attempt runs."""
+        request.dispatches -= 1
         self.wait(request, now_s=request.queued_s)
         self.observer.happened("returned", request, cause)
 
@@ -224,24 +226,30 @@ class LiveRequests:
 
     # Out
 
-    def settle(self, request: Request, code: int) -> None:
+    def settle(self, request: Request, settlement: Settlement) -> None:
         """Remove it: its gateway has relayed its end."""
+        code = settlement.code
         if code != 0:
             self._stop_on_worker(request)
-        self._leave(request, has_result=code == 0 or request.record.detached)
+        has_result = code == 0 or request.record.detached
+        self._leave(request, acknowledge_settled(request, settlement), has_result=has_result)
         self.observer.settled(request, code)
 
-    def abandon(self, request: Request, cause: str) -> None:
+    def end_unread(self, request: Request, error: HeadraceError) -> None:
+        """Remove it with this error, which no client waits for."""
+        self._leave(request, acknowledge_unsettled(request, error), has_result=False)
+        self.observer.settled(request, error.code.number)
+
+    def abandon(self, request: Request, error: HeadraceError, cause: str) -> None:
         """Remove it without an end: no client waits for it."""
         self._stop_on_worker(request)
-        self._leave(request, has_result=False)
+        self._leave(request, acknowledge_unsettled(request, error), has_result=False)
         self.observer.happened("abandoned", request, cause)
 
     def end_with_stored_result(self, request: Request, error: HeadraceError) -> None:
         """Remove it, with the error as its stored result: no gateway holds it."""
         self._stop_on_worker(request, error.code.number)
-        stored = StoreResult(request.record, error, _acknowledge(request))
-        self._leave(request, has_result=True, last=stored)
+        self._leave(request, store_result(request, error), has_result=True)
         self.observer.happened("ended", request, error.reason)
 
     def _stop_on_worker(self, request: Request, code: int = Code.CANCELLED.number) -> None:
@@ -249,14 +257,14 @@ class LiveRequests:
             attempt = request.record.attempt
             self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
-    def _leave(self, request: Request, *, has_result: bool, last: Command | None = None) -> None:
+    def _leave(self, request: Request, last: Command, *, has_result: bool) -> None:
         request_id = request.request_id
         self._move(request, None)
         del self._requests[request_id]
         self._timers.remove(request_id)
         _drop(self._by_gateway, request.gateway_id, request_id)
         self.settled.add_ended(request, has_result=has_result)
-        self.command(last or _acknowledge(request))
+        self.command(last)
 
     def _move(self, request: Request, state: State | None) -> None:
         """Change its state, and the indices with it; None means that it is gone."""
@@ -309,8 +317,7 @@ class LiveRequests:
     # Looking
 
     def statistics(self) -> Counter[str]:
-        """Return the number of requests by state, and as "timers" that of the heap's entries,
-        which the requests bound whatever their deadlines."""
+        """Return the number of requests by state, and as "timers" that of the heap's entries."""
         counts = Counter(state_name(request.state) for request in self._requests.values())
         return counts + Counter(timers=len(self._timers))
 
@@ -332,10 +339,6 @@ class LiveRequests:
         notified = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert notified == {i for ids in self._notices.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
-
-
-def _acknowledge(request: Request) -> Acknowledge:
-    return Acknowledge(request.request_id, request.priority, request.acknowledgement)
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:

@@ -1,9 +1,16 @@
-"""Requests whose end is remembered, so that a repeated message does not run them again."""
+"""Requests that have ended: what is done with their messages, and whose end is remembered, so that
+a repeated message does not run them again."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headrace.bus import RESULT_KEPT_S
+from headrace.errors import HeadraceError, RequestExists
+from headrace.internal.v1.reports_pb2 import Settlement
 from headrace_scheduler.request.live_request import Request
+from headrace_scheduler.request.usage import known_settlement, usage_record
+from headrace_scheduler.state.events import Acknowledge, Command, SendNotice, StoreResult
 
 REMEMBERED = 20_000
 
@@ -16,6 +23,8 @@ class SettledRequests:
         """Place of its message in the stream, by request id; None while that is not read."""
         self._result_until_s: dict[str, float] = {}
         """Until when the result is kept, at least, of those that run once and have one."""
+        self._early: dict[str, Settlement] = {}
+        """Settlements of those whose message is not read."""
 
     def add_ended(self, request: Request, *, has_result: bool) -> None:
         """Remember a request that has left; `has_result`: its result is stored and must stay."""
@@ -51,11 +60,53 @@ class SettledRequests:
         request_id = request.request_id
         return request_id in self and self._sequences[request_id] in (None, request.sequence)
 
-    def settle_early(self, request_id: str) -> None:
+    def settle_early(self, settlement: Settlement) -> None:
         """Note a settlement that came before the message: after a take-over, in any order."""
-        if request_id not in self:
-            self._remember(request_id, None)
+        if settlement.request_id not in self:
+            self._remember(settlement.request_id, None)
+            self._early[settlement.request_id] = settlement
+
+    def pop_early(self, request: Request) -> Settlement | None:
+        """Return the settlement that came before this request's message, once."""
+        return self._early.pop(request.request_id, None)
 
     def forget_early(self) -> None:
         """Forget these: all older messages are read, so the next of such an id is a new request."""
+        self._early.clear()
         self._sequences = {i: s for i, s in self._sequences.items() if s is not None}
+
+
+def acknowledge(request: Request) -> Acknowledge:
+    """Remove a message that is another's again."""
+    return Acknowledge(request.request_id, request.priority, request.acknowledgement)
+
+
+def acknowledge_settled(request: Request, settlement: Settlement) -> Acknowledge:
+    """Publish what a request has used by its settlement, then remove its message."""
+    usage = None if request.is_probe else usage_record(request, settlement)
+    return Acknowledge(request.request_id, request.priority, request.acknowledgement, usage)
+
+
+def acknowledge_unsettled(request: Request, error: HeadraceError) -> Acknowledge:
+    """The same of a request that no gateway has settled, by what is known of it."""
+    settled = acknowledge_settled(request, known_settlement(request, error.code.number))
+    return settled if request.is_probe else replace(settled, unsettled=request.record)
+
+
+def store_result(request: Request, error: HeadraceError) -> StoreResult:
+    """Store the error as the result of a request that no gateway has settled, before that."""
+    return StoreResult(request.record, error, acknowledge_unsettled(request, error))
+
+
+def refuse_duplicate(request: Request, known: Request | None) -> list[Command]:
+    """Notify a gateway that the id belongs to another request, `known` if that is live.
+
+    Sent once: if the notice is lost, the gateway's own check of deadlines ends the request.
+    """
+    fact = f"there is a request with the id {request.request_id}"
+    error = RequestExists(fact, field="request_id")
+    removed = acknowledge_settled(request, Settlement(code=error.code.number))
+    if known is not None and known.record.arrival == request.record.arrival:
+        # It is that request, stored twice: its gateway did not know that it was stored.
+        removed = acknowledge(request)
+    return [removed, SendNotice(request.gateway_id, ((request.request_id, error),), ())]

@@ -34,6 +34,8 @@ class Worker:
     counted: DispatchNumber = (0, 0)
     """Last dispatch that the report counts."""
     weights_digest: str = ""
+    engine: str = ""
+    """Its name."""
     adapter_digests: frozenset[str] = frozenset()
     token_s: float = 0.0
     """Recent time between two output tokens of a request there; 0 while unknown."""
@@ -62,7 +64,7 @@ class Worker:
         self.counted = served.dispatch_epoch, served.dispatch_number
         self.token_s = served.token_time.ToNanoseconds() / 1e9
         card = served.card
-        self.weights_digest = card.weights_digest
+        self.weights_digest, self.engine = card.weights_digest, card.engine
         self.adapter_digests = frozenset(a.digest for a in card.adapters if a.digest)
         self.parks = card.capabilities.park and card.capabilities.resume
 
