@@ -98,6 +98,19 @@ def _billing_samples() -> dict[str, Sample]:
         "PriceService/GetPrice": Sample({"name": "prices/nothing"}),
         "PriceService/ListPrices": Sample({}),
         "PriceService/DeletePrice": Sample({"name": "prices/nothing"}),
+        "StatementService/GetStatement": Sample(
+            {"name": "tenants/acme/statements/2026-01"},
+            {"name": "tenants/other/statements/2026-01"},
+        ),
+        "StatementService/ListStatements": Sample(
+            {"parent": "tenants/acme"}, {"parent": "tenants/other"}
+        ),
+        "StatementService/CloseStatement": Sample(
+            {"name": "tenants/nowhere/statements/2026-01"},
+        ),
+        "StatementService/CorrectStatement": Sample(
+            {"name": "tenants/nowhere/statements/2026-01", "amount": "1", "reason": "sample"},
+        ),
     }
 
 

@@ -13,6 +13,7 @@ from headrace.admin.v1 import (
     people_pb2_grpc,
     prices_pb2_grpc,
     sessions_pb2_grpc,
+    statements_pb2_grpc,
     tenants_pb2_grpc,
     webhooks_pb2_grpc,
 )
@@ -38,6 +39,7 @@ class ControlApi:
         self.tenants: Any = tenants_pb2_grpc.TenantServiceStub(self._channel)
         self.plans: Any = tenants_pb2_grpc.PlanServiceStub(self._channel)
         self.prices: Any = prices_pb2_grpc.PriceServiceStub(self._channel)
+        self.statements: Any = statements_pb2_grpc.StatementServiceStub(self._channel)
         self.people: Any = people_pb2_grpc.PersonServiceStub(self._channel)
         self.members: Any = people_pb2_grpc.MemberServiceStub(self._channel)
         self.sessions: Any = sessions_pb2_grpc.SessionServiceStub(self._channel)

@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -37,6 +38,7 @@ from headrace_control.api.rest_calls import RestCallInterceptor
 from headrace_control.base.settings import ControlSettings
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
+from headrace_control.metering.month_closing import close_months
 from headrace_control.metering.usage_consumer import UsageConsumer
 from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports, SettledPepper
@@ -222,6 +224,10 @@ class _Control:
                 tasks.create_task(self._publisher.run())
                 tasks.create_task(self._serve())
                 tasks.create_task(remove_expired_sessions(self._store.sessions))
+                if (days := self._settings.statement_close_days) is not None:
+                    by_key = self._settings.statement_lines_by_key
+                    statements, after = self._store.statements, timedelta(days=days)
+                    tasks.create_task(close_months(statements, after, by_key=by_key))
                 tasks.create_task(UsageConsumer(self._bus, self._store.usage, self._clock).run())
                 if self._parts.webhook_keys is not None:
                     tasks.create_task(self._deliver_webhooks(self._parts.webhook_keys))

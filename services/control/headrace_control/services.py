@@ -22,6 +22,8 @@ from headrace.admin.v1 import (
     prices_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
+    statements_pb2,
+    statements_pb2_grpc,
     tenants_pb2,
     tenants_pb2_grpc,
     webhooks_pb2,
@@ -30,6 +32,7 @@ from headrace.admin.v1 import (
 from headrace.v1 import files_pb2, files_pb2_grpc
 from headrace_control.api.audit_service import AuditService
 from headrace_control.api.billing.price_service import PriceService
+from headrace_control.api.billing.statement_service import StatementService
 from headrace_control.api.files.file_service import FileService
 from headrace_control.api.operation_service import OperationService
 from headrace_control.api.parts import Parts
@@ -66,6 +69,9 @@ SERVICES = (
     _service(tenants_pb2_grpc.add_PlanServiceServicer_to_server, PlanService, tenants_pb2),
     _service(prices_pb2_grpc.add_PriceServiceServicer_to_server, PriceService, prices_pb2),
     _service(sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionService, sessions_pb2),
+    _service(
+        statements_pb2_grpc.add_StatementServiceServicer_to_server, StatementService, statements_pb2
+    ),
     _service(tenants_pb2_grpc.add_TenantServiceServicer_to_server, TenantService, tenants_pb2),
     _service(webhooks_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookService, webhooks_pb2),
 )

@@ -21,6 +21,8 @@ ADMIN = "admin:*"
 SCOPES = (GENERATE, EMBED, FILES, BATCHES, MODELS_READ, USAGE_READ, ADMIN)
 USER_SCOPES = SCOPES[:-1]
 """Of keys that use models. A key has either some of these, or `admin:*` alone."""
+ADMIN_READS = frozenset({USAGE_READ})
+"""What `admin:*` means besides."""
 CLI_SCOPES = (GENERATE, EMBED, MODELS_READ, USAGE_READ)
 ANY_MODEL = "*"
 

@@ -17,6 +17,7 @@ from headrace.cli.admin.access.plan import plan
 from headrace.cli.admin.access.session import session
 from headrace.cli.admin.access.tenant import tenant
 from headrace.cli.admin.billing.price import price
+from headrace.cli.admin.billing.usage import usage
 from headrace.cli.admin.chaos import chaos
 from headrace.cli.admin.db.group import db
 from headrace.cli.admin.lanes import lanes
@@ -72,7 +73,7 @@ for command in (
     *(lanes, workers, model, tls, db, webhook),
     *(requests, fleet, drain, dead_letters, audit),
     *(tenant, plan, key, person, member, session),
-    *(price,),
+    *(price, usage),
 ):
     headrace.add_command(command)
 

@@ -74,6 +74,14 @@ class ControlSettings(SignInSettings, FileSettings, AccessSettings):
     ["10.20.0.0/16"]; loopback ones by http too. Every administrator of a tenant can have this
     process send a POST to anything there. Empty: public addresses by https only."""
 
+    statement_close_days: int | None = Field(default=3, ge=0)
+    """How many days after a month's end its statement is closed; none: only by `headrace usage
+    close`. Too small: usage that a broker or database held back comes as a correction of the next
+    month. Too large: bills are late."""
+    statement_lines_by_key: bool = False
+    """Whether each key has lines of its own in statements. Each line is rounded once, so more lines
+    round more often."""
+
     @field_validator("webhook_networks")
     @classmethod
     def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from headrace.clock import Clock, SystemClock
 from headrace_control.store.audit import Audit
 from headrace_control.store.batches.store import Batches
 from headrace_control.store.billing.prices import Prices
+from headrace_control.store.billing.statements import Statements
 from headrace_control.store.database.engine import open_engine
 from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.schema import check_schema, upgrade_schema
@@ -45,6 +46,7 @@ class Store:
         self.tenants = Tenants(database)
         self.plans = Plans(database)
         self.prices = Prices(database)
+        self.statements = Statements(database)
         self.keys = Keys(database)
         self.people = People(database)
         self.members = Members(database)

@@ -13,6 +13,14 @@ from headrace.errors import FailedPrecondition, ResourceExists, ResourceNotFound
 from headrace_control.base.names import checked_name
 from headrace_control.base.records import Actor, Page, Plan, Tenant
 from headrace_control.store.batches.store import delete_batches_of
+from headrace_control.store.billing.accounts import (
+    end_account,
+    find_account,
+    open_account,
+    update_account,
+)
+from headrace_control.store.billing.statements import is_billed
+from headrace_control.store.billing.usage_lines import last_recording
 from headrace_control.store.changes import changed
 from headrace_control.store.database.file_tables import files
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
@@ -77,16 +85,20 @@ class Tenants:
 
         Raises:
             ResourceNotFound: there is none.
-            FailedPrecondition: there is no such plan.
+            FailedPrecondition: there is no such plan, or its currency would change though it has
+                usage.
         """
         async with self._database.changing(by) as change:
             before = await _tenant(change.connection, tenant_id)
             after = edit(before)
             await _check_plan(change.connection, after)
+            if after.currency != before.currency:
+                await _check_unbilled(change, tenant_id)
             values = {**tenant_values(after), "update_ms": change.now_ms}
             await change.execute(
                 sa.update(tenants).where(tenants.c.tenant_id == tenant_id).values(values)
             )
+            await update_account(change, after)
             resource = f"tenants/{tenant_id}"
             details = changed(before, after)
             await change.record("tenants.update", resource, tenant=tenant_id, details=details)
@@ -111,6 +123,7 @@ class Tenants:
                 )
             digests = await _delete_all_of(change, tenant_id)
             await change.execute(sa.delete(tenants).where(tenants.c.tenant_id == tenant_id))
+            await end_account(change, tenant_id)
             await change.record(
                 "tenants.delete",
                 f"tenants/{tenant_id}",
@@ -203,6 +216,7 @@ async def create_tenant(change: Change, tenant: Tenant) -> Tenant:
     times = {"create_ms": change.now_ms, "update_ms": change.now_ms}
     values = {"tenant_id": tenant_id, **tenant_values(tenant), **times}
     await change.execute(sa.insert(tenants).values(values))
+    await open_account(change, tenant)
     details = changed(Tenant(tenant_id), tenant)
     await change.record("tenants.create", f"tenants/{tenant_id}", tenant=tenant_id, details=details)
     await change.publish(TENANTS_TABLE, [tenant_id])
@@ -232,6 +246,18 @@ async def _check_plan(connection: AsyncConnection, tenant: Tenant) -> None:
     query = sa.select(plans.c.plan_id).where(plans.c.plan_id == tenant.plan)
     if tenant.plan and await connection.scalar(query) is None:
         raise FailedPrecondition(f"plan {tenant.plan} not found: create it first", field="plan")
+
+
+async def _check_unbilled(change: Change, tenant_id: str) -> None:
+    # Why locked: no row in the old currency comes before this is committed.
+    await last_recording(change.connection, lock=True)
+    account = await find_account(change.connection, tenant_id)
+    if await is_billed(change.connection, account):
+        raise FailedPrecondition(
+            f"tenant {tenant_id} has usage or statements in {account.currency}: its currency cannot"
+            " change any more; create another tenant",
+            field="tenant.currency",
+        )
 
 
 async def _tenants_of(connection: AsyncConnection, plan_id: str) -> list[str]:

@@ -22,7 +22,7 @@ from headrace.auth.check.edge import Client
 from headrace.auth.keys import key_id_of
 from headrace.auth.networks import Networks, contains
 from headrace.auth.peppers import PEPPER_BYTES, Peppers
-from headrace.auth.scopes import ANY_MODEL, PUBLIC, ROLE_SCOPES, SIGNED_IN
+from headrace.auth.scopes import ADMIN, ADMIN_READS, ANY_MODEL, PUBLIC, ROLE_SCOPES, SIGNED_IN
 from headrace.auth.tables import Key, Session, Tenant
 from headrace.errors import InvalidApiKey, PermissionDenied
 from headrace.internal.v1.access_pb2 import KeyDigest
@@ -212,7 +212,8 @@ def authorize(caller: Caller, access: Access) -> None:
         PermissionDenied: the caller may not call a method with this option.
     """
     scope = access.scope
-    if scope not in (PUBLIC, SIGNED_IN) and scope not in caller.scopes:
+    implied = ADMIN_READS if ADMIN in caller.scopes else frozenset()
+    if scope not in (PUBLIC, SIGNED_IN) and scope not in caller.scopes | implied:
         raise PermissionDenied(f"this call needs the scope {scope}, which {_whose(caller)} lacks")
     if access.operator_only and not caller.is_operator:
         raise PermissionDenied(

@@ -67,7 +67,10 @@ usage = sa.Table(
     # Of its price when it ended: nano-units a token, and what they come to.
     text("currency"),
     *(_number(name) for name in ("input_nanos", "cached_nanos", "output_nanos", "cost_nanos")),
+    # Number of the transaction that recorded it, by which a closed statement has it or not.
+    _number("recording"),
     sa.Index(None, "tenant", "end_ms"),
+    sa.Index(None, "tenant", "recording"),
     sa.Index(None, "end_ms"),
 )
 
@@ -113,6 +116,8 @@ usage_position = sa.Table(
     text("stream"),
     _number("sequence"),
     _number("time_ms"),
+    # How many transactions have recorded rows.
+    _number("recording"),
 )
 
 # Records that are no rows, as they came, by their SHA-256.
@@ -136,4 +141,49 @@ usage_gaps = sa.Table(
     _number("first", key=True),
     _number("last"),
     _number("time_ms"),
+)
+
+# A tenant, as it is billed. It stays when the tenant is deleted; its name may then be another's.
+accounts = sa.Table(
+    "accounts",
+    METADATA,
+    text("account_id", primary_key=True),
+    text("tenant", index=True),
+    # As the tenant has them, or had at last.
+    text("time_zone"),
+    text("currency"),
+    time("create_ms"),
+    time("delete_ms", nullable=True),
+)
+
+# Closed statements. Rows are inserted, and never changed nor deleted.
+statements = sa.Table(
+    "statements",
+    METADATA,
+    # Without gaps, from 1.
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    text("account_id", sa.ForeignKey("accounts.account_id")),
+    text("month"),
+    time("end_ms"),
+    # Up to which recording of usage, and which correction, it has what is in it.
+    sa.Column("last_recording", sa.BigInteger, nullable=False),
+    sa.Column("last_correction", sa.BigInteger, nullable=False),
+    # The statement as JSON, and its SHA-256.
+    text("content"),
+    text("hash"),
+    time("close_ms"),
+    sa.UniqueConstraint("account_id", "month"),
+)
+
+corrections = sa.Table(
+    "corrections",
+    METADATA,
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    text("account_id", sa.ForeignKey("accounts.account_id"), index=True),
+    # That it corrects.
+    text("month"),
+    sa.Column("amount_nanos", sa.BigInteger, nullable=False),
+    text("reason"),
+    text("actor"),
+    time("create_ms"),
 )

@@ -119,7 +119,7 @@ class Ledger:
         query = sa.select(usage_position).with_for_update()
         row = (await connection.execute(query)).one_or_none()
         if row is None:
-            values = {"id": 1, "stream": "", "sequence": 0, "time_ms": 0}
+            values = {"id": 1, "stream": "", "sequence": 0, "time_ms": 0, "recording": 0}
             first = inserting(connection, usage_position).values(values)
             await connection.execute(first.on_conflict_do_nothing())
             row = (await connection.execute(query)).one()
@@ -135,13 +135,16 @@ class Ledger:
         for row in rows:
             source = row.pop("read_from")
             try:
-                row |= priced(row, terms.price(row), terms.of(row["tenant"]).currency)
+                row |= priced(row, terms.price(row), terms.currency(row))
             except UnreadableUsage as error:
                 too_dear.append(Unreadable(source[0], str(error), source[1].SerializeToString()))
             else:
                 stored.append(row)
         if stored:
-            await connection.execute(sa.insert(usage), stored)
+            recording = await _begin_recording(connection)
+            await connection.execute(
+                sa.insert(usage), [row | {"recording": recording} for row in stored]
+            )
             await add_hours(connection, hours_of(stored))
             await add_spending(connection, stored, terms, self._now_ms)
         return len(stored), too_dear
@@ -225,6 +228,13 @@ async def _without_known(connection: AsyncConnection, rows: Sequence[Values]) ->
             for known in (await connection.scalars(query)).all():
                 del by_key[source, known]
     return [by_key[key] for key in sorted(by_key)]
+
+
+async def _begin_recording(connection: AsyncConnection) -> int:
+    """Return the number of this transaction, which holds the lock of the position."""
+    number = usage_position.c.recording
+    await connection.execute(sa.update(usage_position).values(recording=number + 1))
+    return int(await connection.scalar(sa.select(number)) or 0)
 
 
 async def add_hours(connection: AsyncConnection, hours: Sequence[Mapping[str, Any]]) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_control.base.accounts.statement import Account, account_at
 from headrace_control.base.accounts.usage import WHOLE_TENANT, TokenPrice, Values, price_at
 from headrace_control.base.records import Limits
+from headrace_control.store.billing.accounts import accounts_of
 from headrace_control.store.database.billing_tables import prices
 from headrace_control.store.database.published import TENANTS, in_parts
 from headrace_control.store.database.records import limits_of
@@ -36,12 +38,19 @@ class Terms:
     tenants: Mapping[str, TenantTerms]
     prices: Mapping[tuple[str, str], Sequence[TokenPrice]]
     """By model and currency, the oldest first."""
+    accounts: Mapping[str, Sequence[Account]]
+    """By tenant, the oldest first: a name may have been another tenant's."""
+
+    def currency(self, values: Values) -> str:
+        """Return the currency of the tenant that had this name when the request arrived."""
+        found = account_at(self.accounts.get(values["tenant"], ()), values["arrival_ms"])
+        return USUAL.currency if found is None else found.currency
 
     def of(self, tenant: str) -> TenantTerms:
         return self.tenants.get(tenant, USUAL)
 
     def price(self, values: Values) -> TokenPrice:
-        key = values["model"], self.of(values["tenant"]).currency
+        key = values["model"], self.currency(values)
         return price_at(self.prices.get(key, ()), values["end_ms"])
 
 
@@ -59,8 +68,10 @@ async def terms_for(connection: AsyncConnection, rows: Sequence[Values]) -> Term
                 row.time_zone,
                 {WHOLE_TENANT: limits.budget_nanos_per_month} | budgets.get(row.tenant_id, {}),
             )
-    currencies = {each.currency for each in found.values()} | {USUAL.currency}
-    return Terms(found, await _prices(connection, {row["model"] for row in rows}, currencies))
+    accounts = await accounts_of(connection, names)
+    currencies = {each.currency for some in accounts.values() for each in some} | {USUAL.currency}
+    models = {row["model"] for row in rows}
+    return Terms(found, await _prices(connection, models, currencies), accounts)
 
 
 async def _prices(
