@@ -34,6 +34,7 @@ from headrace_gateway.app import add_public_services
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.quota.reservations import Quotas
+from headrace_gateway.quota.usage_today import UsageToday
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
 from headrace_gateway.resume.open_or_resume import RequestOpener
@@ -41,7 +42,7 @@ from headrace_gateway.resume.outputs import StoredOutput
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission
-from helpers.scripted_keeper import NO_LIMITS, FixedRows, StandinKeeper
+from helpers.scripted_keeper import NO_LIMITS, FixedRows, StandinControl, StandinKeeper
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
 PARTS = """\
@@ -212,6 +213,7 @@ def api_services(
         requests=directory,
         fleet=StandinFleet(),
         quotas=Quotas(rows, StandinKeeper(), SystemClock()),
+        usage_today=UsageToday(StandinControl(), SystemClock()),
         settings=settings,
     )
 

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from headrace.auth.tables import Key, Tenant
-from headrace.bus import Bus, subjects
+from headrace.bus import Bus, NoReply, subjects
 from headrace.internal.v1.access_pb2 import KeyRow, Limits, TenantRow
+from headrace.internal.v1.own_usage_pb2 import OwnUsageRequest, OwnUsageResponse
 from headrace.internal.v1.quota_pb2 import (
     DescribeQuota,
     LimitKind,
@@ -108,6 +109,17 @@ class StandinKeeper:
             used=1,
             reset_ms=self.RESET_MS,
         )
+
+
+class StandinControl:
+    """Every key has used the same; a tenant without a key is not known."""
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        asked = OwnUsageRequest.FromString(payload)
+        if not asked.key_id:
+            raise NoReply("there is no control")
+        used = OwnUsageResponse(requests=3, input_tokens=40, output_tokens=5, cost_nanos=7)
+        return used.SerializeToString()
 
 
 class FixedRows:

@@ -18,7 +18,7 @@ from headrace.auth.peppers import Peppers
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
-from headrace.bus.subjects import ACCESS_REPORTS
+from headrace.bus.subjects import ACCESS_REPORTS, OWN_USAGE
 from headrace.clock import SystemClock
 from headrace.credentials.secret_files import SecretFile
 from headrace.errors import ControlUnavailable, RequestError
@@ -39,6 +39,7 @@ from headrace_control.base.settings import ControlSettings
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
 from headrace_control.metering.month_closing import close_months
+from headrace_control.metering.own_usage import OwnUsage
 from headrace_control.metering.usage_consumer import UsageConsumer
 from headrace_control.operations.fleet import FleetReports
 from headrace_control.publishing.access_reports import AccessReports, SettledPepper
@@ -219,6 +220,7 @@ class _Control:
         if self._settings.auth == "keys" and folder is not None:
             await make_first_keys(self._store.keys, folder, self._parts.digest)
         reports = await self._bus.serve(ACCESS_REPORTS, self._reports.answer)
+        usage = await self._bus.serve(OWN_USAGE, OwnUsage(self._store.usage_sums).answer)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._publisher.run())
@@ -235,6 +237,7 @@ class _Control:
         finally:
             await set_serving(self._health, self._names, serving=False)
             await reports.close()
+            await usage.close()
 
     async def _deliver_webhooks(self, keys: SecretFile[SecretSealer]) -> None:
         await self._store.webhook_endpoints.seal_again(keys.value().seal_again)

@@ -66,6 +66,7 @@ from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.answering import rebuild_answer
 from headrace_gateway.queue.admission import GatewayAddress
+from headrace_gateway.quota.usage_today import UsageToday
 from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.shutdown import shut_down
 from headrace_gateway.submit.canary import Canary
@@ -118,6 +119,7 @@ def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
         requests=mesh.directory,
         fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
         quotas=mesh.quotas,
+        usage_today=UsageToday(mesh.bus, mesh.clock),
         settings=mesh.settings,
     )
 

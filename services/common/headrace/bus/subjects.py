@@ -31,6 +31,9 @@ USAGE = "headrace.usage"
 ACCESS_REPORTS = "headrace.control.access"
 """AccessReport -> AccessReportResponse, from every gateway to the active control process."""
 
+OWN_USAGE = "headrace.control.usage"
+"""OwnUsageRequest -> OwnUsageResponse, from gateways to the active control process."""
+
 QUOTA = "headrace.quota"
 """QuotaRequest -> QuotaResponse, from every gateway to the quota keeper."""
 QUOTA_JOURNAL = "headrace.journal.quota"

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/own_key.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\"\x12\n\x10GetOwnKeyRequest\"\xc0\x01\n\x06OwnKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12%\n\x06limits\x18\x08 \x03(\x0b\x32\x15.headrace.v1.LimitUse\"\x99\x01\n\x08LimitUse\x12\r\n\x05limit\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\x04\x12\x11\n\tremaining\x18\x05 \x01(\x04\x12\x0c\n\x04used\x18\x06 \x01(\x04\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2p\n\rOwnKeyService\x12_\n\tGetOwnKey\x12\x1d.headrace.v1.GetOwnKeyRequest\x1a\x13.headrace.v1.OwnKey\"\x1e\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\t\x12\x07/v2/keyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/own_key.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/access.proto\"\x12\n\x10GetOwnKeyRequest\"\xee\x01\n\x06OwnKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12%\n\x06limits\x18\x08 \x03(\x0b\x32\x15.headrace.v1.LimitUse\x12,\n\x0busage_today\x18\t \x01(\x0b\x32\x17.headrace.v1.UsageToday\"|\n\nUsageToday\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x04\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\x12\n\ncost_nanos\x18\x05 \x01(\x04\"\x99\x01\n\x08LimitUse\x12\r\n\x05limit\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\x04\x12\x11\n\tremaining\x18\x05 \x01(\x04\x12\x0c\n\x04used\x18\x06 \x01(\x04\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2p\n\rOwnKeyService\x12_\n\tGetOwnKey\x12\x1d.headrace.v1.GetOwnKeyRequest\x1a\x13.headrace.v1.OwnKey\"\x1e\xba\xe1\x18\x0b\n\tsigned-in\x82\xd3\xe4\x93\x02\t\x12\x07/v2/keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,9 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETOWNKEYREQUEST']._serialized_start=131
   _globals['_GETOWNKEYREQUEST']._serialized_end=149
   _globals['_OWNKEY']._serialized_start=152
-  _globals['_OWNKEY']._serialized_end=344
-  _globals['_LIMITUSE']._serialized_start=347
-  _globals['_LIMITUSE']._serialized_end=500
-  _globals['_OWNKEYSERVICE']._serialized_start=502
-  _globals['_OWNKEYSERVICE']._serialized_end=614
+  _globals['_OWNKEY']._serialized_end=390
+  _globals['_USAGETODAY']._serialized_start=392
+  _globals['_USAGETODAY']._serialized_end=516
+  _globals['_LIMITUSE']._serialized_start=519
+  _globals['_LIMITUSE']._serialized_end=672
+  _globals['_OWNKEYSERVICE']._serialized_start=674
+  _globals['_OWNKEYSERVICE']._serialized_end=786
 # @@protoc_insertion_point(module_scope)

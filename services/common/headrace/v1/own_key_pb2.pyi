@@ -46,6 +46,7 @@ class OwnKey(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    USAGE_TODAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tenants/{tenant}/keys/{key}; empty: the call has a session that no key opened, or the mesh
     requires no keys.
@@ -72,6 +73,10 @@ class OwnKey(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitUse]:
         """Every limit that applies to its calls, the tenant's included."""
 
+    @_builtins.property
+    def usage_today(self) -> Global___UsageToday:
+        """Of the key, or without one of the tenant. Unset while control cannot be asked."""
+
     def __init__(
         self,
         *,
@@ -83,14 +88,50 @@ class OwnKey(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         currency: _builtins.str = ...,
         limits: _abc.Iterable[Global___LimitUse] | None = ...,
+        usage_today: Global___UsageToday | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "usage_today", b"usage_today"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "expire_time", b"expire_time", "limits", b"limits", "models", b"models", "name", b"name", "person", b"person", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "expire_time", b"expire_time", "limits", b"limits", "models", b"models", "name", b"name", "person", b"person", "scopes", b"scopes", "tenant", b"tenant", "usage_today", b"usage_today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OwnKey: _TypeAlias = OwnKey  # noqa: Y015
+
+@_typing.final
+class UsageToday(_message.Message):
+    """What has ended since midnight in the tenant's time zone; some seconds late."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    input_tokens: _builtins.int
+    cached_input_tokens: _builtins.int
+    """Those of `input_tokens` that were not computed."""
+    output_tokens: _builtins.int
+    cost_nanos: _builtins.int
+    """In nano-units (1e-9) of the currency."""
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "cost_nanos", b"cost_nanos", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageToday: _TypeAlias = UsageToday  # noqa: Y015
 
 @_typing.final
 class LimitUse(_message.Message):

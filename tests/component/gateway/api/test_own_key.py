@@ -98,6 +98,13 @@ async def test_a_key_and_each_of_its_limits_once(http: httpx.AsyncClient) -> Non
                 **reset,
             },
         ],
+        "usage_today": {
+            "requests": "3",
+            "input_tokens": "40",
+            "cached_input_tokens": "0",
+            "output_tokens": "5",
+            "cost_nanos": "7",
+        },
     }
 
 
@@ -109,3 +116,4 @@ async def test_without_key_and_limits_there_is_little_to_say(
     assert (found.name, found.tenant, found.currency) == ("", "tenants/free", "USD")
     assert not found.limits
     assert not found.HasField("expire_time")
+    assert not found.HasField("usage_today"), "control does not answer"

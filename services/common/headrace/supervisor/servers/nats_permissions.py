@@ -152,7 +152,8 @@ _LEASES_READ = _messages(_kv(stores.LEASE_BUCKET))
 _DRAIN = "headrace.control.*.drain"
 
 _GATEWAY_PUBLISHES = (
-    *(subjects.GATEWAY_REPORTS, subjects.ACCESS_REPORTS, subjects.QUOTA),
+    *(subjects.GATEWAY_REPORTS, subjects.ACCESS_REPORTS),
+    *(subjects.QUOTA, subjects.OWN_USAGE),
     *(_LANES_WRITE, _RESULTS_WRITE),
     *(f"headrace.scheduler.*.{call}" for call in ("settle", "lost", "locate")),
     *_messages(stores.RESULT_STREAM),
@@ -224,5 +225,5 @@ _CONTROL_PUBLISHES = (
 )
 _CONTROL_READS = (
     *(subjects.ACCESS_REPORTS, subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
-    _DRAIN,
+    *(subjects.OWN_USAGE, _DRAIN),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.quota.reservations import Quotas
+from headrace_gateway.quota.usage_today import UsageToday
 from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.resume.ports import Directory, Fleet
 from headrace_gateway.submit.embedding import Embedding
@@ -24,6 +25,7 @@ class ApiServices:
     requests: Directory
     fleet: Fleet
     quotas: Quotas
+    usage_today: UsageToday
     settings: GatewaySettings
 
 

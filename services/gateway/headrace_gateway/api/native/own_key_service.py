@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from headrace.auth.caller import Caller
 from headrace.auth.check.interceptor import current_caller
+from headrace.internal.v1.own_usage_pb2 import OwnUsageResponse
 from headrace.internal.v1.quota_pb2 import LimitState
-from headrace.v1.own_key_pb2 import GetOwnKeyRequest, LimitUse, OwnKey
+from headrace.v1.own_key_pb2 import GetOwnKeyRequest, LimitUse, OwnKey, UsageToday
 from headrace.v1.own_key_pb2_grpc import OwnKeyServiceServicer
 from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.api.native.grpc_errors import abort_on_error
@@ -25,9 +26,13 @@ class OwnKeyService(ApiServicer, OwnKeyServiceServicer):
         return await abort_on_error(context, self._key(current_caller()))
 
     async def _key(self, caller: Caller) -> OwnKey:
-        limits = await self._limits(caller)
         rows = self.services.quotas.rows
         key, tenant = rows.key(caller.key_id), rows.tenant(caller.tenant)
+        time_zone = tenant.row.time_zone if tenant is not None else ""
+        limits, used = await asyncio.gather(
+            self._limits(caller),
+            self.services.usage_today.find(caller.tenant, caller.key_id, time_zone),
+        )
         found = OwnKey(
             name=_key_name(caller) if caller.key_id else "",
             tenant=f"tenants/{caller.tenant}",
@@ -39,6 +44,8 @@ class OwnKeyService(ApiServicer, OwnKeyServiceServicer):
         )
         if key is not None and key.expire_ms:
             found.expire_time.FromMilliseconds(key.expire_ms)
+        if used is not None:
+            found.usage_today.CopyFrom(_today(used))
         return found
 
     async def _limits(self, caller: Caller) -> Iterable[LimitState]:
@@ -49,6 +56,16 @@ class OwnKeyService(ApiServicer, OwnKeyServiceServicer):
         found = await asyncio.gather(*map(quotas.describe, payers))
         named = {(s.kind, s.scope, s.model): s for states in found for s in states}
         return named.values()
+
+
+def _today(used: OwnUsageResponse) -> UsageToday:
+    return UsageToday(
+        requests=used.requests,
+        input_tokens=used.input_tokens,
+        cached_input_tokens=used.cached_input_tokens,
+        output_tokens=used.output_tokens,
+        cost_nanos=used.cost_nanos,
+    )
 
 
 def _use(state: LimitState, caller: Caller) -> LimitUse:

@@ -110,6 +110,14 @@ async def test_control_writes_tables_that_gateways_and_schedulers_read(connected
         assert await bus.request(subjects.ACCESS_REPORTS, b"used", timeout_s=5) == b"used"
 
 
+async def test_gateways_ask_control_and_the_keeper_about_callers(connected: Connect) -> None:
+    gateway, control = await connected(BrokerUser.GATEWAY), await connected(BrokerUser.CONTROL)
+    await served(control, subjects.OWN_USAGE)
+    await served(await connected(BrokerUser.SCHEDULER), subjects.QUOTA)
+    for subject in (subjects.OWN_USAGE, subjects.QUOTA):
+        assert await gateway.request(subject, b"used", timeout_s=5) == b"used"
+
+
 async def test_operators_see_and_end_what_runs(connected: Connect) -> None:
     control, worker = await connected(BrokerUser.CONTROL), await connected(BrokerUser.WORKER)
     operator = await connected(BrokerUser.OPERATOR)

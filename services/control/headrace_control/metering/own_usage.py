@@ -1,0 +1,40 @@
+"""Answers gateways that ask what a caller has used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.internal.v1.own_usage_pb2 import OwnUsageRequest, OwnUsageResponse
+from headrace_control.base.accounts.usage import COSTS, Values
+from headrace_control.store.usage.sums import UsageFilter
+
+SUMS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens")
+
+
+class Sums(Protocol):
+    """Of the store."""
+
+    async def sums(
+        self, which: UsageFilter, by: Sequence[str] = (), *, every_ms: int = 0
+    ) -> list[Values]: ...
+
+
+class OwnUsage:
+    def __init__(self, sums: Sums) -> None:
+        self._sums = sums
+
+    async def answer(self, payload: bytes) -> bytes:
+        """OwnUsageRequest -> OwnUsageResponse."""
+        asked = OwnUsageRequest.FromString(payload)
+        which = UsageFilter(
+            since_ms=asked.since_ms,
+            tenants=[asked.tenant],
+            keys=[asked.key_id] if asked.key_id else (),
+        )
+        response = OwnUsageResponse()
+        for row in await self._sums.sums(which):
+            for name in SUMS:
+                setattr(response, name, row[name])
+            response.cost_nanos = sum(row[name] for name in COSTS)
+        return response.SerializeToString()

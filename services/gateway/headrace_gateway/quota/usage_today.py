@@ -1,0 +1,47 @@
+"""What a caller has used today, which control knows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import BusError, subjects
+from headrace.clock import Clock
+from headrace.internal.v1.own_usage_pb2 import OwnUsageRequest, OwnUsageResponse
+
+ANSWER_S = 1.0
+
+
+def midnight_ms(now_s: float, time_zone: str) -> int:
+    """Return when the day began in a time zone, by its IANA name; empty: UTC."""
+    now = datetime.fromtimestamp(now_s, ZoneInfo(time_zone or "UTC"))
+    return round(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000)
+
+
+class Requests(Protocol):
+    """Of the bus."""
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes: ...
+
+
+class UsageToday:
+    """Calls the active control process."""
+
+    def __init__(self, messages: Requests, clock: Clock) -> None:
+        self._messages, self._clock = messages, clock
+
+    async def find(self, tenant: str, key_id: str, time_zone: str) -> OwnUsageResponse | None:
+        """Return what the key, or without one the tenant, has used since midnight; None: control
+        does not answer."""
+        since_ms = midnight_ms(self._clock.unix_s(), time_zone)
+        asked = OwnUsageRequest(tenant=tenant, key_id=key_id, since_ms=since_ms)
+        try:
+            answer = await self._messages.request(
+                subjects.OWN_USAGE, asked.SerializeToString(), timeout_s=ANSWER_S
+            )
+            return OwnUsageResponse.FromString(answer)
+        except (BusError, DecodeError):
+            return None
