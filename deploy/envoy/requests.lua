@@ -194,11 +194,12 @@ function envoy_on_response(h)
     headers:replace(":status", status)
     headers:remove("x-hr-status")
   end
-  -- A body that breaks off is then known from a whole one.
+  -- A body that breaks off is then known from a whole one: the connection is closed behind it.
   local bytes = headers:get("x-hr-body-bytes")
   if bytes ~= nil then
     headers:replace("content-length", bytes)
     headers:remove("x-hr-body-bytes")
+    h:streamInfo():drainConnectionUponCompletion()
   end
   headers:remove("grpc-status")
   headers:remove("grpc-message")

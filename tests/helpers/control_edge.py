@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from headrace.bus.jetstream import connect
+from headrace.supervisor.servers.local_replies import Timeouts
 from headrace.testing.nats_server import nats_server
 from headrace_control.base.records import AuditEvent
 from headrace_control.store import Store
@@ -109,7 +110,9 @@ class Browser:
 
 
 @asynccontextmanager
-async def control_edge(folder: Path, **settings: Any) -> AsyncIterator[ControlEdge]:
+async def control_edge(
+    folder: Path, *, timeouts: Timeouts | None = None, **settings: Any
+) -> AsyncIterator[ControlEdge]:
     proof = secrets.token_hex(16)
     for name, content in (("proof", proof), ("client-secret", fake.CLIENT_SECRET)):
         (folder / name).touch(mode=0o600)
@@ -117,7 +120,7 @@ async def control_edge(folder: Path, **settings: Any) -> AsyncIterator[ControlEd
     with fake.openid_provider() as login:
         async with (
             nats_server(folder / "nats") as nats,
-            running_edge(folder, proof=proof) as edge,
+            running_edge(folder, proof=proof, timeouts=timeouts) as edge,
         ):
             chosen: dict[str, Any] = {
                 "auth": "keys",

@@ -56,7 +56,8 @@ class UploadForm:
         BodyTooLarge: the file, or the rest of the body, is larger than it may be.
     """
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, *, max_bytes: int = MAX_FILE_BYTES) -> None:
+        self._max_bytes = max_bytes
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not boundary:
@@ -80,7 +81,7 @@ class UploadForm:
         except FormParserError:
             raise InvalidRequest("the body is not multipart/form-data of its boundary") from None
         pieces, self._pieces = self._pieces, []
-        if self._file_bytes > MAX_FILE_BYTES or self._bytes - self._file_bytes > FORM_BYTES:
+        if self._file_bytes > self._max_bytes or self._bytes - self._file_bytes > FORM_BYTES:
             raise _too_large()
         return pieces
 

@@ -8,7 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.objects import StoredObject
-from headrace.errors import InsufficientQuota, InvalidRequest, ResourceNotFound
+from headrace.errors import (
+    ControlUnavailable,
+    InsufficientQuota,
+    InvalidRequest,
+    ResourceNotFound,
+)
 from headrace_control.base.files import (
     ERROR,
     PROCESSED,
@@ -81,7 +86,7 @@ class Files:
         """Make a file that is uploading one that is stored.
 
         Raises:
-            ResourceNotFound: its row was deleted meanwhile.
+            ControlUnavailable: its row was deleted meanwhile.
             InsufficientQuota: more is stored than the limits allow; its row is as it was.
         """
         is_file = sa.and_(files.c.file_id == file_id, _IS_UPLOADING)
@@ -98,7 +103,11 @@ class Files:
             }
             done = await change.execute(sa.update(files).where(is_file).values(values))
             if not done.rowcount:
-                raise ResourceNotFound(f"file {file_id} was deleted while it was uploaded")
+                raise ControlUnavailable(
+                    f"file {file_id} was deleted while it was uploaded, as another control process"
+                    " does that takes over; upload it again",
+                    retry_after_s=1,
+                )
             if limits is not None:
                 await _room(change.connection, new.tenant, limits)
             details = {"purpose": new.purpose, "bytes": stored.bytes}

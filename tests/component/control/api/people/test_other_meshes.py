@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,7 +11,7 @@ import pytest_asyncio
 from helpers.control_edge import ControlEdge, control_edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-NO_PROVIDER = {"oidc_issuer": "", "oidc_client_id": "", "public_url": ""}
+NO_PROVIDER: dict[str, Any] = {"oidc_issuer": "", "oidc_client_id": "", "public_url": ""}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
