@@ -15,6 +15,7 @@ from uuid import uuid4
 from headrace.auth.check.access import Access
 from headrace.auth.networks import parse_networks
 from headrace.auth.peppers import Peppers
+from headrace.auth.scopes import DEFAULT_TENANT
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
@@ -35,6 +36,7 @@ from headrace_control.api.calls import CallInterceptor, raise_rejected
 from headrace_control.api.http.replies import send_error
 from headrace_control.api.parts import Parts
 from headrace_control.api.rest_calls import RestCallInterceptor
+from headrace_control.base.records import SYSTEM
 from headrace_control.base.settings import ControlSettings
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
@@ -219,6 +221,9 @@ class _Control:
         folder = self._settings.bootstrap_keys_dir
         if self._settings.auth == "keys" and folder is not None:
             await make_first_keys(self._store.keys, folder, self._parts.digest)
+        if self._settings.auth == "none":
+            # Whose files and batches those of callers without keys are.
+            await self._store.tenants.ensure(DEFAULT_TENANT, by=SYSTEM)
         reports = await self._bus.serve(ACCESS_REPORTS, self._reports.answer)
         usage = await self._bus.serve(OWN_USAGE, OwnUsage(self._store.usage_sums).answer)
         try:

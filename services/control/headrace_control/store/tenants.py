@@ -60,6 +60,12 @@ class Tenants:
         async with self._database.changing(by) as change:
             return await create_tenant(change, tenant)
 
+    async def ensure(self, tenant_id: str, *, by: Actor) -> None:
+        """Create a tenant of this name if there is none."""
+        async with self._database.changing(by) as change:
+            if not await tenant_exists(change.connection, tenant_id):
+                await create_tenant(change, Tenant(tenant_id))
+
     async def get(self, tenant_id: str) -> Tenant:
         """Return the tenant.
 

@@ -297,7 +297,9 @@ async def test_a_session_counts_for_uploads_of_own_pages_alone(
             assert answer.status_code == status, (site, answer.text)
 
 
-async def test_native_calls_upload_too(edge: ControlEdge, key: str) -> None:
+async def test_native_calls_upload_too(
+    client: openai.AsyncOpenAI, edge: ControlEdge, key: str
+) -> None:
     body = (
         b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\nabc\r\n--b--\r\n'
