@@ -24,6 +24,7 @@ from headrace_gateway.queue.queueing import report_queued
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.quota.limits import Rows
 from headrace_gateway.quota.reservations import Quotas
+from headrace_gateway.quota.usage_room import UsageRoom
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background import AnswerBuilder, BackgroundReaders
 from headrace_gateway.resume.directory import RequestDirectory
@@ -66,6 +67,7 @@ class Mesh:
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
         self.keeper = QuotaClient(bus, address.gateway_id, clock)
         self.quotas = Quotas(rows, self.keeper, clock, refusal_kept_s=settings.quota_refusal_kept_s)
+        self.usage_room = UsageRoom(bus)
         self.admission = LaneAdmission(
             settings,
             address,
@@ -75,6 +77,7 @@ class Mesh:
             self.settlements,
             lanes=self.lanes,
             quotas=self.quotas,
+            usage_room=self.usage_room,
             read_in_background=self.background.read,
         )
         self.takeovers = Takeovers(
@@ -131,6 +134,7 @@ class Mesh:
             tasks.create_task(self.lost_attempts.run())
             tasks.create_task(self.heartbeat.run())
             tasks.create_task(self.keeper.run())
+            tasks.create_task(self.usage_room.run())
             tasks.create_task(report_queued(self.requests, self.lanes, self.clock, self.settings))
             tasks.create_task(watch_deadlines(self.requests, self.clock, self.settings))
 

@@ -28,6 +28,7 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
 from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.quota.reservations import Quotas, Reservation
+from headrace_gateway.quota.usage_room import UsageRoom
 from headrace_gateway.request.generation import Generation, ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
 from headrace_gateway.stream.open_request import OpenRequest
@@ -59,10 +60,11 @@ class LaneAdmission:
         *,
         lanes: LaneView,
         quotas: Quotas,
+        usage_room: UsageRoom,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._settings, self._address = settings, address
-        self._quotas = quotas
+        self._quotas, self._usage_room = quotas, usage_room
         self._bus = bus
         self._clock = clock
         self._requests = requests
@@ -89,6 +91,7 @@ class LaneAdmission:
         patience_s: float,
     ) -> None:
         self._check_lane(model, priority, tenant=payer.tenant, patience_s=patience_s)
+        self._usage_room.check(payer.key_id)
         self._quotas.check(payer, tokens)
 
     def _check_lane(
@@ -119,6 +122,7 @@ class LaneAdmission:
             # Why: the client may have received the whole answer of the one that is ending, and so
             # may use the name again.
             await self._settlements.settled(request.key)
+        self._usage_room.check(*(request.key_id or request.person for request in requests))
         opened: list[Generation] = []
         # Why before the lanes: what a quota refuses takes no place in them.
         async with self._quotas.reserved(requests) as reservations:
