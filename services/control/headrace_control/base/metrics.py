@@ -56,3 +56,11 @@ usage_missing = Counter(
 usage_behind = Gauge(
     "headrace_control_usage_behind", "Messages of usage that the broker has and no row has yet."
 )
+batch_rows = Counter(
+    "headrace_control_batch_rows", "Rows of batches that are finished, by outcome.", ["outcome"]
+)
+batch_rows_retried = Counter(
+    "headrace_control_batch_rows_retried",
+    "Calls for rows of batches that had no answer, or one that is not final.",
+)
+batches_open = Gauge("headrace_control_batches_open", "Batches that have not ended.")

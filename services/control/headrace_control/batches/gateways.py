@@ -1,0 +1,89 @@
+"""Which gateways run rows: those that report, are not about to leave, and have the fewest rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from headrace.bus import Messages, subjects
+from headrace.clock import Clock
+from headrace.internal.v1.reports_pb2 import GatewayReport
+from headrace_control.base import metrics
+
+log = logging.getLogger(__name__)
+
+FRESH_S = 3.0
+"""A gateway reports once a second."""
+
+Connect = Callable[[str], grpc.aio.Channel]
+
+
+@dataclass(slots=True, eq=False)
+class Gateway:
+    """One that reports, and its connection, which is closed once it is gone and has no row."""
+
+    address: str
+    channel: grpc.aio.Channel
+    seen_s: float
+    is_leaving: bool = False
+    rows: int = 0
+    """Calls for rows under way."""
+
+
+class Gateways:
+    def __init__(self, messages: Messages, clock: Clock, connect: Connect) -> None:
+        """`connect` opens a channel to an address."""
+        self._messages, self._clock, self._connect = messages, clock, connect
+        self._known: dict[str, Gateway] = {}
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the reports of gateways for the length of a `with`."""
+        subscription = await self._messages.subscribe(subjects.GATEWAY_REPORTS, self._on_report)
+        try:
+            yield
+        finally:
+            await subscription.close()
+            for gateway in self._known.values():
+                await gateway.channel.close()
+            self._known.clear()
+
+    def _on_report(self, payload: bytes) -> None:
+        try:
+            report = GatewayReport.FromString(payload)
+        except DecodeError as error:
+            metrics.unreadable_reports.labels("gateway").inc()
+            log.warning("report.unreadable", extra={"report": "gateway", "error": str(error)})
+            return
+        known = self._known.get(report.gateway_id)
+        if known is None:
+            if report.leaving or not report.delivery_address:
+                return
+            channel = self._connect(report.delivery_address)
+            known = Gateway(report.delivery_address, channel, 0.0)
+            self._known[report.gateway_id] = known
+        known.seen_s = self._clock.monotonic_s()
+        known.is_leaving = report.leaving or report.draining
+
+    def pick(self) -> Gateway | None:
+        """Return the gateway that a row is to be called for at; None: none is known now."""
+        oldest_s = self._clock.monotonic_s() - FRESH_S
+        fresh = [
+            gateway
+            for gateway in self._known.values()
+            if gateway.seen_s > oldest_s and not gateway.is_leaving
+        ]
+        return min(fresh, key=lambda gateway: gateway.rows, default=None)
+
+    async def forget_silent(self) -> None:
+        """Close the connections of gateways that report no more."""
+        oldest_s = self._clock.monotonic_s() - FRESH_S
+        for gateway_id, gateway in list(self._known.items()):
+            if gateway.seen_s <= oldest_s and not gateway.rows:
+                del self._known[gateway_id]
+                await gateway.channel.close()
