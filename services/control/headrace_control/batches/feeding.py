@@ -1,7 +1,7 @@
 """Feeds the rows of one batch to gateways, a few at a time, in the order of their lines.
 
-    readers     `in_flight` of them: each takes the next row of the input file that is not finished,
-                calls for it until it is answered, and takes the next
+    readers     `rows_per_batch` of them: each takes the next row of the input file that is not
+                finished, calls for it until it is answered, and takes the next
     writer      stores what is answered, all that waits in one transaction
     stop        no further row is taken; rows that run are cancelled, and what is answered by then
                 is stored
@@ -21,6 +21,7 @@ from headrace.errors import CapacityError, ControlUnavailable, HeadraceError
 from headrace_control.base import metrics
 from headrace_control.base.batches import Batch, FinishedRow
 from headrace_control.batches.input_rows import InputRow, InvalidRow, parse_row
+from headrace_control.batches.limits import BatchLimits
 from headrace_control.batches.lines import lines_of
 from headrace_control.batches.output_rows import finished_row
 from headrace_control.batches.ports import BatchRows, Files, RowRunner
@@ -29,7 +30,6 @@ from headrace_control.batches.progress import Progress
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 300.0
-RETRY_S = 0.5
 STOP_S = 20.0
 """How long rows that were cancelled may take to be answered."""
 _STORED_AT_ONCE = 256
@@ -46,16 +46,16 @@ class Feeding:
         runner: RowRunner,
         *,
         permits: asyncio.Semaphore,
-        in_flight: int,
+        limits: BatchLimits,
     ) -> None:
         """`permits`: of rows of all batches that run at a time."""
         self._batch, self._store, self._files, self._runner = batch, store, files, runner
-        self._permits, self._in_flight = permits, in_flight
+        self._permits, self._limits = permits, limits
         self._progress = Progress((), 0)
         self._stopped = asyncio.Event()
         self._running: set[int] = set()
         self._taking = asyncio.Lock()
-        self._answered: asyncio.Queue[FinishedRow] = asyncio.Queue(2 * in_flight)
+        self._answered: asyncio.Queue[FinishedRow] = asyncio.Queue(2 * limits.rows_per_batch)
 
     def stop(self) -> None:
         """Take no further row, and cancel those that run."""
@@ -74,7 +74,9 @@ class Feeding:
         try:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write())
-                readers = [tasks.create_task(self._read(rows)) for _ in range(self._in_flight)]
+                readers = [
+                    tasks.create_task(self._read(rows)) for _ in range(self._limits.rows_per_batch)
+                ]
                 stopping = tasks.create_task(self._cancel_when_stopped(readers))
                 await asyncio.wait(readers)
                 stopping.cancel()
@@ -114,7 +116,7 @@ class Feeding:
         """Return the row with its answer; None if the batch stops before it has one."""
         is_fresh = self._progress.is_fresh(row.line)
         while not self._stopped.is_set():
-            wait_s = RETRY_S
+            wait_s = self._limits.retry_s
             async with self._permits:
                 if self._stopped.is_set():
                     return None
@@ -122,7 +124,7 @@ class Feeding:
                 try:
                     response = await self._runner.run(self._batch, row, is_fresh=is_fresh)
                 except CapacityError as error:
-                    wait_s = error.retry_after_s or RETRY_S
+                    wait_s = error.retry_after_s or wait_s
                 else:
                     if not response.HasField("retry_after"):
                         return finished_row(self._batch.batch_id, row, response)
@@ -168,4 +170,4 @@ class Feeding:
             try:
                 return await self._store.add_rows(self._batch.batch_id, rows)
             except ControlUnavailable as error:
-                await asyncio.sleep(error.retry_after_s or RETRY_S)
+                await asyncio.sleep(error.retry_after_s or self._limits.retry_s)

@@ -36,24 +36,12 @@ from headrace_control.base.batches import (
 )
 from headrace_control.batches.feeding import Feeding
 from headrace_control.batches.finalizing import finalize
+from headrace_control.batches.limits import BatchLimits
 from headrace_control.batches.ports import BatchRows, Files, RowRunner
 from headrace_control.batches.validation import INPUT_LOST, LOST, validate
 from headrace_control.files.file_store import new_file_id
 
 log = logging.getLogger(__name__)
-
-POLL_S = 1.0
-_RETRY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    rows_per_batch: int
-    """That run or wait to run again, at a time."""
-    rows_in_all: int
-    """That run at a time, of all batches."""
-    batches: int
-    """That are worked on at a time, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +83,7 @@ class BatchWork:
                 except HeadraceError as error:
                     log.warning("batches.unknown", extra={"why": str(error)})
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
+                    async with asyncio.timeout(self._limits.poll_s):
                         await self._news.wait()
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
@@ -128,11 +116,11 @@ class BatchWork:
             except (HeadraceError, BusError) as error:
                 facts = {"batch_id": batch_id, "status": batch.status, "why": str(error)}
                 log.warning("batch.waits", extra=facts)
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(self._limits.retry_s)
             except Exception:
                 # Why all: one batch that cannot be worked on must not stop the others.
                 log.exception("batch.broken", extra={"batch_id": batch_id})
-                await asyncio.sleep(30 * _RETRY_S)
+                await asyncio.sleep(30 * self._limits.retry_s)
             else:
                 log.info("batch.moved", extra={"batch_id": batch_id, "from": batch.status})
         self.wake()
@@ -142,7 +130,7 @@ class BatchWork:
             try:
                 return await self._store.find(batch_id)
             except HeadraceError:
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(self._limits.retry_s)
 
     async def _step(self, batch: Batch, stopped: asyncio.Event) -> None:
         if batch.status == VALIDATING:
@@ -162,7 +150,7 @@ class BatchWork:
             self._files,
             self._runner,
             permits=self._permits,
-            in_flight=self._limits.rows_per_batch,
+            limits=self._limits,
         )
         stopping = asyncio.create_task(self._stop_in_time(batch, feeding, stopped))
         try:

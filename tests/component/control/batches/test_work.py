@@ -1,0 +1,218 @@
+"""Batches from their creation to their files, over a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from headrace.internal.v1.rows_pb2 import RunRowResponse
+from headrace_control.base.batches import Batch, NewBatch, Owner
+from headrace_control.batches.input_rows import InputRow
+from headrace_control.batches.limits import BatchLimits
+from headrace_control.batches.work import BatchWork
+from headrace_control.store import Store
+from helpers.batch_world import MemoryFiles, ScriptedRunner, Steps, refused, rows, succeeds
+from helpers.control_store import ROOT, TestClock
+from helpers.eventually import eventually
+
+LIMITS = BatchLimits(rows_per_batch=4, rows_in_all=6, batches=2, retry_s=0.01, poll_s=0.01)
+NEW = NewBatch(Owner("acme", "k1"), "/v1/completions", "file-in", "1h")
+
+
+@dataclass
+class World:
+    store: Store
+    clock: TestClock
+    steps: Steps = field(default_factory=lambda: Steps(iter(())))
+    why_not: str = ""
+
+    def __post_init__(self) -> None:
+        self.files, self.runner = MemoryFiles(self.steps), ScriptedRunner(self.steps)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        work = BatchWork(
+            self.store.batches,
+            self.files,
+            self.runner,
+            self.clock,
+            LIMITS,
+            why_not=lambda owner: self.why_not,
+        )
+        task = asyncio.create_task(work.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    async def create(self, content: bytes, new: NewBatch = NEW) -> str:
+        self.files.contents[new.input_file_id] = content
+        return (await self.store.batches.create(new, by=ROOT)).batch_id
+
+    async def batch(self, batch_id: str) -> Batch:
+        return await self.store.batches.get("acme", batch_id)
+
+    async def ended(self, batch_id: str) -> Batch:
+        async with asyncio.timeout(20):
+            while not (batch := await self.batch(batch_id)).is_final:
+                await asyncio.sleep(0.01)
+        return batch
+
+    def outcomes(self, batch: Batch) -> tuple[list[object], dict[object, object]]:
+        """Return the custom_ids of the output file, and the error of each of the error file."""
+        output = [line["custom_id"] for line in self.files.lines(batch.output_file_id)]
+        errors = self.files.lines(batch.error_file_id)
+        return output, {line["custom_id"]: line["error"] for line in errors}
+
+
+@pytest.fixture
+def world(store: Store, clock: TestClock) -> World:
+    return World(store, clock)
+
+
+async def test_a_batch_runs_and_its_output_is_in_the_order_of_its_lines(world: World) -> None:
+    batch_id = await world.create(rows(30))
+    async with world.working():
+        batch = await world.ended(batch_id)
+    assert (batch.status, batch.total, batch.completed, batch.failed) == ("completed", 30, 30, 0)
+    assert (batch.usage.input_tokens, batch.usage.output_tokens) == (30, 30)
+    assert (batch.has_output, batch.has_errors) == (True, False)
+    assert world.outcomes(batch) == ([f"r{i}" for i in range(1, 31)], {})
+
+
+async def test_rows_of_all_batches_that_run_at_a_time_are_bounded(world: World) -> None:
+    ids = [await world.create(rows(20), replace(NEW, input_file_id=f"f{i}")) for i in range(3)]
+    world.runner.holds = asyncio.Event()
+    async with world.working():
+        await eventually(lambda: world.runner.running == LIMITS.rows_in_all)
+        world.runner.holds.set()
+        for batch_id in ids:
+            assert (await world.ended(batch_id)).status == "completed"
+    assert world.runner.most_running == LIMITS.rows_in_all
+
+
+async def test_an_invalid_input_fails_the_batch_before_a_row_runs(world: World) -> None:
+    bad = rows(2) + b"{\n" + rows(1)
+    world.runner.refused_models["x"] = "The model `x` does not exist"
+    async with world.working():
+        batch = await world.ended(await world.create(bad))
+        other = await world.ended(await world.create(rows(1, model="x")))
+        gone = await world.create(rows(1), replace(NEW, input_file_id="gone"))
+        del world.files.contents["gone"]
+        lost = await world.ended(gone)
+    found = [(error.code, error.line) for error in batch.errors]
+    assert (batch.status, found) == (
+        "failed",
+        [("invalid_json_line", 3), ("duplicate_custom_id", 4)],
+    )
+    assert [(e.code, e.message, e.param, e.line) for e in other.errors] == [
+        ("model_not_found", "The model `x` does not exist", "body.model", 1)
+    ]
+    assert (lost.status, lost.errors[0].code) == ("failed", "input_file_not_found")
+    assert not world.runner.called
+
+
+async def test_rows_that_fail_are_in_the_error_file_and_those_without_room_run_again(
+    world: World,
+) -> None:
+    def answer(row: InputRow, run: int) -> RunRowResponse:
+        if row.line == 3:
+            return refused(400)
+        return refused(429, retry_after_s=0.01) if row.line == 5 and run < 3 else succeeds(row, run)
+
+    world.runner.answer = answer
+    batch_id = await world.create(rows(6))
+    async with world.working():
+        batch = await world.ended(batch_id)
+    assert (batch.status, batch.completed, batch.failed) == ("completed", 5, 1)
+    output, errors = world.outcomes(batch)
+    assert output == ["r1", "r2", "r4", "r5", "r6"]
+    assert list(errors) == ["r3"]
+    assert world.runner.runs[batch_id, 5] == 4
+
+
+async def test_a_cancelled_batch_keeps_what_is_finished_and_names_what_is_not(
+    world: World,
+) -> None:
+    batch_id = await world.create(rows(200))
+    async with world.working():
+        await eventually(lambda: len(world.runner.answers) > 0)
+        world.runner.holds = asyncio.Event()
+        await eventually(lambda: world.runner.running == LIMITS.rows_per_batch)
+        await world.store.batches.cancel("acme", batch_id, by=ROOT)
+        batch = await world.ended(batch_id)
+    assert batch.status == "cancelled"
+    assert batch.completed + batch.failed == batch.total == 200
+    output, errors = world.outcomes(batch)
+    assert sorted([*output, *errors], key=str) == sorted((f"r{i}" for i in range(1, 201)), key=str)
+    assert {str(error) for error in errors.values()} == {
+        "{'code': 'batch_cancelled', 'message': 'This request was not executed before the batch was"
+        " cancelled.'}"
+    }
+    assert len(output) == len(world.runner.answers)
+
+
+async def test_rows_that_did_not_run_before_the_window_ended_have_expired(
+    world: World, clock: TestClock
+) -> None:
+    def answer(row: InputRow, run: int) -> RunRowResponse:
+        return succeeds(row, run) if row.line < 4 else refused(429, retry_after_s=3600)
+
+    world.runner.answer = answer
+    batch_id = await world.create(rows(9))
+    async with world.working():
+        async with asyncio.timeout(10):
+            while (await world.batch(batch_id)).completed < 3:
+                await asyncio.sleep(0.01)
+    clock.advance(3600)
+    async with world.working():
+        batch = await world.ended(batch_id)
+    assert (batch.status, batch.completed, batch.failed) == ("expired", 3, 6)
+    output, errors = world.outcomes(batch)
+    assert output == ["r1", "r2", "r3"]
+    assert list(errors) == [f"r{i}" for i in range(4, 10)]
+    assert "batch_expired" in str(errors["r4"])
+
+
+async def test_a_batch_whose_key_is_revoked_is_cancelled(world: World) -> None:
+    batch_id = await world.create(rows(20))
+    world.runner.holds = asyncio.Event()
+    async with world.working():
+        await eventually(lambda: world.runner.running == LIMITS.rows_per_batch)
+        world.why_not = "The API key that created this batch is not valid any more."
+        batch = await world.ended(batch_id)
+    assert (batch.status, batch.completed, batch.failed) == ("cancelled", 0, 20)
+    assert [(error.code, error.message) for error in batch.errors] == [
+        ("invalid_api_key", world.why_not)
+    ]
+    assert len(world.outcomes(batch)[1]) == 20
+
+
+async def test_a_batch_whose_input_is_deleted_under_way_fails_with_what_it_has(
+    world: World,
+) -> None:
+    batch_id = await world.create(rows(20))
+    world.runner.holds = asyncio.Event()
+    async with world.working():
+        await eventually(lambda: world.runner.running == LIMITS.rows_per_batch)
+    world.runner.holds.set()
+    world.files.contents.pop("file-in")
+    async with world.working():
+        batch = await world.ended(batch_id)
+    assert (batch.status, batch.errors[0].code) == ("failed", "input_file_not_found")
+
+
+async def test_a_deleted_tenants_batch_is_worked_on_no_more(world: World) -> None:
+    await world.create(rows(20))
+    world.runner.holds = asyncio.Event()
+    async with world.working():
+        await eventually(lambda: world.runner.running == LIMITS.rows_per_batch)
+        await world.store.tenants.delete("acme", by=ROOT)
+        await eventually(lambda: world.runner.running == 0)
+    assert world.runner.runs.total() == 0
