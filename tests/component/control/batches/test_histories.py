@@ -111,6 +111,7 @@ class History:
         assert batch.usage.output_tokens == len(output)
         files = {"file-in", batch.output_file_id, batch.error_file_id}
         assert set(self.files.contents) <= files
+        assert not self.runner.not_fresh
         for (_, line), runs in self.runner.runs.items():
             assert runs <= (2 if line % 4 == 0 else 1), line
         if self.end == "runs":
