@@ -220,6 +220,16 @@ def _file_samples(file: str) -> dict[str, Sample]:
     }
 
 
+def _batch_samples() -> dict[str, Sample]:
+    none = {"batch_id": "batch_none"}
+    return {
+        "BatchService/CreateBatch": Sample({"input_file_id": "file-none"}),
+        "BatchService/ListBatches": Sample({}),
+        "BatchService/GetBatch": Sample(none),
+        "BatchService/CancelBatch": Sample(none),
+    }
+
+
 def samples(*, file: str, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
     """Return the samples by `Service/Method`; the arguments are ids of resources of `other`."""
     return (
@@ -230,4 +240,5 @@ def samples(*, file: str, request: str, key: str, person: str, session: str) -> 
         | _operation_samples(request)
         | _webhook_samples()
         | _file_samples(file)
+        | _batch_samples()
     )

@@ -12,6 +12,8 @@ from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
+import grpc
+
 from headrace.auth.check.access import Access
 from headrace.auth.networks import parse_networks
 from headrace.auth.peppers import Peppers
@@ -24,9 +26,11 @@ from headrace.clock import SystemClock
 from headrace.credentials.secret_files import SecretFile
 from headrace.errors import ControlUnavailable, RequestError
 from headrace.extras import MissingExtra
+from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.roles import EDGE_ROLES
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.rpc.tls import mesh_security
 from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
@@ -38,6 +42,10 @@ from headrace_control.api.parts import Parts
 from headrace_control.api.rest_calls import RestCallInterceptor
 from headrace_control.base.records import SYSTEM
 from headrace_control.base.settings import ControlSettings
+from headrace_control.batches.gateways import Gateways
+from headrace_control.batches.owners import Owners
+from headrace_control.batches.row_calls import GatewayRows
+from headrace_control.batches.work import BatchWork
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
 from headrace_control.metering.month_closing import close_months
@@ -170,6 +178,15 @@ class _Control:
         self.fleet = FleetReports(bus, clock)
         files = FileStore(store.files, bus)
         self._sweep = FileSweep(store.files, bus, files)
+        self._gateways = Gateways(bus, clock, self._connect)
+        self._batches = BatchWork(
+            store.batches,
+            files,
+            GatewayRows(self._gateways, settings.delivery_secret),
+            clock,
+            settings.batch_limits,
+            why_not=Owners(self.access, clock).why_not,
+        )
         self._parts = Parts(
             settings,
             bus,
@@ -180,6 +197,7 @@ class _Control:
             self.fleet.shown,
             None if webhooks is None else SecretFile(webhooks, SecretSealer.parse),
             files,
+            self._batches.wake,
         )
         self.election = Election(bus, control_id, settings, clock)
         is_active = lambda: self.election.is_active  # noqa: E731
@@ -227,7 +245,7 @@ class _Control:
         reports = await self._bus.serve(ACCESS_REPORTS, self._reports.answer)
         usage = await self._bus.serve(OWN_USAGE, OwnUsage(self._store.usage_sums).answer)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with self._gateways.following(), asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._publisher.run())
                 tasks.create_task(self._serve())
                 tasks.create_task(remove_expired_sessions(self._store.sessions))
@@ -239,10 +257,16 @@ class _Control:
                 if self._parts.webhook_keys is not None:
                     tasks.create_task(self._deliver_webhooks(self._parts.webhook_keys))
                 tasks.create_task(self._sweep.run())
+                tasks.create_task(self._batches.run())
         finally:
             await set_serving(self._health, self._names, serving=False)
             await reports.close()
             await usage.close()
+
+    def _connect(self, address: str) -> grpc.aio.Channel:
+        """Return a channel to a gateway's services for the mesh."""
+        security = mesh_security(self._settings.tls, "gateway")
+        return aio_channel(address, pings=MESH_PINGS, security=security)
 
     async def _deliver_webhooks(self, keys: SecretFile[SecretSealer]) -> None:
         await self._store.webhook_endpoints.seal_again(keys.value().seal_again)

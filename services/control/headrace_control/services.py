@@ -29,8 +29,9 @@ from headrace.admin.v1 import (
     webhooks_pb2,
     webhooks_pb2_grpc,
 )
-from headrace.v1 import files_pb2, files_pb2_grpc
+from headrace.v1 import batches_pb2, batches_pb2_grpc, files_pb2, files_pb2_grpc
 from headrace_control.api.audit_service import AuditService
+from headrace_control.api.batches.batch_service import BatchService
 from headrace_control.api.billing.price_service import PriceService
 from headrace_control.api.billing.statement_service import StatementService
 from headrace_control.api.files.file_service import FileService
@@ -59,6 +60,7 @@ def _service(
 
 SERVICES = (
     _service(audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditService, audit_pb2),
+    _service(batches_pb2_grpc.add_BatchServiceServicer_to_server, BatchService, batches_pb2),
     _service(files_pb2_grpc.add_FileServiceServicer_to_server, FileService, files_pb2),
     _service(keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyService, keys_pb2),
     _service(people_pb2_grpc.add_MemberServiceServicer_to_server, MemberService, people_pb2),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.supervisor.servers.encryption import Encryption
 
 _ANSWER_CALLERS = (Role.GATEWAY, Role.CONTROL)
-_DELIVER = (Role.GATEWAY, Role.WORKER)
+_DELIVER = (Role.GATEWAY, Role.WORKER, Role.CONTROL)
 
 
 class MeshAccess:

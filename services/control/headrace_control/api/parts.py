@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.auth.check.access import Access
@@ -35,6 +36,8 @@ class Parts:
     webhook_keys: SecretFile[SecretSealer] | None
     """None: there are no webhooks."""
     files: FileStore
+    wake_batches: Callable[[], None]
+    """Has the batches looked at, of which one has changed."""
 
     def digest(self, secret: str) -> Digest:
         """Return the digest of a whole key, under the current pepper.

@@ -145,6 +145,20 @@ class Closing:
     errors: tuple[BatchError, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    rows_per_batch: int
+    """That run or wait to run again, at a time."""
+    rows_in_all: int
+    """That run at a time, of all batches."""
+    batches: int
+    """That are worked on at a time, the oldest first."""
+    retry_s: float = 0.5
+    """Before what failed for want of anything is tried again, unless it says when."""
+    poll_s: float = 1.0
+    """Between two looks for batches."""
+
+
 def window_s(window: str) -> int:
     """Return a completion window in seconds: OpenAI's "24h", or other minutes or hours.
 

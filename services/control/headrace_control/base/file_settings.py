@@ -1,10 +1,12 @@
-"""Settings of files: a part of control's settings."""
+"""Settings of files and batches: a part of control's settings."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
+from headrace.rpc.delivery_secret import DeliverySettings
 from headrace.settings import ServiceSettings
+from headrace_control.base.batches import BatchLimits
 from headrace_control.base.files import FileLimits
 
 
@@ -27,3 +29,26 @@ class FileSettings(ServiceSettings):
     @property
     def file_limits(self) -> FileLimits:
         return FileLimits(self.files_tenant_bytes, self.files_tenant_count, self.files_max_bytes)
+
+
+class BatchSettings(DeliverySettings):
+    """What the settings of control derive from. Gateways are proved to by `delivery_secret_file`,
+    as workers prove themselves."""
+
+    batch_rows: int = Field(default=64, ge=1)
+    """Rows of one batch that run, or wait to run again, at a time. They are in the bulk lanes,
+    which other requests overtake. Too small: workers with more slots idle at night. Too large: the
+    memory of so many bodies, and places of `max_open_requests` of gateways."""
+    batch_rows_in_all: int = Field(default=256, ge=1)
+    """Rows of all batches that run at a time. Too small: batches wait for one another. Too large:
+    bulk lanes are full, and rows are refused and tried again for nothing."""
+    batches_at_once: int = Field(default=16, ge=1)
+    """Batches that are worked on at a time, the oldest first; others wait as `validating` or
+    `in_progress`. Too small: one that waits for a quota delays others. Too large: each reads its
+    input file as it goes."""
+    batches_per_tenant: int = Field(default=200, ge=1)
+    """Batches of one tenant that have not ended; a further one is refused with 429."""
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        return BatchLimits(self.batch_rows, self.batch_rows_in_all, self.batches_at_once)

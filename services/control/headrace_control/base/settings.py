@@ -10,11 +10,11 @@ from pydantic_settings import SettingsConfigDict
 from headrace.auth.networks import parse_networks
 from headrace.auth.settings import AccessSettings
 from headrace.credentials.secret_files import check_secret_file, read_secret
-from headrace_control.base.file_settings import FileSettings
+from headrace_control.base.file_settings import BatchSettings, FileSettings
 from headrace_control.base.sign_in_settings import SignInSettings
 
 
-class ControlSettings(SignInSettings, FileSettings, AccessSettings):
+class ControlSettings(SignInSettings, FileSettings, BatchSettings, AccessSettings):
     """Flags, then HEADRACE_CONTROL_*, then the file named by HEADRACE_CONTROL_CONFIG."""
 
     model_config = SettingsConfigDict(

@@ -19,9 +19,8 @@ from contextlib import suppress
 
 from headrace.errors import CapacityError, ControlUnavailable, HeadraceError
 from headrace_control.base import metrics
-from headrace_control.base.batches import Batch, FinishedRow
+from headrace_control.base.batches import Batch, BatchLimits, FinishedRow
 from headrace_control.batches.input_rows import InputRow, InvalidRow, parse_row
-from headrace_control.batches.limits import BatchLimits
 from headrace_control.batches.lines import lines_of
 from headrace_control.batches.output_rows import finished_row
 from headrace_control.batches.ports import BatchRows, Files, RowRunner

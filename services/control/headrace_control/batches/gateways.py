@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -45,9 +46,11 @@ class Gateways:
     async def following(self) -> AsyncIterator[None]:
         """Follow the reports of gateways for the length of a `with`."""
         subscription = await self._messages.subscribe(subjects.GATEWAY_REPORTS, self._on_report)
+        forgetting = asyncio.create_task(self._forget_silent())
         try:
             yield
         finally:
+            forgetting.cancel()
             await subscription.close()
             for gateway in self._known.values():
                 await gateway.channel.close()
@@ -80,10 +83,12 @@ class Gateways:
         ]
         return min(fresh, key=lambda gateway: gateway.rows, default=None)
 
-    async def forget_silent(self) -> None:
-        """Close the connections of gateways that report no more."""
-        oldest_s = self._clock.monotonic_s() - FRESH_S
-        for gateway_id, gateway in list(self._known.items()):
-            if gateway.seen_s <= oldest_s and not gateway.rows:
-                del self._known[gateway_id]
-                await gateway.channel.close()
+    async def _forget_silent(self) -> None:
+        """Close the connections of gateways that report no more, again and again."""
+        while True:
+            await asyncio.sleep(FRESH_S)
+            oldest_s = self._clock.monotonic_s() - FRESH_S
+            for gateway_id, gateway in list(self._known.items()):
+                if gateway.seen_s <= oldest_s and not gateway.rows:
+                    del self._known[gateway_id]
+                    await gateway.channel.close()

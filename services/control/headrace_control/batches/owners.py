@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.auth.tables import AccessTables
+from headrace.auth.check.access import Access
 from headrace.clock import Clock
 from headrace_control.base.batches import Owner
 
@@ -10,19 +10,20 @@ from headrace_control.base.batches import Owner
 class Owners:
     """By the tables of tenants and keys, as they are watched."""
 
-    def __init__(self, tables: AccessTables, clock: Clock, *, requires_keys: bool) -> None:
-        self._tables, self._clock, self._requires_keys = tables, clock, requires_keys
+    def __init__(self, access: Access, clock: Clock) -> None:
+        self._access, self._clock = access, clock
 
     def why_not(self, owner: Owner) -> str:
         """Return why an owner may not use the mesh now; empty if so, or if that is unknown."""
-        if not self._requires_keys or self._tables.not_ready_reason() is not None:
+        tables = self._access.tables
+        if not self._access.requires_keys or tables.not_ready_reason() is not None:
             return ""
-        tenant = self._tables.tenant(owner.tenant)
+        tenant = tables.tenant(owner.tenant)
         if tenant is None or tenant.disabled:
             return "The tenant of this batch is disabled."
         if not owner.key_id:
             return ""
-        key = self._tables.key(owner.key_id)
+        key = tables.key(owner.key_id)
         has_expired = key is not None and 0 < key.expire_ms <= self._clock.unix_s() * 1000
         if key is None or has_expired or key.tenant != owner.tenant:
             return "The API key that created this batch is not valid any more."

@@ -31,12 +31,12 @@ from headrace_control.base.batches import (
     VALIDATING,
     Batch,
     BatchError,
+    BatchLimits,
     Closing,
     Owner,
 )
 from headrace_control.batches.feeding import Feeding
 from headrace_control.batches.finalizing import finalize
-from headrace_control.batches.limits import BatchLimits
 from headrace_control.batches.ports import BatchRows, Files, RowRunner
 from headrace_control.batches.validation import INPUT_LOST, LOST, validate
 from headrace_control.files.file_store import new_file_id

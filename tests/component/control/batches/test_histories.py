@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.internal.v1.rows_pb2 import RunRowResponse
-from headrace_control.base.batches import Batch, NewBatch, Owner
+from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
 from headrace_control.base.records import Tenant
 from headrace_control.batches.input_rows import InputRow
-from headrace_control.batches.limits import BatchLimits
 from headrace_control.batches.work import BatchWork
 from headrace_control.store import Store
 from helpers.batch_world import (

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from headrace.internal.v1.rows_pb2 import RunRowResponse
-from headrace_control.base.batches import Batch, NewBatch, Owner
+from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
 from headrace_control.batches.input_rows import InputRow
-from headrace_control.batches.limits import BatchLimits
 from headrace_control.batches.work import BatchWork
 from headrace_control.store import Store
 from helpers.batch_world import MemoryFiles, ScriptedRunner, Steps, refused, rows, succeeds

@@ -225,5 +225,5 @@ _CONTROL_PUBLISHES = (
 )
 _CONTROL_READS = (
     *(subjects.ACCESS_REPORTS, subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
-    *(subjects.OWN_USAGE, _DRAIN),
+    *(subjects.GATEWAY_REPORTS, subjects.OWN_USAGE, _DRAIN),
 )

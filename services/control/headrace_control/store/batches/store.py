@@ -9,7 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.errors import FailedPrecondition, InvalidRequest, ResourceExists, ResourceNotFound
+from headrace.errors import (
+    FailedPrecondition,
+    InsufficientQuota,
+    InvalidRequest,
+    ResourceExists,
+    ResourceNotFound,
+)
 from headrace_control.base.batches import (
     CANCELLED,
     CANCELLING,
@@ -42,6 +48,7 @@ from headrace_control.store.database.file_tables import batch_rows, batches
 from headrace_control.store.database.transactions import Database
 from headrace_control.store.webhooks.events import add_event
 
+MAX_OPEN = 200
 _AT_ONCE = 500
 
 
@@ -51,10 +58,14 @@ class Batches:
 
     # For clients
 
-    async def create(self, new: NewBatch, *, by: Actor) -> Batch:
+    async def create(self, new: NewBatch, *, by: Actor, limit: int = MAX_OPEN) -> Batch:
         """Create a batch, which is to be validated; or return the one of the same idempotency key.
 
+        Args:
+            limit: of the tenant's batches that have not ended.
+
         Raises:
+            InsufficientQuota: the tenant has so many.
             ResourceExists: that key is another batch's.
             ResourceNotFound: there is no such tenant.
         """
@@ -65,6 +76,7 @@ class Batches:
                 query = sa.select(batches).where(same)
                 if (row := (await change.execute(query)).one_or_none()) is not None:
                     return _same_batch(batch_of(row), new)
+            await _check_room(change.connection, tenant, limit)
             batch_id = f"batch_{new_id()}"
             values = {
                 **new_batch_values(new),
@@ -280,6 +292,16 @@ async def delete_batches_of(connection: AsyncConnection, tenant: str) -> None:
 
 def _name(tenant: str, batch_id: str) -> str:
     return f"tenants/{tenant}/batches/{batch_id}"
+
+
+async def _check_room(connection: AsyncConnection, tenant: str, limit: int) -> None:
+    is_open = sa.and_(batches.c.tenant == tenant, batches.c.status.not_in(FINAL))
+    query = sa.select(sa.func.count()).select_from(batches).where(is_open)
+    if (count := await connection.scalar(query) or 0) >= limit:
+        raise InsufficientQuota(
+            f"tenant {tenant} has {count} batches that have not ended, and may have {limit}: wait"
+            " until one has ended, or cancel one"
+        )
 
 
 def _same_batch(batch: Batch, new: NewBatch) -> Batch:

@@ -34,6 +34,7 @@ from headrace.admin.v1 import (
 from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
 from headrace.supervisor.servers.rest_paths import RestPath, read_paths
 from headrace.v1 import (
+    batches_pb2,
     embeddings_pb2,
     files_pb2,
     fleet_pb2,
@@ -54,7 +55,8 @@ from headrace_gateway.api.probes.proto_schemas import (
 )
 
 _FILES = (
-    *(openai_pb2, files_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2),
+    *(openai_pb2, files_pb2, batches_pb2, rest_pb2, models_pb2, requests_pb2),
+    *(fleet_pb2, probes_pb2),
     *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
     webhooks_pb2,
     prices_pb2,
