@@ -11,9 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import (
     FailedPrecondition,
-    InsufficientQuota,
     InvalidRequest,
-    ResourceExists,
     ResourceNotFound,
 )
 from headrace_control.base.batches import (
@@ -38,6 +36,7 @@ from headrace_control.base.batches import (
 from headrace_control.base.names import new_id
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.base.records import Actor
+from headrace_control.store.batches.creation import check_room, same_batch
 from headrace_control.store.batches.records import (
     batch_of,
     errors_text,
@@ -75,8 +74,8 @@ class Batches:
                 same = sa.and_(batches.c.tenant == tenant, batches.c.idempotency_key == key)
                 query = sa.select(batches).where(same)
                 if (row := (await change.execute(query)).one_or_none()) is not None:
-                    return _same_batch(batch_of(row), new)
-            await _check_room(change.connection, tenant, limit)
+                    return same_batch(batch_of(row), new)
+            await check_room(change.connection, tenant, limit)
             batch_id = f"batch_{new_id()}"
             values = {
                 **new_batch_values(new),
@@ -292,26 +291,6 @@ async def delete_batches_of(connection: AsyncConnection, tenant: str) -> None:
 
 def _name(tenant: str, batch_id: str) -> str:
     return f"tenants/{tenant}/batches/{batch_id}"
-
-
-async def _check_room(connection: AsyncConnection, tenant: str, limit: int) -> None:
-    is_open = sa.and_(batches.c.tenant == tenant, batches.c.status.not_in(FINAL))
-    query = sa.select(sa.func.count()).select_from(batches).where(is_open)
-    if (count := await connection.scalar(query) or 0) >= limit:
-        raise InsufficientQuota(
-            f"tenant {tenant} has {count} batches that have not ended, and may have {limit}: wait"
-            " until one has ended, or cancel one"
-        )
-
-
-def _same_batch(batch: Batch, new: NewBatch) -> Batch:
-    was = (batch.new.endpoint, batch.new.input_file_id, batch.new.window, dict(batch.new.metadata))
-    if was != (new.endpoint, new.input_file_id, new.window, dict(new.metadata)):
-        raise ResourceExists(
-            f"the Idempotency-Key is that of batch {batch.batch_id}, which had other parameters",
-            field="Idempotency-Key",
-        )
-    return batch
 
 
 async def _batch(
