@@ -179,14 +179,7 @@ class _Control:
         files = FileStore(store.files, bus)
         self._sweep = FileSweep(store.files, bus, files)
         self._gateways = Gateways(bus, clock, self._connect)
-        self._batches = BatchWork(
-            store.batches,
-            files,
-            GatewayRows(self._gateways, settings.delivery_secret),
-            clock,
-            settings.batch_limits,
-            why_not=Owners(self.access, clock).why_not,
-        )
+        self._batches = self._batch_work(files)
         self._parts = Parts(
             settings,
             bus,
@@ -262,6 +255,13 @@ class _Control:
             await set_serving(self._health, self._names, serving=False)
             await reports.close()
             await usage.close()
+
+    def _batch_work(self, files: FileStore) -> BatchWork:
+        rows = GatewayRows(self._gateways, self._settings.delivery_secret)
+        why_not = Owners(self.access, self._clock).why_not
+        limits = self._settings.batch_limits
+        batches = self._store.batches
+        return BatchWork(batches, files, rows, self._clock, limits, why_not=why_not)
 
     def _connect(self, address: str) -> grpc.aio.Channel:
         """Return a channel to a gateway's services for the mesh."""
