@@ -30,7 +30,9 @@ def test_after_a_rotation_the_old_key_may_go() -> None:
     assert new.seal_again(sealed) == sealed
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"word", OLD + b"\nshort"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"word", pytest.param(OLD + b"\nshort", id="a key and a word")]
+)
 def test_a_file_that_has_no_keys_is_refused_without_its_content(content: bytes) -> None:
     with pytest.raises(ValueError, match="key") as refused:
         SecretSealer.parse(content)
