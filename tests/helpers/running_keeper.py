@@ -52,19 +52,19 @@ async def publish_tables(
 class KeeperProcess:
     """A keeper, or a standby, in this event loop, with a connection of its own."""
 
-    def __init__(self, bus: Bus, task: asyncio.Task[None]) -> None:
-        self.bus, self._task = bus, task
+    def __init__(self, name: str, bus: Bus, task: asyncio.Task[None]) -> None:
+        self.name, self._bus, self._task = name, bus, task
 
     async def stop(self) -> None:
         """End as on SIGTERM: release the lease."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        await self.bus.close()
+        await self._bus.close()
 
     async def kill(self) -> None:
         """End as by SIGKILL: without a message to any process."""
-        await self.bus.close()
+        await self._bus.close()
         self._task.cancel()
         with suppress(asyncio.CancelledError, BusError, ExceptionGroup):
             await self._task
@@ -73,7 +73,7 @@ class KeeperProcess:
 async def start_keeper(url: str, name: str = "one", *, replicas: int = 1) -> KeeperProcess:
     bus = await connect(url, name=name, replicas=replicas)
     election = KeeperElection(name, bus, settings(), CLOCK)
-    return KeeperProcess(bus, asyncio.create_task(election.run()))
+    return KeeperProcess(name, bus, asyncio.create_task(election.run()))
 
 
 @asynccontextmanager
