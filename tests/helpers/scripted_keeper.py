@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class ScriptedKeeper:
         request = QuotaRequest.FromString(payload)
         self.calls += request.calls
         await self.answers.wait()
-        return QuotaResponse(replies=map(self._reply, request.calls)).SerializeToString()
+        replies, time_ms = map(self._reply, request.calls), round(time.time() * 1000)
+        return QuotaResponse(replies=replies, time_ms=time_ms).SerializeToString()
 
     def _reply(self, call: QuotaCall) -> QuotaReply:
         refusal = self.decide(call.reserve) if call.HasField("reserve") else None

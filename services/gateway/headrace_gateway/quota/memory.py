@@ -28,8 +28,6 @@ class _Refused:
     reply: QuotaReply
     tokens: int
     """Of the request that was refused."""
-    at_ms: int
-    """When it was, in Unix time as the next."""
     until_ms: int
     """It is forgotten then."""
 
@@ -52,20 +50,20 @@ class RefusalMemory:
             return
         until_ms = now_ms + self._kept_ms
         if not refusal.never:
-            until_ms = min(until_ms, now_ms + refusal.retry_after_ms)
+            until_ms = min(until_ms, refusal.retry_after_ms)
         if len(self._refused) >= MAX_REFUSALS:
             self._refused.clear()
-        self._refused[payer] = _Refused(reply, tokens, now_ms, until_ms)
+        self._refused[payer] = _Refused(reply, tokens, until_ms)
 
     def find(self, payer: Payer, tokens: TokenRange, now_ms: int) -> QuotaReply | None:
-        """Return the refusal of a request that is refused for sure, and for no longer than the
-        refusal says from now; None if there is none."""
+        """Return the refusal of a request that is refused for sure, until the time that the refusal
+        has; None if there is none."""
         if (found := self._refused.get(payer)) is None:
             return None
         if found.until_ms <= now_ms:
             del self._refused[payer]
             return None
-        return _aged(found, now_ms) if _applies(found, tokens) else None
+        return found.reply if _applies(found, tokens) else None
 
 
 def _applies(found: _Refused, tokens: TokenRange) -> bool:
@@ -75,18 +73,10 @@ def _applies(found: _Refused, tokens: TokenRange) -> bool:
     if refusal.never or tokens.most <= found.tokens:
         return True
     return refusal.kind in OF_REQUESTS and all(
-        state.reset_ms <= found.at_ms + refusal.retry_after_ms or _leaves_room(state, tokens)
+        state.reset_ms <= refusal.retry_after_ms or _leaves_room(state, tokens)
         for state in found.reply.limits
         if state.kind not in OF_REQUESTS
     )
-
-
-def _aged(found: _Refused, now_ms: int) -> QuotaReply:
-    reply = QuotaReply()
-    reply.CopyFrom(found.reply)
-    past_ms = now_ms - found.at_ms
-    reply.refusal.retry_after_ms = max(0, reply.refusal.retry_after_ms - past_ms)
-    return reply
 
 
 def _leaves_room(state: LimitState, tokens: TokenRange) -> bool:

@@ -56,7 +56,7 @@ def refusal_error(
         used=refusal.used,
         requested=refusal.requested,
     )
-    wait_s = max(_LEAST_WAIT_S, refusal.retry_after_ms / 1000)
+    wait_s = max(_LEAST_WAIT_S, (refusal.retry_after_ms - now_ms) / 1000)
     error: HeadraceError
     if refusal.never:
         error = InsufficientQuota(_never(refusal, violation, currency))
@@ -69,13 +69,13 @@ def refusal_error(
     return error
 
 
-def until_all_fit(reply: QuotaReply, now_ms: int) -> QuotaReply:
+def until_all_fit(reply: QuotaReply) -> QuotaReply:
     """Return the refusal of one of several requests of a call, to last until all of them fit.
 
     Why: the keeper says when that one fits beside those before it, and not the others after it. All
     fit when a whole limit of a minute is there again: for more the call would never be admitted.
     """
-    resets = [state.reset_ms - now_ms for state in reply.limits if state.kind in OF_MINUTES]
+    resets = [state.reset_ms for state in reply.limits if state.kind in OF_MINUTES]
     found = QuotaReply()
     found.CopyFrom(reply)
     if reply.refusal.kind in OF_MINUTES:
@@ -126,10 +126,11 @@ def _for_now(refusal: QuotaRefusal, violation: QuotaViolation, wait_s: float) ->
 
 
 def _until(refusal: QuotaRefusal, violation: QuotaViolation, currency: str, now_ms: int) -> str:
-    at = datetime.fromtimestamp(math.ceil((now_ms + refusal.retry_after_ms) / 1000), UTC)
+    # Why not up: the keeper's midnight is some milliseconds later by the clock here.
+    at = datetime.fromtimestamp(round(refusal.retry_after_ms / 1000), UTC)
     return (
         f"Quota exceeded, {_state(refusal, violation, currency)} It resets at"
-        f" {at:%Y-%m-%dT%H:%M:%SZ}, in {duration_text(refusal.retry_after_ms)}."
+        f" {at:%Y-%m-%dT%H:%M:%SZ}, in {duration_text(refusal.retry_after_ms - now_ms)}."
         f"{_ADVICE.get(refusal.kind, '')} An administrator of the mesh can raise the limit."
     )
 

@@ -219,7 +219,7 @@ class Quotas:
             tokens = reserve.input_tokens + reserve.output_tokens
             self._memory.add(payer, tokens, reply, now_ms)
             if is_one_of_several:
-                reply = until_all_fit(reply, now_ms)
+                reply = until_all_fit(reply)
             raise self._refused(payer, reply, now_ms)
         note_limits(reply.limits, now_ms)
 

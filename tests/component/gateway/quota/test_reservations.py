@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.bus import Bus, BusUnavailable
+from headrace.clock import SystemClock
 from headrace.errors import (
     BrokerUnavailable,
     InsufficientQuota,
@@ -47,8 +48,9 @@ def request(name: str = "r1", **changes: Any) -> ValidRequest:
 
 
 def refuse(reserve: Reserve) -> QuotaRefusal:
+    until_ms = round(SystemClock().unix_s() * 1000) + 30_000
     kind = LimitKind.LIMIT_KIND_TOKENS_PER_MINUTE
-    return QuotaRefusal(kind=kind, limit=1000, used=900, requested=203, retry_after_ms=30_000)
+    return QuotaRefusal(kind=kind, limit=1000, used=900, requested=203, retry_after_ms=until_ms)
 
 
 async def test_a_request_is_reserved_whole_and_confirmed_once_it_is_stored(bus: Bus) -> None:

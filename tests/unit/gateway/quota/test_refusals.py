@@ -28,7 +28,7 @@ def refusal(kind: str, *, wait_s: float = 12.2, **fields: Any) -> QuotaRefusal:
         "limit": 1000,
         "used": 900,
         "requested": 200,
-        "retry_after_ms": int(wait_s * 1000),
+        "retry_after_ms": NOW_MS + int(wait_s * 1000),
     }
     return QuotaRefusal(kind=LimitKind.Value(f"LIMIT_KIND_{kind}"), **(known | fields))
 
@@ -93,8 +93,8 @@ def test_it_names_whose_limit_it_is(scope: str, model: str, whose: str, subject:
     assert error.violation.scope == scope.lower()
 
 
-def test_a_time_that_is_over_is_still_a_time() -> None:
-    error = refusal_error(refusal("REQUESTS_PER_MINUTE", wait_s=0), PAYER, NOW_MS)
+def test_a_time_that_is_over_by_the_clock_here_is_still_a_time() -> None:
+    error = refusal_error(refusal("REQUESTS_PER_MINUTE", wait_s=-1), PAYER, NOW_MS)
     assert error.retry_after_s is not None
     assert error.retry_after_s > 0
 
@@ -104,6 +104,6 @@ def test_one_of_several_requests_waits_until_all_of_them_fit() -> None:
     of_day = LimitState(kind=LimitKind.LIMIT_KIND_TOKENS_PER_DAY, reset_ms=NOW_MS + 80_000_000)
     limits = [of_minute, of_day]
     soon = QuotaReply(refusal=refusal("TOKENS_PER_MINUTE"), limits=limits)
-    assert until_all_fit(soon, NOW_MS).refusal.retry_after_ms == 61_000
+    assert until_all_fit(soon).refusal.retry_after_ms == NOW_MS + 61_000
     late = QuotaReply(refusal=refusal("TOKENS_PER_DAY"), limits=limits)
-    assert until_all_fit(late, NOW_MS) == late
+    assert until_all_fit(late) == late
