@@ -26,10 +26,19 @@ from headrace.admin.v1 import (
     statements_pb2_grpc,
     tenants_pb2,
     tenants_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
     webhooks_pb2,
     webhooks_pb2_grpc,
 )
-from headrace.v1 import batches_pb2, batches_pb2_grpc, files_pb2, files_pb2_grpc
+from headrace.v1 import (
+    batches_pb2,
+    batches_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
+    organization_pb2,
+    organization_pb2_grpc,
+)
 from headrace_control.api.audit_service import AuditService
 from headrace_control.api.batches.batch_service import BatchService
 from headrace_control.api.billing.price_service import PriceService
@@ -42,6 +51,8 @@ from headrace_control.api.people.person_service import PersonService
 from headrace_control.api.people.session_service import SessionService
 from headrace_control.api.tenancy.key_service import KeyService
 from headrace_control.api.tenancy.tenant_service import PlanService, TenantService
+from headrace_control.api.usage.organization_service import OrganizationService
+from headrace_control.api.usage.usage_service import UsageService
 from headrace_control.api.webhooks.webhook_service import WebhookService
 
 
@@ -67,6 +78,11 @@ SERVICES = (
     _service(
         operations_pb2_grpc.add_OperationServiceServicer_to_server, OperationService, operations_pb2
     ),
+    _service(
+        organization_pb2_grpc.add_OrganizationServiceServicer_to_server,
+        OrganizationService,
+        organization_pb2,
+    ),
     _service(people_pb2_grpc.add_PersonServiceServicer_to_server, PersonService, people_pb2),
     _service(tenants_pb2_grpc.add_PlanServiceServicer_to_server, PlanService, tenants_pb2),
     _service(prices_pb2_grpc.add_PriceServiceServicer_to_server, PriceService, prices_pb2),
@@ -75,5 +91,6 @@ SERVICES = (
         statements_pb2_grpc.add_StatementServiceServicer_to_server, StatementService, statements_pb2
     ),
     _service(tenants_pb2_grpc.add_TenantServiceServicer_to_server, TenantService, tenants_pb2),
+    _service(usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageService, usage_pb2),
     _service(webhooks_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookService, webhooks_pb2),
 )

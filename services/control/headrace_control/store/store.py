@@ -21,6 +21,7 @@ from headrace_control.store.people import People
 from headrace_control.store.sessions import Sessions
 from headrace_control.store.sign_ins import SignIns
 from headrace_control.store.tenants import Plans, Tenants
+from headrace_control.store.usage.checks import UsageChecks
 from headrace_control.store.usage.ledger import Ledger
 from headrace_control.store.usage.rows import UsageRows
 from headrace_control.store.usage.sums import UsageSums
@@ -57,6 +58,7 @@ class Store:
         self.webhook_endpoints = WebhookEndpoints(database)
         self.webhook_deliveries = WebhookDeliveries(database)
         self.usage = Ledger(database)
+        self.usage_checks = UsageChecks(database)
         self.usage_rows = UsageRows(database)
         self.usage_sums = UsageSums(database)
         self.audit = Audit(database)

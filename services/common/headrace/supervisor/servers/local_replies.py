@@ -35,7 +35,11 @@ _GRPC_TYPE = "application/grpc"
 GATEWAY, CONTROL = "gateway", "control"
 """Clusters of Envoy."""
 ADMIN_PREFIX = "/v2/admin/"
-CONTROL_SERVICES = ("headrace.v1.FileService", "headrace.v1.BatchService")
+CONTROL_SERVICES = (
+    "headrace.v1.FileService",
+    "headrace.v1.BatchService",
+    "headrace.v1.OrganizationService",
+)
 """Those besides the administration that control serves."""
 CONTROL_CALLS = "/(headrace[.]admin[.]v1[.].*|({})/.*)".format(
     "|".join(name.replace(".", "[.]") for name in CONTROL_SERVICES)

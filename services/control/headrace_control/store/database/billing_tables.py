@@ -112,6 +112,8 @@ usage_position = sa.Table(
     "usage_position",
     METADATA,
     _small("id", key=True),
+    # Rows of requests that ended before are deleted.
+    _number("rows_since_ms"),
     # When the stream was created: one that was made anew has another position.
     text("stream"),
     _number("sequence"),

@@ -9,9 +9,11 @@ from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.message import DecodeError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.usage import StoredUsage, UsagePosition
+from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
 from headrace_control.base.accounts.usage import (
     COSTS,
     HOUR_KEY,
@@ -96,6 +98,42 @@ class Ledger:
                 await self._set_aside(connection, [Unreadable(position, reason, message.payload)])
                 await self._move(connection, position)
 
+    async def restore(self, records: Sequence[UsageRecord], at: UsagePosition) -> int:
+        """Store those of some records that can be rows and have none, whatever the position is;
+        return how many."""
+        payload = UsageRecords(records=records).SerializeToString()
+        async with self._database.writing() as connection:
+            await self._locked_position(connection, at.stream)
+            readable, _ = _read([StoredUsage(at, payload)])
+            stored, _ = await self._store_rows(
+                connection, await _without_known(connection, readable)
+            )
+        return stored
+
+    async def retry_unreadable(self) -> int:
+        """Store what this version can read of what an earlier one could not; return how many."""
+        stored = 0
+        for each in await self.unreadable():
+            if records := _records_in(each.record):
+                stored += await self.restore(records, each.position)
+                async with self._database.writing() as connection:
+                    digest = sha256(each.record).hexdigest()
+                    is_it = usage_unreadable.c.digest == digest
+                    await connection.execute(sa.delete(usage_unreadable).where(is_it))
+        return stored
+
+    async def rows_of(self, records: Sequence[UsageRecord]) -> dict[tuple[str, int], Values]:
+        """Return the rows that some records have, by source and sequence."""
+        found: dict[tuple[str, int], Values] = {}
+        async with self._database.reading() as connection:
+            for source in {each.source for each in records}:
+                sequences = [each.sequence for each in records if each.source == source]
+                for some in in_parts(sequences):
+                    query = sa.select(usage).where(usage.c.source == source)
+                    rows = await connection.execute(query.where(usage.c.sequence.in_(some)))
+                    found |= {(r.source, r.sequence): dict(r._mapping) for r in rows}
+        return found
+
     async def unreadable(self, limit: int = 1000) -> tuple[Unreadable, ...]:
         """Return what is no row, the oldest first."""
         order = (usage_unreadable.c.time_ms, usage_unreadable.c.position)
@@ -119,7 +157,8 @@ class Ledger:
         query = sa.select(usage_position).with_for_update()
         row = (await connection.execute(query)).one_or_none()
         if row is None:
-            values = {"id": 1, "stream": "", "sequence": 0, "time_ms": 0, "recording": 0}
+            numbers = ("rows_since_ms", "sequence", "time_ms", "recording")
+            values = {"id": 1, "stream": "", **dict.fromkeys(numbers, 0)}
             first = inserting(connection, usage_position).values(values)
             await connection.execute(first.on_conflict_do_nothing())
             row = (await connection.execute(query)).one()
@@ -215,6 +254,21 @@ def _read(messages: Sequence[StoredUsage]) -> tuple[list[Values], list[Unreadabl
                 values |= {"position": position.sequence, "read_from": (position, record)}
                 readable.append(values)
     return readable, unreadable
+
+
+def _records_in(payload: bytes) -> list[UsageRecord]:
+    """Return the records of what was set aside, a message or a record, if they can be rows."""
+    for kind in (UsageRecords, UsageRecord):
+        try:
+            found = kind.FromString(payload)
+            records = list(found.records) if isinstance(found, UsageRecords) else [found]
+            for record in records:
+                read_record(record)
+        except (DecodeError, UnreadableUsage):
+            continue
+        if records:
+            return records
+    return []
 
 
 async def _without_known(connection: AsyncConnection, rows: Sequence[Values]) -> list[Values]:

@@ -18,7 +18,8 @@ from headrace_control.store.database.transactions import Database
 
 GROUPS = ("tenant", "model", "key_id", "person", "batch", "kind", "currency")
 """What sums can be grouped by, besides time."""
-_MAX_MS = 2**53
+NO_END_MS = 2**53
+"""As `until_ms`: there is no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class UsageFilter:
     """Which usage is summed; an empty list is all."""
 
     since_ms: int = 0
-    until_ms: int = _MAX_MS
+    until_ms: int = NO_END_MS
     """Of ends; exclusive."""
     tenants: Sequence[str] = ()
     models: Sequence[str] = ()
@@ -81,7 +82,7 @@ def _facts(which: UsageFilter, every_ms: int) -> sa.Select[Any] | sa.CompoundSel
     parts = [_hours(which, first, end)]
     if since < first:
         parts.append(_rows(which, since, first))
-    if end < until and until < _MAX_MS:
+    if end < until and until < NO_END_MS:
         parts.append(_rows(which, end, until))
     return sa.union_all(*parts) if len(parts) > 1 else parts[0]
 

@@ -29,6 +29,7 @@ from headrace.admin.v1 import (
     prices_pb2,
     sessions_pb2,
     tenants_pb2,
+    usage_pb2,
     webhooks_pb2,
 )
 from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
@@ -41,6 +42,7 @@ from headrace.v1 import (
     generation_pb2,
     models_pb2,
     openai_pb2,
+    organization_pb2,
     probes_pb2,
     requests_pb2,
     rest_pb2,
@@ -58,8 +60,7 @@ _FILES = (
     *(openai_pb2, files_pb2, batches_pb2, rest_pb2, models_pb2, requests_pb2),
     *(fleet_pb2, probes_pb2),
     *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
-    webhooks_pb2,
-    prices_pb2,
+    *(webhooks_pb2, prices_pb2, organization_pb2, usage_pb2),
 )
 _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 

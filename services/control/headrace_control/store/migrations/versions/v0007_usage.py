@@ -117,6 +117,7 @@ def create_usage_position() -> None:
     op.create_table(
         "usage_position",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("rows_since_ms", sa.BigInteger(), nullable=False),
         sa.Column("stream", String(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),

@@ -1,0 +1,1 @@
+"""Usage: OpenAI's API of an organization, and that of headrace.admin.v1."""
