@@ -230,6 +230,17 @@ def _batch_samples() -> dict[str, Sample]:
     }
 
 
+def _usage_samples() -> dict[str, Sample]:
+    own, foreign = {"parent": "tenants/acme"}, {"parent": "tenants/other"}
+    return {
+        "OrganizationService/GetUsage": Sample({"kind": "completions", "start_time": 1}),
+        "OrganizationService/GetCosts": Sample({"start_time": 1}),
+        "UsageService/GetUsage": Sample(own, foreign),
+        "UsageService/ListUsageRows": Sample(own, foreign),
+        "UsageService/ReconcileUsage": Sample({}),
+    }
+
+
 def samples(*, file: str, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
     """Return the samples by `Service/Method`; the arguments are ids of resources of `other`."""
     return (
@@ -241,4 +252,5 @@ def samples(*, file: str, request: str, key: str, person: str, session: str) -> 
         | _webhook_samples()
         | _file_samples(file)
         | _batch_samples()
+        | _usage_samples()
     )
