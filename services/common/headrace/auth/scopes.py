@@ -20,10 +20,10 @@ MODELS_READ, USAGE_READ = "models:read", "usage:read"
 ADMIN = "admin:*"
 SCOPES = (GENERATE, EMBED, FILES, BATCHES, MODELS_READ, USAGE_READ, ADMIN)
 USER_SCOPES = SCOPES[:-1]
-"""Of keys that use models. A key has either some of these, or `admin:*` alone."""
+"""Of keys that use models, as `cli.key` does, and one whose scopes are not named. A key has either
+some of these, or `admin:*` alone."""
 ADMIN_READS = frozenset({USAGE_READ})
 """What `admin:*` means besides."""
-CLI_SCOPES = (GENERATE, EMBED, MODELS_READ, USAGE_READ)
 ANY_MODEL = "*"
 
 PUBLIC, SIGNED_IN = "public", "signed-in"

@@ -35,6 +35,7 @@ from headrace.cli.operations.fleet import fleet
 from headrace.cli.operations.requests import requests
 from headrace.cli.requests.bench import bench
 from headrace.cli.requests.chat import chat
+from headrace.cli.requests.file import file
 from headrace.cli.requests.generate import generate
 from headrace.errors import HeadraceError, InvalidApiKey, RequestError
 from headrace.extras import MissingExtra
@@ -69,7 +70,7 @@ def headrace() -> None:
 
 
 for command in (
-    *(up, down, status, generate, chat, bench, chaos),
+    *(up, down, status, generate, chat, file, bench, chaos),
     *(lanes, workers, model, tls, db, webhook),
     *(requests, fleet, drain, dead_letters, audit),
     *(tenant, plan, key, person, member, session),

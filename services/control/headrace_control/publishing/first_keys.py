@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Protocol
 
 from headrace.auth.keys import key_id_of, new_key, redacted
-from headrace.auth.scopes import ADMIN, ANY_MODEL, CLI_SCOPES, DEFAULT_TENANT, MESH_TENANT
+from headrace.auth.scopes import ADMIN, ANY_MODEL, DEFAULT_TENANT, MESH_TENANT, USER_SCOPES
 from headrace.credentials.secret_files import read_secret
 from headrace_control.base.records import SYSTEM, Actor, Digest, Key
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _FIRST: dict[str, Key] = {
     "admin.key": Key("", MESH_TENANT, display_name="First administrator", scopes=(ADMIN,)),
     "cli.key": Key(
-        "", DEFAULT_TENANT, display_name="Commands", scopes=CLI_SCOPES, models=(ANY_MODEL,)
+        "", DEFAULT_TENANT, display_name="Commands", scopes=USER_SCOPES, models=(ANY_MODEL,)
     ),
 }
 

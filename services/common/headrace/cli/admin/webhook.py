@@ -16,7 +16,6 @@ from headrace.admin.v1.webhooks_pb2_grpc import WebhookServiceStub
 from headrace.auth.scopes import DEFAULT_TENANT
 from headrace.cli.admin.access.values import (
     Label,
-    Span,
     day_text,
     last_part,
     pages,
@@ -25,6 +24,7 @@ from headrace.cli.admin.access.values import (
 from headrace.cli.console import terminal
 from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
+from headrace.cli.console.spans import Span
 
 T = TypeVar("T")
 _State = pb.WebhookDelivery.State

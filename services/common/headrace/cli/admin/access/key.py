@@ -13,7 +13,7 @@ from rich.markup import escape
 from headrace.admin.v1 import keys_pb2 as pb
 from headrace.admin.v1 import tenants_pb2
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
-from headrace.auth.scopes import ANY_MODEL, CLI_SCOPES, DEFAULT_TENANT, SCOPES
+from headrace.auth.scopes import ANY_MODEL, DEFAULT_TENANT, SCOPES, USER_SCOPES
 from headrace.cli.admin.access.key_limits import limits
 from headrace.cli.admin.access.limits import (
     chosen_limits,
@@ -24,7 +24,6 @@ from headrace.cli.admin.access.limits import (
 )
 from headrace.cli.admin.access.values import (
     Label,
-    Span,
     day_text,
     last_part,
     pages,
@@ -34,6 +33,7 @@ from headrace.cli.admin.access.values import (
 from headrace.cli.console import terminal
 from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
+from headrace.cli.console.spans import Span
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ key.add_command(limits)
     "scopes",
     type=click.Choice(SCOPES),
     multiple=True,
-    default=CLI_SCOPES,
+    default=USER_SCOPES,
     help="What it may do. May be repeated; admin:* stands alone.",
 )
 @click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -15,24 +14,8 @@ from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import Priority
 
 _PAGE = 1000
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 priority_choice = click.Choice(PRIORITIES)
-
-
-class Span(click.ParamType[timedelta]):
-    """A length of time, as 90s, 12h, 30d or 2w."""
-
-    name = "span"
-
-    def convert(
-        self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        if (found := re.fullmatch(r"(\d{1,9})([smhdw])", value.strip())) is None:
-            self.fail(f"{value!r} is no length of time; write one as 90s, 12h, 30d or 2w")
-        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
 class Label(click.ParamType[tuple[str, str]]):
