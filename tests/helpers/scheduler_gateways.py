@@ -64,6 +64,16 @@ class Callers:
         """Those that report that they are about to leave."""
         self.full: set[str] = set()
         """Those that accept no request that is assigned to them."""
+        self.told: set[str] = set()
+        """Requests whose client has seen their regular end."""
+        self.settles = True
+        """Gateways live until their leader has what they have stored as results."""
+        self.leader_dies = ""
+        """When, on its way from a usage record to its acknowledgement."""
+        self.kept: list[Event] = []
+        """Settlements of requests that a gateway was to take over, and whose result it found."""
+        self.unconfirmed: dict[str, Event] = {}
+        """Settlements that gateways repeat, by request."""
         self.notified_ends: set[str] = set()
         """Requests whose gateway was notified of their end."""
 
@@ -77,18 +87,30 @@ class Callers:
 
     def settle(self, request_id: str, code: int = 0) -> None:
         client = self.clients[request_id]
-        client.open, client.kept = False, True
-        self.apply(settled(request_id, code=code, since=client.since))
+        client.open, client.result = False, (code, len(client.seen))
+        if code == 0:
+            self.told.add(request_id)
+        event = settled(request_id, code=code, output_tokens=len(client.seen), since=client.since)
+        self.unconfirmed[request_id] = event
+        if self.settles:
+            self.apply(event)
+        if self.settles and not self.leader_dies:
+            self.unconfirmed.pop(request_id, None)
+
+    def settle_again(self) -> None:
+        """Those whose settlement no leader has confirmed."""
+        again, self.unconfirmed = self.unconfirmed, {}
+        self.apply(*again.values())
 
     def cancel(self, request_id: str) -> None:
         self.clients[request_id].is_cancelled = True
         self.apply(CancelRequested(request_id))
 
-    def store_result(self, request_id: str) -> None:
-        """Its leader does, for no gateway could."""
+    def store_result(self, request_id: str, code: int, output_tokens: int) -> None:
+        """Its leader does, for no gateway could, unless one has."""
         client = self.clients[request_id]
-        assert client.detached
-        client.open, client.kept = False, True
+        client.open = False if client.detached else client.open
+        client.result = client.result or (code, output_tokens)
 
     def is_connected(self, request_id: str) -> bool:
         """Whether anything comes through to its client now."""
@@ -187,6 +209,9 @@ class Callers:
         client = self.clients[request_id]
         if not client.away or gateway_id not in self.living():
             return
+        if client.kept:  # A gateway looks for a result first.
+            client.open = client.away = False
+            return
         self.apply(take_over_requested(request_id, gateway_id, unreachable=client.gateway))
         found = self.machine.find(request_id)
         if found is None:
@@ -236,6 +261,8 @@ class Callers:
                 points, unknown = self.receive(notice)
                 self.apply(NoticeAnswered(notice, points, unknown))
                 self._settle_ended(notice)
+                kept, self.kept = self.kept, []
+                self.apply(*kept)
 
     def lose_notice(self, notice: SendNotice, *, arrives: bool) -> None:
         gateway = self.gateways[notice.gateway_id]
@@ -260,6 +287,9 @@ class Callers:
             if self._holds(gateway_id, request_id):
                 client.fence = max(client.fence, attempt)
                 points.append(point(request_id, client.newest, client.seen))
+            elif request_id in given and client.result is not None:
+                code, made = client.result
+                self.kept.append(settled(request_id, code=code, output_tokens=made, since=attempt))
             elif request_id in given and self._takes(gateway_id, client):
                 points.append(self._take_given(client, given[request_id]))
             else:

@@ -60,8 +60,10 @@ class Client:
     attachable: bool = False
     detached: bool = False
     """It is its gateway that reads it."""
-    kept: bool = False
-    """There is a result of it."""
+    result: tuple[int, int] | None = None
+    """Code and output tokens of what is stored as its result."""
+    made: int = 0
+    """Most output tokens that it ever had."""
     away: bool = False
     """Its gateway is of no use to it; it has not come to another yet."""
     left_s: float = 0.0
@@ -70,6 +72,11 @@ class Client:
     """Frozen gateways that do not know that it left, and since when they had it."""
     deadline_s: float = float("inf")
     is_cancelled: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """There is a result of it."""
+        return self.result is not None
 
     @property
     def is_present(self) -> bool:

@@ -29,6 +29,7 @@ from headrace_scheduler.state.events import (
 )
 from helpers.counting_observer import CountingObserver, apply_and_decide
 from helpers.scheduler_checks import ParkingChecks, check_attempts
+from helpers.scheduler_ends import check_end, come_to_rest
 from helpers.scheduler_events import (
     MODEL,
     caught_up,
@@ -41,6 +42,7 @@ from helpers.scheduler_events import (
 )
 from helpers.scheduler_gateways import Callers, Life
 from helpers.scheduler_models import Client, WorkerModel, as_stored, unread
+from helpers.usage_ledger import ALIVE, BEFORE_PUBLISHING, UsageLedger
 
 LENGTH = 3
 """Output tokens of every request."""
@@ -59,6 +61,7 @@ class World(Callers):
         self.acknowledged: Counter[str] = Counter()
         self.dispatched: dict[str, int] = {}
         self.pending: list[Command] = []
+        self.ledger = UsageLedger()
         self.trusts_accounts = True
         """Nothing has happened that allows a worker to be given more than it has room for."""
         self.new_leader()
@@ -75,7 +78,7 @@ class World(Callers):
         for command in self.pending:
             if isinstance(command, SendNotice):
                 self.keep_for_frozen(command)
-        self.pending = []
+        self.pending, self.leader_dies = [], ALIVE
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
         self.observer = CountingObserver()
         self.machine = Machine(leadership, self.settings, self.observer)
@@ -99,8 +102,8 @@ class World(Callers):
         self.is_crowded |= self.observer.counts["abandoned: too many orphans"] > 0
         for command in commands:
             match command:
-                case Acknowledge(request_id):
-                    self._acknowledge(request_id)
+                case Acknowledge(unsettled=None):
+                    self._acknowledge(command)
                 case Dispatch():
                     check_attempts(command, self.dispatched, self.workers.values(), self.clients)
                     self.parking.dispatched(command)
@@ -117,8 +120,12 @@ class World(Callers):
                 case _:
                     self.pending.append(command)
 
-    def _acknowledge(self, request_id: str) -> None:
-        client = self.clients[request_id]
+    def _acknowledge(self, command: Acknowledge) -> None:
+        request_id, client = command.request_id, self.clients[command.request_id]
+        if self.leader_dies != BEFORE_PUBLISHING:
+            self.ledger.publish(command, client)
+        if self.leader_dies:
+            return
         assert client.kept or not client.detached, f"there is no result of {request_id}"
         self.stored.pop(request_id, None)
         self.acknowledged[request_id] += 1
@@ -228,6 +235,7 @@ class World(Callers):
         made = len(record.progress[0].output_ids) if record.progress else 0
         assert made == len(client.seen), "a gap, or a repeat"
         client.seen.append(made)
+        client.made = max(client.made, len(client.seen))
         del record.progress[:]
         record.progress.append(ChoiceProgress(output_ids=client.seen))
         if len(client.seen) == LENGTH:
@@ -256,9 +264,12 @@ class World(Callers):
                 self._take(command)
             case SendNotice():
                 self.on_notice(command)
-            case StoreResult(record):
-                self.store_result(record.request_id)
-                self._acknowledge(record.request_id)
+            case Acknowledge():
+                self._acknowledge(command)
+            case StoreResult(record, error, acknowledge):
+                made = sum(len(p.output_ids) for p in record.progress)
+                self.store_result(record.request_id, error.code.number, made)
+                self._acknowledge(acknowledge)
             case CancelOnWorker() | ParkOnWorker():
                 request_id = command.request_id
                 worker = self.workers.get(command.worker_id)
@@ -321,30 +332,7 @@ class World(Callers):
 
     def come_to_rest(self) -> None:
         """No more trouble: every call is answered, everything that runs runs on."""
-        for _ in range(200):
-            if not self.stored:
-                break
-            self.finish_gateways()
-            for worker in list(self.workers.values()):
-                worker.alive = True
-                if worker.draining:
-                    self.retire(worker)
-                else:
-                    self.step(worker)
-                    self.report(worker, full=True)
-            self.carry_out_all()
-            self.come_back_all()
-            self.pass_time(0.3)
-        self.finish_gateways()
-        self.carry_out_all()
-        self.come_back_all()
+        come_to_rest(self)
 
     def check_end(self) -> None:
-        assert not self.stored, f"never ended: {self.stored}"
-        states = self.machine.statistics()
-        assert not states.keys() - {"timers"}, f"still live: {states}"
-        assert set(self.acknowledged) == set(self.clients)
-        for request_id, client in self.clients.items():
-            assert not client.open, f"{request_id} never got its end"
-            assert client.kept or not client.detached, f"the end of {request_id} is not kept"
-            assert client.seen == list(range(len(client.seen)))
+        check_end(self)

@@ -31,6 +31,7 @@ from headrace_scheduler.state.lazy_heap import LazyHeap
 from headrace_scheduler.state.observer import StateObserver
 from headrace_scheduler.state.settled import (
     SettledRequests,
+    abandoned,
     acknowledge,
     acknowledge_settled,
     acknowledge_unsettled,
@@ -243,7 +244,7 @@ class LiveRequests:
     def abandon(self, request: Request, error: HeadraceError, cause: str) -> None:
         """Remove it without an end: no client waits for it."""
         self._stop_on_worker(request)
-        self._leave(request, acknowledge_unsettled(request, error), has_result=False)
+        self._leave(request, abandoned(request, error), has_result=False)
         self.observer.happened("abandoned", request, cause)
 
     def end_with_stored_result(self, request: Request, error: HeadraceError) -> None:

@@ -98,6 +98,15 @@ def store_result(request: Request, error: HeadraceError) -> StoreResult:
     return StoreResult(request.record, error, acknowledge_unsettled(request, error))
 
 
+def abandoned(request: Request, error: HeadraceError) -> Acknowledge | StoreResult:
+    """Return what is done with a request that no client waits for."""
+    if request.record.attachable and not request.is_probe:
+        # Why: a client that comes back nevertheless, when this leader is gone, finds this end, and
+        # not a request that goes on beyond what was published.
+        return store_result(request, error)
+    return acknowledge_unsettled(request, error)
+
+
 def refuse_duplicate(request: Request, known: Request | None) -> list[Command]:
     """Notify a gateway that the id belongs to another request, `known` if that is live.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
 from headrace.bus import Bus
-from headrace.errors import GatewayUnreachable, InvalidRequest
-from headrace.internal.v1.reports_pb2 import LocateResponse
+from headrace.errors import BrokerUnavailable, GatewayUnreachable, InvalidRequest
+from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2, requests_pb2
-from headrace_gateway.request.generation import ChoiceEnded, Generation, Tokens
+from headrace_gateway.request.generation import ChoiceEnded, Failed, Generation, Tokens
 from headrace_gateway.resume.location import Location
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
@@ -102,6 +104,37 @@ async def test_a_request_of_an_unreachable_gateway_is_taken_over_once_its_leader
         reader = await opening
         assert gateway.open_request("r1").record == reader.record
         assert await read_some(reader, tokens=2) == [7, 8]
+
+
+class LateResults:
+    """A bus on which the first look-up finds no result: it is stored only after it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.lookups = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def get_result(self, request_id: str) -> bytes | None:
+        self.lookups += 1
+        return None if self.lookups == 1 else await self._bus.get_result(request_id)
+
+
+async def test_a_request_that_has_ended_meanwhile_is_settled_and_not_taken_over(bus: Bus) -> None:
+    """Its former leader stored the end, and may have published what it has used."""
+    late = cast(Bus, LateResults(bus))
+    async with running_mesh(late) as gateway, leader(bus) as boss, leader(bus, "orphan"):
+        boss.knows["r1"] = held_by("gw")
+        error = to_status(BrokerUnavailable("it was given up", retry_after_s=1.0))
+        stored = ResultRecord(request_id="r1", request=boss.knows["r1"].record)
+        stored.outcome.error.CopyFrom(error)
+        stored.outcome.usage.output_tokens = 2
+        await bus.put_result("r1", stored.SerializeToString())
+        (failed,) = await read(await opened(gateway))
+        assert isinstance(failed, Failed)
+        await eventually(lambda: boss.has_settled(1))
+        assert len(gateway.mesh.requests) == 0
 
 
 async def test_a_takeover_that_is_not_confirmed_is_tried_again(bus: Bus) -> None:

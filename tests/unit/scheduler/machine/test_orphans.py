@@ -13,6 +13,7 @@ from headrace_scheduler.state.events import (
     NoticeUnanswered,
     ParkOnWorker,
     SendNotice,
+    StoreResult,
 )
 from helpers.scheduler_events import (
     EPOCH,
@@ -115,7 +116,7 @@ def test_an_orphan_that_no_gateway_takes_over_is_abandoned() -> None:
     bench.after(29.0)
     assert bench.machine.find("r") is not None
     bench.after(1.1)
-    assert bench.only(Acknowledge).request_id == "r"
+    assert bench.only(StoreResult).record.request_id == "r"
     assert bench.observer.counts["abandoned: no client came back"] == 1
 
 

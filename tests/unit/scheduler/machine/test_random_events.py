@@ -23,9 +23,11 @@ from headrace_scheduler.state.events import (
     WeightsChanged,
 )
 from helpers.scheduler_checks import MAX_PREEMPTIONS
+from helpers.scheduler_ends import gateways_die_at_ends, leader_dies
 from helpers.scheduler_gateways import Life
 from helpers.scheduler_models import WorkerModel
 from helpers.scheduler_world import World
+from helpers.usage_ledger import DEATHS
 
 NEVER = float("inf")
 MANY = 40
@@ -272,6 +274,19 @@ class RandomEvents(RuleBasedStateMachine):
     @rule(has_listened=st.booleans())
     def another_leader_takes_over(self, has_listened: bool) -> None:
         self.world.new_leader(has_listened=has_listened)
+
+    @rule(when=st.sampled_from(DEATHS))
+    def the_leader_dies_on_its_way_to_an_acknowledgement(self, when: str) -> None:
+        leader_dies(self.world, when)
+
+    @rule()
+    def gateways_die_before_they_settle(self) -> None:
+        gateways_die_at_ends(self.world)
+
+    @precondition(lambda self: self.world.unconfirmed)
+    @rule()
+    def gateways_settle_again(self) -> None:
+        self.world.settle_again()
 
     @rule(count=st.integers(1, 3))
     def the_leader_reads_on(self, count: int) -> None:
