@@ -33,6 +33,7 @@ from headrace.cli.operations.dead_letters import dead_letters
 from headrace.cli.operations.drain import drain
 from headrace.cli.operations.fleet import fleet
 from headrace.cli.operations.requests import requests
+from headrace.cli.requests.batch import batch
 from headrace.cli.requests.bench import bench
 from headrace.cli.requests.chat import chat
 from headrace.cli.requests.file import file
@@ -70,7 +71,7 @@ def headrace() -> None:
 
 
 for command in (
-    *(up, down, status, generate, chat, file, bench, chaos),
+    *(up, down, status, generate, chat, file, batch, bench, chaos),
     *(lanes, workers, model, tls, db, webhook),
     *(requests, fleet, drain, dead_letters, audit),
     *(tenant, plan, key, person, member, session),

@@ -1,0 +1,177 @@
+"""headrace batch"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+from headrace.cli.console import terminal
+from headrace.cli.console.http_api import http_api
+from headrace.cli.console.options import MeshTarget, json_option, mesh_options
+from headrace.errors import CapacityError
+
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+_FINAL = ("completed", "failed", "expired", "cancelled")
+_LOOK_S = 1.0
+_PAGE = 100
+
+
+@click.group()
+def batch() -> None:
+    """Run the rows of a file as a batch; list, show or cancel batches, or print their output."""
+
+
+@batch.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--endpoint", type=click.Choice(ENDPOINTS), required=True, help="Of all rows.")
+@click.option("--window", default="24h", help="Time for all rows: minutes or hours, as 90m or 24h.")
+@click.option(
+    "--metadata", "pairs", multiple=True, metavar="KEY=VALUE", help="Note. May be repeated."
+)
+@click.option("--wait", is_flag=True, help="Wait for its end. Exit with 1 unless it completes.")
+@json_option
+@mesh_options
+def create(
+    *,
+    mesh: MeshTarget,
+    file: Path,
+    endpoint: str,
+    window: str,
+    pairs: tuple[str, ...],
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Upload FILE, whose lines are requests in OpenAI's format, and run it as a batch."""
+    metadata = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+    with http_api(mesh) as http:
+        with file.open("rb") as content:
+            form = {"file": (file.name, content)}
+            uploaded = http.post("/v1/files", files=form, data={"purpose": "batch"}).json()
+        body: dict[str, Any] = {
+            "input_file_id": uploaded["id"],
+            "endpoint": endpoint,
+            "completion_window": window,
+        }
+        if metadata:
+            body["metadata"] = metadata
+        found = http.post("/v1/batches", json=body).json()
+        if wait:
+            found = _end(http, found)
+    _print(found, as_json=as_json)
+    return 1 if wait and found["status"] != "completed" else 0
+
+
+@batch.command("list")
+@json_option
+@mesh_options
+def list_batches(*, mesh: MeshTarget, as_json: bool) -> None:
+    """List the batches of the key's tenant, the newest first."""
+    with http_api(mesh) as http:
+        found = _all(http)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    table = terminal.table("batch", "endpoint", "status", "rows", "failed", "created")
+    for each in found:
+        counts = each["request_counts"]
+        rows = f"{counts['completed'] + counts['failed']}/{counts['total']}"
+        columns = each["id"], each["endpoint"], each["status"], rows, str(counts["failed"])
+        table.add_row(*columns, _shown(each["created_at"]))
+    terminal.console().print(table)
+
+
+@batch.command()
+@click.argument("batch_id", metavar="BATCH")
+@json_option
+@mesh_options
+def show(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> None:
+    """Show a batch: its progress, its files, and what is wrong with its input."""
+    with http_api(mesh) as http:
+        found = http.get(f"/v1/batches/{batch_id}").json()
+    _print(found, as_json=as_json)
+
+
+@batch.command()
+@click.argument("batch_id", metavar="BATCH")
+@json_option
+@mesh_options
+def cancel(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> None:
+    """Cancel a batch. Rows that are finished stay in its output."""
+    with http_api(mesh) as http:
+        found = http.post(f"/v1/batches/{batch_id}/cancel").json()
+    _print(found, as_json=as_json)
+
+
+@batch.command()
+@click.argument("batch_id", metavar="BATCH")
+@click.option("--errors", is_flag=True, help="Print the rows that failed in their place.")
+@mesh_options
+def output(*, mesh: MeshTarget, batch_id: str, errors: bool) -> None:
+    """Print the answers of a batch that has ended, a line for each row, in the rows' order."""
+    with http_api(mesh) as http:
+        found = http.get(f"/v1/batches/{batch_id}").json()
+        if found["status"] not in _FINAL:
+            raise click.ClickException(f"batch {batch_id} is {found['status']}; wait for its end")
+        file_id = found["error_file_id" if errors else "output_file_id"]
+        if file_id is None:
+            return
+        with http.stream("GET", f"/v1/files/{file_id}/content") as answer:
+            for piece in answer.iter_bytes():
+                sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def _end(http: httpx.Client, found: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a batch has ended, however often the mesh cannot be reached meanwhile."""
+    while found["status"] not in _FINAL:
+        time.sleep(_LOOK_S)
+        with suppress(httpx.TransportError, CapacityError):
+            found = http.get(f"/v1/batches/{found['id']}").json()
+    return found
+
+
+def _all(http: httpx.Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after: dict[str, Any] = {}
+    while True:
+        page = http.get("/v1/batches", params={"limit": _PAGE, **after}).json()
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        after = {"after": page["last_id"]}
+
+
+def _print(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    counts, usage = found["request_counts"], found["usage"]
+    facts = {
+        "batch": found["id"],
+        "status": found["status"],
+        "endpoint": found["endpoint"],
+        "rows": f"{counts['completed']} completed, {counts['failed']} failed of {counts['total']}",
+        "tokens": f"{usage['input_tokens']} in, {usage['output_tokens']} out",
+        "input": found["input_file_id"],
+        "output": found["output_file_id"] or "-",
+        "errors": found["error_file_id"] or "-",
+        "created": _shown(found["created_at"]),
+        "expires": _shown(found["expires_at"]),
+    }
+    for name, value in facts.items():
+        click.echo(f"{name:<10}{value}")
+    for error in (found["errors"] or {"data": []})["data"]:
+        where = f"line {error['line']}: " if error["line"] else ""
+        click.echo(f"{where}{error['message']} ({error['code']})")
+
+
+def _shown(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -1,0 +1,205 @@
+"""Batches through the whole mesh, by OpenAI's client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai.types import Batch
+
+from helpers.command import headrace
+from helpers.fresh_mesh import FreshMesh, fresh_mesh
+from helpers.running_mesh import start, stop
+
+ROWS, TOKENS = 200, 100
+SLOTS = ("--set", "worker.max_slots=8")
+VICTIMS = (
+    "control-0",
+    "gateway-0",
+    "worker-scripted-0",
+    "scheduler-0",
+    "gateway-1",
+    "worker-scripted-1",
+)
+ENDED_WITHIN_S = 120.0
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    body = {
+        "model": "scripted",
+        "prompt": f"Number {number}",
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "temperature": 1.0,
+        "seed": number,
+    }
+    url = "/v1/completions"
+    return {"custom_id": f"row-{number}", "method": "POST", "url": url, "body": body} | changes
+
+
+async def create(client: openai.AsyncOpenAI, rows: list[dict[str, Any]], **options: Any) -> Batch:
+    content = "\n".join(map(json.dumps, rows)).encode()
+    file = await client.files.create(file=("rows.jsonl", content), purpose="batch")
+    options = {"endpoint": "/v1/completions", "completion_window": "24h"} | options
+    return await client.batches.create(input_file_id=file.id, **options)
+
+
+async def ended(client: openai.AsyncOpenAI, batch: Batch) -> Batch:
+    async with asyncio.timeout(ENDED_WITHIN_S):
+        while batch.status not in ("completed", "failed", "expired", "cancelled"):
+            await asyncio.sleep(0.1)
+            batch = await client.batches.retrieve(batch.id)
+    return batch
+
+
+async def progressed(client: openai.AsyncOpenAI, batch: Batch, *, to: int) -> Batch:
+    """Return the batch once so many of its rows are answered."""
+    async with asyncio.timeout(ENDED_WITHIN_S):
+        while (counts := batch.request_counts) is None or counts.completed < to:
+            await asyncio.sleep(0.05)
+            batch = await client.batches.retrieve(batch.id)
+    return batch
+
+
+async def lines(client: openai.AsyncOpenAI, file_id: str | None) -> list[dict[str, Any]]:
+    if file_id is None:
+        return []
+    content = await client.files.content(file_id)
+    return [json.loads(line) for line in content.text.splitlines()]
+
+
+def texts(output: list[dict[str, Any]]) -> dict[str, str]:
+    return {line["custom_id"]: line["response"]["body"]["choices"][0]["text"] for line in output}
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
+    folder = tmp_path_factory.mktemp("batches")
+    running = start(folder / ".headrace", "--engine", "scripted", "--scripted-step-ms", "5")
+    yield FreshMesh(folder, running.url)
+    stop(running)
+
+
+@pytest.fixture
+async def client(mesh: FreshMesh) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
+        yield client
+
+
+@pytest.mark.timeout(300)
+async def test_a_batch_survives_the_death_of_every_process_and_each_row_is_answered_once(
+    tmp_path: Path,
+) -> None:
+    options = ("--gateways", "2", "--workers", "2", "--scripted-step-ms", "10", *SLOTS)
+    rows = [row(number) for number in range(ROWS)]
+    async with (
+        fresh_mesh(tmp_path, *options) as mesh,
+        openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=8) as client,
+    ):
+        undisturbed = await ended(client, await create(client, rows))
+        batch = await create(client, rows)
+        struck = []
+        for number, victim in enumerate(VICTIMS, 1):
+            batch = await progressed(client, batch, to=number * ROWS // 10)
+            assert batch.status == "in_progress", f"it ended before the death of {victim}"
+            struck.append(mesh.strike(victim))
+        batch = await ended(client, batch)
+        assert batch.status == undisturbed.status == "completed"
+        assert batch.request_counts is not None
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (ROWS, 0)
+        output = await lines(client, batch.output_file_id)
+        assert [line["custom_id"] for line in output] == [each["custom_id"] for each in rows]
+        assert texts(output) == texts(await lines(client, undisturbed.output_file_id))
+        assert batch.error_file_id is None
+        assert batch.usage is not None
+        assert batch.usage.output_tokens == ROWS * TOKENS
+        for process in struck:
+            await mesh.back(process)
+
+
+async def test_a_batch_of_chat_and_of_vectors_and_what_fails_in_them(
+    client: openai.AsyncOpenAI,
+) -> None:
+    url = "/v1/chat/completions"
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+    rows = [row(1, url=url, body=body), row(2, url=url, body=body | {"temperature": 9})]
+    batch = await ended(client, await create(client, rows, endpoint=url, metadata={"a": "b"}))
+    assert (batch.status, batch.metadata) == ("completed", {"a": "b"})
+    (good,) = await lines(client, batch.output_file_id)
+    assert good["response"]["body"]["object"] == "chat.completion"
+    assert good["response"]["request_id"].startswith(batch.id)
+    (bad,) = await lines(client, batch.error_file_id)
+    assert (bad["custom_id"], bad["response"]["status_code"], bad["error"]) == ("row-2", 400, None)
+    assert bad["response"]["body"]["error"]["param"] == "temperature"
+    listed = await client.batches.list(limit=1)
+    assert [each.id for each in listed.data] == [batch.id]
+
+
+async def test_a_batch_with_a_bad_line_fails_with_its_number(client: openai.AsyncOpenAI) -> None:
+    rows = [row(1), row(1), row(2, method="GET"), row(3, body={"model": "none", "prompt": "x"})]
+    batch = await ended(client, await create(client, rows))
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [(error.code, error.line) for error in batch.errors.data] == [
+        ("duplicate_custom_id", 2),
+        ("invalid_method", 3),
+        ("model_not_found", 4),
+    ]
+    assert "The model `none` does not exist" in str(batch.errors.data[2].message)
+    with pytest.raises(openai.NotFoundError, match="file"):
+        await client.batches.create(
+            input_file_id="file-none", endpoint="/v1/completions", completion_window="24h"
+        )
+    with pytest.raises(openai.BadRequestError, match="completion_window"):
+        await create(client, [row(1)], completion_window="soon")
+
+
+async def test_a_cancelled_batch_keeps_what_is_finished(client: openai.AsyncOpenAI) -> None:
+    rows = [row(number) for number in range(ROWS)]
+    batch = await create(client, rows)
+    async with asyncio.timeout(30):
+        while batch.request_counts is None or not batch.request_counts.completed:
+            batch = await client.batches.retrieve(batch.id)
+    batch = await client.batches.cancel(batch.id)
+    assert batch.status in ("cancelling", "cancelled")
+    batch = await ended(client, batch)
+    assert batch.status == "cancelled"
+    output = await lines(client, batch.output_file_id)
+    errors = await lines(client, batch.error_file_id)
+    assert output
+    assert Counter(line["custom_id"] for line in [*output, *errors]) == Counter(
+        each["custom_id"] for each in rows
+    )
+    assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
+
+
+async def test_the_command_creates_a_batch_waits_for_it_and_prints_its_output(
+    mesh: FreshMesh,
+) -> None:
+    file = mesh.folder / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row(number)) for number in range(3)))
+    made = await headrace(
+        *("batch", "create", str(file), "--endpoint", "/v1/completions", "--wait", "--json"),
+        folder=mesh.folder,
+    )
+    assert made.status == 0, made.err
+    batch = json.loads(made.out)
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 3)
+    output = await headrace("batch", "output", batch["id"], folder=mesh.folder)
+    assert [json.loads(line)["custom_id"] for line in output.out.splitlines()] == [
+        *("row-0", "row-1", "row-2")
+    ]
+    shown = await headrace("batch", "show", batch["id"], folder=mesh.folder)
+    assert "completed" in shown.out
+    listed = await headrace("batch", "list", folder=mesh.folder)
+    assert batch["id"] in listed.out
+    refused = await headrace("batch", "cancel", batch["id"], folder=mesh.folder)
+    assert refused.status == 2
+    assert "cannot be cancelled any more" in refused.err
