@@ -14,7 +14,7 @@ import click
 import httpx
 
 from headrace.cli.console import terminal
-from headrace.cli.console.http_api import http_api
+from headrace.cli.console.openai_api import answer_of, check, openai_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 from headrace.errors import CapacityError
 
@@ -51,10 +51,10 @@ def create(
 ) -> int:
     """Upload FILE, whose lines are requests in OpenAI's format, and run it as a batch."""
     metadata = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
-    with http_api(mesh) as http:
+    with openai_api(mesh) as http:
         with file.open("rb") as content:
             form = {"file": (file.name, content)}
-            uploaded = http.post("/v1/files", files=form, data={"purpose": "batch"}).json()
+            uploaded = answer_of(http.post("/v1/files", files=form, data={"purpose": "batch"}))
         body: dict[str, Any] = {
             "input_file_id": uploaded["id"],
             "endpoint": endpoint,
@@ -62,7 +62,7 @@ def create(
         }
         if metadata:
             body["metadata"] = metadata
-        found = http.post("/v1/batches", json=body).json()
+        found = answer_of(http.post("/v1/batches", json=body))
         if wait:
             found = _end(http, found)
     _print(found, as_json=as_json)
@@ -74,7 +74,7 @@ def create(
 @mesh_options
 def list_batches(*, mesh: MeshTarget, as_json: bool) -> None:
     """List the batches of the key's tenant, the newest first."""
-    with http_api(mesh) as http:
+    with openai_api(mesh) as http:
         found = _all(http)
     if as_json:
         click.echo(json.dumps(found, indent=1))
@@ -94,8 +94,8 @@ def list_batches(*, mesh: MeshTarget, as_json: bool) -> None:
 @mesh_options
 def show(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> None:
     """Show a batch: its progress, its files, and what is wrong with its input."""
-    with http_api(mesh) as http:
-        found = http.get(f"/v1/batches/{batch_id}").json()
+    with openai_api(mesh) as http:
+        found = answer_of(http.get(f"/v1/batches/{batch_id}"))
     _print(found, as_json=as_json)
 
 
@@ -105,8 +105,8 @@ def show(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> None:
 @mesh_options
 def cancel(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> None:
     """Cancel a batch. Rows that are finished stay in its output."""
-    with http_api(mesh) as http:
-        found = http.post(f"/v1/batches/{batch_id}/cancel").json()
+    with openai_api(mesh) as http:
+        found = answer_of(http.post(f"/v1/batches/{batch_id}/cancel"))
     _print(found, as_json=as_json)
 
 
@@ -116,14 +116,15 @@ def cancel(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> None:
 @mesh_options
 def output(*, mesh: MeshTarget, batch_id: str, errors: bool) -> None:
     """Print the answers of a batch that has ended, a line for each row, in the rows' order."""
-    with http_api(mesh) as http:
-        found = http.get(f"/v1/batches/{batch_id}").json()
+    with openai_api(mesh) as http:
+        found = answer_of(http.get(f"/v1/batches/{batch_id}"))
         if found["status"] not in _FINAL:
             raise click.ClickException(f"batch {batch_id} is {found['status']}; wait for its end")
         file_id = found["error_file_id" if errors else "output_file_id"]
         if file_id is None:
             return
         with http.stream("GET", f"/v1/files/{file_id}/content") as answer:
+            check(answer)
             for piece in answer.iter_bytes():
                 sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
@@ -134,7 +135,7 @@ def _end(http: httpx.Client, found: dict[str, Any]) -> dict[str, Any]:
     while found["status"] not in _FINAL:
         time.sleep(_LOOK_S)
         with suppress(httpx.TransportError, CapacityError):
-            found = http.get(f"/v1/batches/{found['id']}").json()
+            found = answer_of(http.get(f"/v1/batches/{found['id']}"))
     return found
 
 
@@ -142,7 +143,7 @@ def _all(http: httpx.Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after: dict[str, Any] = {}
     while True:
-        page = http.get("/v1/batches", params={"limit": _PAGE, **after}).json()
+        page = answer_of(http.get("/v1/batches", params={"limit": _PAGE, **after}))
         found += page["data"]
         if not page["has_more"]:
             return found
