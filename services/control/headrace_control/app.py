@@ -49,6 +49,7 @@ from headrace_control.batches.work import BatchWork
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
 from headrace_control.metering.month_closing import close_months
+from headrace_control.metering.old_rows import delete_old_rows
 from headrace_control.metering.own_usage import OwnUsage
 from headrace_control.metering.usage_consumer import UsageConsumer
 from headrace_control.operations.fleet import FleetReports
@@ -242,6 +243,9 @@ class _Control:
                 tasks.create_task(self._publisher.run())
                 tasks.create_task(self._serve())
                 tasks.create_task(remove_expired_sessions(self._store.sessions))
+                kept = timedelta(days=self._settings.usage_rows_days)
+                old_rows = self._store.old_usage_rows
+                tasks.create_task(delete_old_rows(old_rows, kept, self._clock))
                 if (days := self._settings.statement_close_days) is not None:
                     by_key = self._settings.statement_lines_by_key
                     statements, after = self._store.statements, timedelta(days=days)

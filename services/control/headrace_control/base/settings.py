@@ -74,6 +74,10 @@ class ControlSettings(SignInSettings, FileSettings, BatchSettings, AccessSetting
     ["10.20.0.0/16"]; loopback ones by http too. Every administrator of a tenant can have this
     process send a POST to anything there. Empty: public addresses by https only."""
 
+    usage_rows_days: int = Field(default=400, ge=32)
+    """How many days a row of usage is kept, if the statement that has it is closed. Sums by the
+    hour, and statements, stay. Too small: rows cannot be shown to whoever doubts a bill. Too large:
+    the database grows by some 300 bytes a request."""
     statement_close_days: int | None = Field(default=3, ge=0)
     """How many days after a month's end its statement is closed; none: only by `headrace usage
     close`. Too small: usage that a broker or database held back comes as a correction of the next

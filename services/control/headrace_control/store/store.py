@@ -23,6 +23,7 @@ from headrace_control.store.sign_ins import SignIns
 from headrace_control.store.tenants import Plans, Tenants
 from headrace_control.store.usage.checks import UsageChecks
 from headrace_control.store.usage.ledger import Ledger
+from headrace_control.store.usage.old_rows import OldRows
 from headrace_control.store.usage.rows import UsageRows
 from headrace_control.store.usage.sums import UsageSums
 from headrace_control.store.uses import Uses
@@ -59,6 +60,7 @@ class Store:
         self.webhook_deliveries = WebhookDeliveries(database)
         self.usage = Ledger(database)
         self.usage_checks = UsageChecks(database)
+        self.old_usage_rows = OldRows(database)
         self.usage_rows = UsageRows(database)
         self.usage_sums = UsageSums(database)
         self.audit = Audit(database)
