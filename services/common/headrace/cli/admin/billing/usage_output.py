@@ -13,9 +13,9 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
 
-from headrace.cli.admin.access.values import Span
 from headrace.cli.console import terminal
 from headrace.cli.console.options import json_option
+from headrace.cli.console.spans import Span
 
 F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, object]
