@@ -72,6 +72,16 @@ async def test_commands_of_the_state_directory_need_no_options(mesh: RunningMesh
     assert "no dead letters" in await _run(mesh, "dead-letters")
 
 
+async def test_files_pass_encrypted_both_ways(mesh: RunningMesh) -> None:
+    file = mesh.folder / "rows.jsonl"
+    file.write_bytes(bytes(1 << 20))
+    file_id = (await _run(mesh, "file", "upload", str(file))).strip()
+    await _run(mesh, "file", "download", file_id, str(mesh.folder / "copy"))
+    assert (mesh.folder / "copy").read_bytes() == file.read_bytes()
+    async with _api(mesh) as api:
+        assert (await api.files.content(file_id)).content == file.read_bytes()
+
+
 def _client(mesh: RunningMesh) -> AsyncClient:
     home = StateDir(mesh.folder)
     key = home.cli_key.read_text().strip()
