@@ -79,6 +79,12 @@ class NatsServer:
         listen = f"127.0.0.1:{self._peers[self._number]}"
         return f"cluster {{ name: headrace, listen: {listen}, routes: [{routes}] }}\n"
 
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def freeze(self) -> None:
         """Stop the process: connections stay open, and nothing answers."""
         assert self._process is not None

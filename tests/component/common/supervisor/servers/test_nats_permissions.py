@@ -11,7 +11,7 @@ import nats.errors
 import pytest
 from nats.js.api import ConsumerConfig
 
-from headrace.bus import BusUnavailable, subjects
+from headrace.bus import BusUnavailable, stores, subjects
 from headrace.bus.control import request_drain, serve_drain
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.bus.stores import DEAD_STREAM, REQUEST_STREAM, RESULT_STREAM, USAGE_STREAM
@@ -116,6 +116,26 @@ async def test_gateways_ask_control_and_the_keeper_about_callers(connected: Conn
     await served(await connected(BrokerUser.SCHEDULER), subjects.QUOTA)
     for subject in (subjects.OWN_USAGE, subjects.QUOTA):
         assert await gateway.request(subject, b"used", timeout_s=5) == b"used"
+
+
+async def test_the_scheduler_keeps_the_journal_of_quotas_and_nobody_else(
+    connected: Connect,
+) -> None:
+    scheduler, gateway = await connected(BrokerUser.SCHEDULER), await connected(BrokerUser.GATEWAY)
+    await scheduler.acquire(stores.KEEPER_LEASE, "s", ttl_s=3)
+    for table in (subjects.TENANTS_TABLE, subjects.KEYS_TABLE, subjects.PRICES_TABLE):
+        assert await scheduler.rows(table) == {}
+    await served(scheduler, subjects.QUOTA)
+    assert await gateway.request(subjects.QUOTA, b"reserve", timeout_s=5) == b"reserve"
+    first = await scheduler.append_entry(b"1", after=0)
+    await scheduler.append_entry(b"2", after=first)
+    await scheduler.delete_entries(before=first + 1)
+    for user in (BrokerUser.GATEWAY, BrokerUser.WORKER, BrokerUser.CONTROL):
+        other = await connected(user)
+        assert await refused(other.jetstream.publish(subjects.QUOTA_JOURNAL, b"forged"))
+        assert await refused(other.jetstream.purge_stream(stores.QUOTA_JOURNAL))
+        assert await refused(other.acquire(stores.KEEPER_LEASE, "forged", ttl_s=3))
+    assert (await scheduler.read_journal()).entries == [b"2"]
 
 
 async def test_operators_see_and_end_what_runs(connected: Connect) -> None:
@@ -232,7 +252,7 @@ async def test_gateways_and_workers_neither_lead_nor_drain(connected: Connect) -
         assert await refused(bus.acquire("leader.pebble", "forged", ttl_s=3))
         assert await refused(bus.request(subjects.drain("worker-0"), b"", timeout_s=0.3))
         assert await refused(bus.request(subjects.dispatch("w"), b"", timeout_s=0.3))
-    assert await refused((await connected(BrokerUser.SCHEDULER)).rows(subjects.KEYS_TABLE))
+    assert await refused((await connected(BrokerUser.SCHEDULER)).rows(subjects.SESSIONS_TABLE))
 
 
 async def test_a_worker_cannot_have_the_broker_deliver_what_it_wrote_to_others(
