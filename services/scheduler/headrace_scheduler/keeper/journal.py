@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 SNAPSHOT_ENTRIES = 2000
 """After so many entries a snapshot replaces them: a successor reads few more."""
-SNAPSHOT_BYTES = 16 << 20
+SNAPSHOT_BYTES = 8 << 20
 """Or after so many bytes."""
 SNAPSHOT_COST = 2
 """But not before the entries are so many times as large as the last snapshot."""
