@@ -81,7 +81,13 @@ class Mesh:
             read_in_background=self.background.read,
         )
         self.takeovers = Takeovers(
-            address, bus, clock, requests, self.admission, read_in_background=self.background.read
+            address,
+            bus,
+            clock,
+            requests,
+            self.admission,
+            quotas=self.quotas,
+            read_in_background=self.background.read,
         )
         self.directory = RequestDirectory(
             settings,

@@ -186,6 +186,11 @@ class Quotas:
             for each in begun:
                 each.release()
 
+    def confirm(self, record: RequestRecord) -> None:
+        """Report that a request is stored, whose gateway may have died before it could."""
+        if record.reservation_id:
+            self.keeper.confirm(record.reservation_id, tenant=record.tenant)
+
     def release(self, record: RequestRecord) -> None:
         """Return what is reserved for a published request that its leader does not run."""
         if record.reservation_id:

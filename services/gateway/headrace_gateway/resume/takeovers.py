@@ -30,6 +30,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.base import metrics
 from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
+from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
@@ -51,11 +52,12 @@ class Takeovers:
         requests: OpenRequests,
         admission: LaneAdmission,
         *,
+        quotas: Quotas,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._address = address
         self._bus, self._clock = bus, clock
-        self._requests, self._admission = requests, admission
+        self._requests, self._admission, self._quotas = requests, admission, quotas
         self._read_in_background = read_in_background
 
     def report(self) -> GatewayReport:
@@ -129,6 +131,7 @@ class Takeovers:
         # Why: logprobs are not stored with the tokens, which are made again, equal.
         progress = () if wants_logprobs(record) else record.progress
         open_request.output.resume(record.attempt, progress)
+        self._quotas.confirm(record)
         return open_request
 
     async def _confirm(self, model: str, open_request: OpenRequest) -> None:

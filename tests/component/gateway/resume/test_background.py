@@ -23,6 +23,7 @@ from helpers.gateway_actors import (
     valid_request,
     worker,
 )
+from helpers.scripted_keeper import scripted_keeper
 from helpers.tiny_tokenizers import byte_level
 
 LENGTH, STOP = common_pb2.FINISH_REASON_LENGTH, common_pb2.FINISH_REASON_STOP
@@ -127,6 +128,16 @@ async def test_a_reassigned_request_continues_from_its_known_output(bus: Bus) ->
     assert boss.settled[0].held_since_attempt == 5
     assert result is not None
     assert result.outcome.choices[0].text == "abc"
+
+
+async def test_a_reservation_is_confirmed_by_the_gateway_that_continues_its_request(
+    bus: Bus,
+) -> None:
+    record = await reassigned(bus, "r1")
+    record.reservation_id = "r1.0f"
+    async with scripted_keeper(bus) as keeper, running_mesh(bus), leader(bus) as boss:
+        await boss.notify(reassigned=[record])
+        await eventually(lambda: keeper.confirmed == ["r1.0f"])
 
 
 async def test_a_draining_gateway_takes_nothing_over(bus: Bus) -> None:
