@@ -246,11 +246,9 @@ class _Control:
                 kept = timedelta(days=self._settings.usage_rows_days)
                 old_rows = self._store.old_usage_rows
                 tasks.create_task(delete_old_rows(old_rows, kept, self._clock))
-                if (days := self._settings.statement_close_days) is not None:
-                    by_key = self._settings.statement_lines_by_key
-                    statements, after = self._store.statements, timedelta(days=days)
-                    tasks.create_task(close_months(statements, after, by_key=by_key))
-                tasks.create_task(UsageConsumer(self._bus, self._store.usage, self._clock).run())
+                consumer = UsageConsumer(self._bus, self._store.usage, self._clock)
+                tasks.create_task(consumer.run())
+                tasks.create_task(self._close_months(consumer.caught_up))
                 if self._parts.webhook_keys is not None:
                     tasks.create_task(self._deliver_webhooks(self._parts.webhook_keys))
                 tasks.create_task(self._sweep.run())
@@ -278,6 +276,14 @@ class _Control:
         async with WebhookSender(networks) as sender:
             deliveries = self._store.webhook_deliveries
             await Deliverer(deliveries, sender, keys.value, self._store.now).run()
+
+    async def _close_months(self, is_recorded: asyncio.Event) -> None:
+        if (days := self._settings.statement_close_days) is None:
+            return
+        # Why not before: what the broker still holds would be corrections of the next month.
+        await is_recorded.wait()
+        by_key = self._settings.statement_lines_by_key
+        await close_months(self._store.statements, timedelta(days=days), by_key=by_key)
 
     async def _serve(self) -> None:
         # Why not without a bound: what is stored can be administered while publishing fails.

@@ -63,6 +63,8 @@ class UsageConsumer:
 
     def __init__(self, bus: UsageStream, ledger: Ledger, clock: Clock) -> None:
         self._bus, self._ledger, self._clock = bus, ledger, clock
+        self.caught_up = asyncio.Event()
+        """Set once all of the stream has been stored, in this run."""
         self._purged_s = float("-inf")
         self._failing = ConditionLog(log, active="usage.not_stored", cleared="usage.stored")
 
@@ -97,6 +99,8 @@ class UsageConsumer:
             position = messages[-1].position
             if len(messages) < AT_ONCE:
                 await asyncio.sleep(GROUP_S)
+        if len(messages) < AT_ONCE:
+            self.caught_up.set()
         await self._purge(position)
         return bool(messages)
 

@@ -254,18 +254,22 @@ class CloseStatementRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    EARLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     account_id: _builtins.str
     """As in GetStatementRequest."""
+    early: _builtins.bool
+    """Although the month goes on, as for a last bill: what comes later is in the next one."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         account_id: _builtins.str = ...,
+        early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "early", b"early", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,7 +79,7 @@ class StatementServiceServicer:
 
     def CloseStatement(self, request, context):
         """Keeps the statement of a month as it is now, for ever. Idempotent. FAILED_PRECONDITION while the
-        month goes on, or an earlier one with usage is open.
+        month goes on, unless `early`, or an earlier one with usage is open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class StatementServiceStub:
     """Closed ones, the newest first, without their lines."""
     CloseStatement: _grpc.UnaryUnaryMultiCallable[_statements_pb2.CloseStatementRequest, _statements_pb2.Statement]
     """Keeps the statement of a month as it is now, for ever. Idempotent. FAILED_PRECONDITION while the
-    month goes on, or an earlier one with usage is open.
+    month goes on, unless `early`, or an earlier one with usage is open.
     """
     CorrectStatement: _grpc.UnaryUnaryMultiCallable[_statements_pb2.CorrectStatementRequest, _statements_pb2.CorrectStatementResponse]
     """Adds an amount to the next statement that is closed, as a line that names the month."""
@@ -59,7 +59,7 @@ class StatementServiceAsyncStub(StatementServiceStub):
     """Closed ones, the newest first, without their lines."""
     CloseStatement: _aio.UnaryUnaryMultiCallable[_statements_pb2.CloseStatementRequest, _statements_pb2.Statement]  # type: ignore[assignment]
     """Keeps the statement of a month as it is now, for ever. Idempotent. FAILED_PRECONDITION while the
-    month goes on, or an earlier one with usage is open.
+    month goes on, unless `early`, or an earlier one with usage is open.
     """
     CorrectStatement: _aio.UnaryUnaryMultiCallable[_statements_pb2.CorrectStatementRequest, _statements_pb2.CorrectStatementResponse]  # type: ignore[assignment]
     """Adds an amount to the next statement that is closed, as a line that names the month."""
@@ -92,7 +92,7 @@ class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statements_pb2.Statement, _abc.Awaitable[_statements_pb2.Statement]]:
         """Keeps the statement of a month as it is now, for ever. Idempotent. FAILED_PRECONDITION while the
-        month goes on, or an earlier one with usage is open.
+        month goes on, unless `early`, or an earlier one with usage is open.
         """
 
     @_abc_1.abstractmethod

@@ -51,7 +51,10 @@ class StatementService(StatementServiceServicer):
     ) -> pb.Statement:
         account, month = await self._named(request.name, request.account_id)
         by = rules.actor(current_caller())
-        return _message(await self._statements.close(account, month, by_key=self._by_key, by=by))
+        closed = await self._statements.close(
+            account, month, early=request.early, by_key=self._by_key, by=by
+        )
+        return _message(closed)
 
     async def CorrectStatement(
         self, request: pb.CorrectStatementRequest, context: Context

@@ -6,11 +6,13 @@ change is denied.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from headrace.auth.caller import Caller
 from headrace.auth.networks import is_within
 from headrace.auth.scopes import ADMIN, ANY_MODEL, ROLE_SCOPES, USER_SCOPES
 from headrace.errors import InvalidRequest, PermissionDenied, ResourceNotFound
-from headrace_control.base.records import VIEWER, Actor, Key
+from headrace_control.base.records import VIEWER, Actor, Key, Limits
 
 EVERY_TENANT = "-"
 
@@ -131,7 +133,13 @@ def check_grant(caller: Caller, key: Key, own: Key | None) -> None:
 
 
 def _check_bounds(own: Key, key: Key) -> None:
-    """Check that a key is valid no longer, and nowhere else, than the one that makes it."""
+    """Check that a key is valid no longer, nowhere else, and for no more, than the one that makes
+    it."""
+    _check_limits(own.limits, key.limits, "key.limits")
+    of_models = {each.model: each.limits for each in key.model_limits}
+    for each in own.model_limits:
+        field = f"key.model_limits[{each.model}]"
+        _check_limits(each.limits, of_models.get(each.model, Limits()), field)
     ends = own.expire_time
     if ends is not None and (key.expire_time is None or key.expire_time > ends):
         raise InvalidRequest(
@@ -147,6 +155,15 @@ def _check_bounds(own: Key, key: Key) -> None:
             f"key.networks must be in {', '.join(own.networks)}, as those of the caller's own key",
             field="key.networks",
         )
+
+
+def _check_limits(own: Limits, limits: Limits, field: str) -> None:
+    for name, most in asdict(own).items():
+        if most and not 0 < getattr(limits, name) <= most:
+            raise InvalidRequest(
+                f"{field}.{name} must be 1 to {most}, as that of the caller's own key",
+                field=f"{field}.{name}",
+            )
 
 
 def _grantable(caller: Caller) -> frozenset[str]:

@@ -85,11 +85,18 @@ class Statements:
             return await _STATEMENTS.page(connection, query, options, _kept)
 
     async def close(
-        self, account: Account, month: str, *, by_key: bool = False, by: Actor
+        self,
+        account: Account,
+        month: str,
+        *,
+        early: bool = False,
+        by_key: bool = False,
+        by: Actor,
     ) -> Statement:
         """Close a month: its statement is kept as it is now. Idempotent.
 
         Args:
+            early: although the month goes on; what comes later is in the next one.
             by_key: whether keys have lines of their own.
 
         Raises:
@@ -101,7 +108,7 @@ class Statements:
                 drawn = await self._drawn(connection, account, month, by_key=by_key)
                 if not drawn.statement.is_open:
                     return drawn.statement
-                await self._check_closable(connection, account, drawn)
+                await self._check_closable(connection, account, drawn, early=early)
             async with self._database.changing(by) as change:
                 # Why again: another process may have closed it meanwhile. What was recorded
                 # meanwhile is behind `recording`, so it is in the next one.
@@ -195,12 +202,13 @@ class Statements:
         return _Drawn(statement, recording, last_correction, last)
 
     async def _check_closable(
-        self, connection: AsyncConnection, account: Account, drawn: _Drawn
+        self, connection: AsyncConnection, account: Account, drawn: _Drawn, *, early: bool
     ) -> None:
         statement, zone = drawn.statement, account.time_zone
-        if statement.end_ms > milliseconds(self._database.now()):
+        if not early and statement.end_ms > milliseconds(self._database.now()):
             raise FailedPrecondition(
-                f"{statement.month} goes on in {zone}: a month is closed once it has ended"
+                f"{statement.month} goes on in {zone}: a month is closed once it has ended,"
+                " or early if that is meant"
             )
         first_ms = await first_open_ms(connection, account, drawn.last)
         if first_ms is not None and first_ms < statement.begin_ms:

@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 
-from headrace.billing.money import NANOS
 from headrace.errors import FailedPrecondition, InvalidRequest, ResourceNotFound
-from headrace_control.base.accounts.statement import Account, Line, Statement, content
+from headrace_control.base.accounts.statement import Account, Line, content
 from headrace_control.base.records import Price, Tenant
 from headrace_control.store import Store
 from helpers.control_store import ROOT, TestClock
-from helpers.usage_records import message_of, usage_message, usage_record
+from helpers.statements import CENT, Recorder, close, counts, go_to, statement
 
-CENT = NANOS // 100
-
-
-def at(text: str) -> int:
-    """Return a time in UTC, as Unix milliseconds."""
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
-
-
-def go_to(clock: TestClock, text: str) -> None:
-    clock.time_s = at(text) / 1000
-
-
-@pytest.fixture(autouse=True)
-async def acme(store: Store, clock: TestClock) -> None:
-    """A tenant since August, and the prices of two models."""
-    go_to(clock, "2026-08-01")
-    await store.tenants.create(Tenant("acme"), by=ROOT)
-    await store.prices.create(Price("valley", "USD", None, 150_000, 75_000, 600_000), by=ROOT)
-    await store.prices.create(Price("ridge", "USD", None, 7, 3, 11), by=ROOT)
-
-
-class Recorder:
-    """Records usage, each record at the next position."""
-
-    def __init__(self, store: Store) -> None:
-        self._store, self._position = store, 0
-
-    async def __call__(self, ended: str, **fields: Any) -> None:
-        self._position += 1
-        times = {"arrival_ms": at(ended), "end_ms": at(ended)}
-        await self._store.usage.record([usage_message(self._position, **(times | fields))])
-
-
-@pytest.fixture
-def record(store: Store) -> Recorder:
-    return Recorder(store)
-
-
-async def statement(store: Store, month: str, tenant: str = "acme", **options: Any) -> Statement:
-    return await store.statements.get(await store.statements.account(tenant), month, **options)
-
-
-async def close(store: Store, month: str, tenant: str = "acme") -> Statement:
-    return await store.statements.close(await store.statements.account(tenant), month, by=ROOT)
-
-
-def counts(found: Statement) -> list[tuple[str, str, int]]:
-    return [(line.corrects, line.model, line.requests) for line in found.lines]
+pytestmark = pytest.mark.usefixtures("acme")
 
 
 async def test_a_statement_adds_up_to_its_rows(
@@ -161,36 +111,6 @@ async def test_a_closed_month_never_changes_and_what_is_late_corrects_it(
     assert all(each.hash in event.details for each, event in zip(listed, closings, strict=True))
 
 
-async def test_rows_that_come_while_a_month_is_closed_are_in_one_statement_each(
-    store: Store, clock: TestClock, database_url: str
-) -> None:
-    go_to(clock, "2026-10-01")
-    other = await Store.open(database_url, clock=clock)
-    bits = 40
-    ended = {"arrival_ms": at("2026-09-30"), "end_ms": at("2026-09-30")}
-
-    async def record_all() -> None:
-        for n in range(bits):
-            # Each row is one bit of the sum of tokens.
-            row = usage_record(n + 1, output_tokens=1 << n, **ended)
-            await other.usage.record([message_of(n + 1, row)])
-
-    async def close_it() -> Statement:
-        while not (await statement(store, "2026-09")).lines:
-            await asyncio.sleep(0)
-        return await close(store, "2026-09")
-
-    _, closed, same = await asyncio.gather(record_all(), close_it(), close_it())
-    assert closed == same
-    go_to(clock, "2026-11-01")
-    late = await close(store, "2026-10")
-    tokens = [sum(line.output_tokens for line in each.lines) for each in (closed, late)]
-    assert tokens[0] & tokens[1] == 0
-    assert tokens[0] | tokens[1] == (1 << bits) - 1
-    assert {line.corrects for line in late.lines} <= {"2026-09"}
-    await other.close()
-
-
 async def test_months_are_closed_in_their_order_once_they_have_ended(
     store: Store, clock: TestClock, record: Recorder
 ) -> None:
@@ -207,6 +127,23 @@ async def test_months_are_closed_in_their_order_once_they_have_ended(
     for month in ("2026-09", "2026-12"):
         with pytest.raises(ResourceNotFound):
             await statement(store, month)
+
+
+async def test_a_month_that_is_closed_early_goes_on_in_the_next_statement(
+    store: Store, clock: TestClock, record: Recorder
+) -> None:
+    await record("2026-08-01")
+    go_to(clock, "2026-08-10")
+    account = await store.statements.account("acme")
+    with pytest.raises(FailedPrecondition, match="goes on in UTC"):
+        await close(store, "2026-08")
+    first = await store.statements.close(account, "2026-08", early=True, by=ROOT)
+    assert counts(first) == [("", "valley", 1)]
+    await record("2026-08-20")
+    await record("2026-09-02")
+    go_to(clock, "2026-10-01")
+    assert await statement(store, "2026-08") == first
+    assert counts(await close(store, "2026-09")) == [("", "valley", 1), ("2026-08", "valley", 1)]
 
 
 async def test_months_are_closed_some_days_after_their_end(

@@ -10,7 +10,7 @@ from headrace.auth.caller import Caller
 from headrace.auth.scopes import ADMIN, ROLE_SCOPES
 from headrace.errors import InvalidRequest, PermissionDenied, ResourceNotFound
 from headrace_control.api.tenancy import rules
-from headrace_control.base.records import Key
+from headrace_control.base.records import Key, Limits, ModelLimits
 
 OPERATOR = Caller("headrace", scopes=frozenset({ADMIN}), key_id="root")
 ADMINISTRATOR = Caller("acme", scopes=frozenset({ADMIN}), key_id="k0")
@@ -97,6 +97,23 @@ def test_no_key_may_do_more_than_its_maker() -> None:
         with pytest.raises(InvalidRequest) as refused:
             rules.check_grant(caller, key, None)
         assert refused.value.field == field
+
+
+def test_a_key_with_limits_makes_none_without_them() -> None:
+    limits, of_model = Limits(requests_per_minute=60), Limits(tokens_per_day=9)
+    own = replace(ANNS, limits=limits, model_limits=(ModelLimits("a", of_model),))
+    rules.check_grant(MEMBERS_KEY, own, own)
+    fewer = Limits(requests_per_minute=5, requests_per_day=1)
+    rules.check_grant(MEMBERS_KEY, replace(own, limits=fewer), own)
+    for wider, field in (
+        (replace(own, limits=Limits()), "key.limits.requests_per_minute"),
+        (replace(own, limits=Limits(61)), "key.limits.requests_per_minute"),
+        (replace(own, model_limits=()), "key.model_limits[a].tokens_per_day"),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            rules.check_grant(MEMBERS_KEY, wider, own)
+        assert refused.value.field == field
+    rules.check_grant(ADMINISTRATOR, replace(own, limits=Limits()), own)
 
 
 def test_a_role_that_may_not_administer_grants_no_administration() -> None:

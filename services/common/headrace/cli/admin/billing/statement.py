@@ -103,15 +103,19 @@ def list_statements(mesh: MeshTarget, tenant: str, account: str, as_json: bool) 
 
 @click.command()
 @_which
+@click.option("--early", is_flag=True, help="Close it although it goes on, as for a last bill.")
 @json_option
 @mesh_options
-def close(mesh: MeshTarget, tenant: str, month: str, account: str, as_json: bool) -> None:
+def close(
+    mesh: MeshTarget, tenant: str, month: str, account: str, early: bool, as_json: bool
+) -> None:
     """Close a month that has ended: its statement stays as it is now.
 
     Usage of the month that is recorded later is in the next statement, in lines that name the
     month.
     """
-    request = pb.CloseStatementRequest(name=_name(tenant, month), account_id=account)
+    name = _name(tenant, month)
+    request = pb.CloseStatementRequest(name=name, account_id=account, early=early)
     _print(_call(mesh, lambda stub: stub.CloseStatement(request)), as_json=as_json)
 
 
