@@ -40,7 +40,8 @@ def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: 
         f"--nats-credentials-file={tmp_path}/secrets/nats/worker",
         delivery,
     )
-    assert {role for role in Role if delivery in access.flags(role)} == {Role.GATEWAY, Role.WORKER}
+    with_delivery = {role for role in Role if delivery in access.flags(role)}
+    assert with_delivery == {Role.GATEWAY, Role.WORKER, Role.CONTROL}
     for role in (Role.GATEWAY, Role.CONTROL):
         flags = access.flags(role)
         assert "--auth=keys" in flags

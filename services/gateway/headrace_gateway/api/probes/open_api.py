@@ -28,6 +28,7 @@ from headrace.admin.v1 import (
     people_pb2,
     prices_pb2,
     sessions_pb2,
+    statements_pb2,
     tenants_pb2,
     usage_pb2,
     webhooks_pb2,
@@ -43,6 +44,7 @@ from headrace.v1 import (
     models_pb2,
     openai_pb2,
     organization_pb2,
+    own_key_pb2,
     probes_pb2,
     requests_pb2,
     rest_pb2,
@@ -58,9 +60,9 @@ from headrace_gateway.api.probes.proto_schemas import (
 
 _FILES = (
     *(openai_pb2, files_pb2, batches_pb2, rest_pb2, models_pb2, requests_pb2),
-    *(fleet_pb2, probes_pb2),
+    *(fleet_pb2, probes_pb2, own_key_pb2),
     *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
-    *(webhooks_pb2, prices_pb2, organization_pb2, usage_pb2),
+    *(webhooks_pb2, prices_pb2, organization_pb2, usage_pb2, statements_pb2),
 )
 _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 
