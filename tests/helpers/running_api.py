@@ -38,7 +38,7 @@ from headrace_gateway.quota.usage_today import UsageToday
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
 from headrace_gateway.resume.open_or_resume import RequestOpener
-from headrace_gateway.resume.outputs import StoredOutput
+from headrace_gateway.stream.stored_output import StoredOutput
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission

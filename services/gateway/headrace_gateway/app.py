@@ -110,11 +110,11 @@ def add_public_services(
 
 
 def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
-    submitter = Submitter(catalog, mesh.admission, mesh.settings)
+    submitter = Submitter(catalog, mesh.admission, mesh.settings, responses=mesh.caches.responses)
     return ApiServices(
         catalog=catalog,
         submitter=submitter,
-        embedding=Embedding(catalog, mesh.admission, mesh.settings),
+        embedding=Embedding(catalog, mesh.admission, mesh.settings, cache=mesh.caches.vectors),
         opener=RequestOpener(catalog, submitter, mesh.directory),
         requests=mesh.directory,
         fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
@@ -173,7 +173,9 @@ class _Gateway:
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port, tls)
         public_port = bind(self._public, settings.host, settings.grpc_port, tls)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
-        self._catalog = Catalog(bus, settings, self._reported_cards)
+        self._catalog = Catalog(
+            bus, settings, self._reported_cards, lambda model: self._mesh.caches.forget(model)
+        )
         address = join_host_port(_advertised_host(settings), delivery_port)
         self._mesh = Mesh(
             settings,

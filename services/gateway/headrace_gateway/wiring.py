@@ -17,6 +17,7 @@ from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_t
 from headrace.quota import QuotaClient
 from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.cache.caches import Caches
 from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
 from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
@@ -80,6 +81,9 @@ class Mesh:
             usage_room=self.usage_room,
             read_in_background=self.background.read,
         )
+        self.caches = Caches(
+            settings, bus, clock, address.gateway_id, requests, quotas=self.quotas, rows=rows
+        )
         self.takeovers = Takeovers(
             address,
             bus,
@@ -141,6 +145,7 @@ class Mesh:
             tasks.create_task(self.heartbeat.run())
             tasks.create_task(self.keeper.run())
             tasks.create_task(self.usage_room.run())
+            tasks.create_task(self.caches.run())
             tasks.create_task(report_queued(self.requests, self.lanes, self.clock, self.settings))
             tasks.create_task(watch_deadlines(self.requests, self.clock, self.settings))
 

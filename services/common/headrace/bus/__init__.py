@@ -23,7 +23,7 @@ from headrace.bus.errors import (
     StoreRefused,
 )
 from headrace.bus.journal import Journal
-from headrace.bus.objects import Objects
+from headrace.bus.objects import Objects, Responses
 from headrace.bus.snapshots import Snapshots
 from headrace.bus.store_probe import StoreProbe
 from headrace.bus.usage import UsageStream
@@ -303,6 +303,7 @@ class Bus(
     Cards,
     Leases,
     Results,
+    Responses,
     Tables,
     Objects,
     StoreProbe,

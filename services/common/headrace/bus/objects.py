@@ -1,10 +1,12 @@
-"""What is too large for one message, as the services store it with the broker."""
+"""What is too large for one message, and cached answers, as services store them with the broker."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Protocol
+
+RESPONSE_KEPT_AT_MOST_S = 24 * 3600.0
 
 
 class ObjectDamaged(Exception):
@@ -65,4 +67,25 @@ class Objects(Protocol):
         Raises:
             BusUnavailable: the broker is away.
         """
+        ...
+
+
+class Responses(Protocol):
+    """The response cache: ResultRecords, by a model and a key in hexadecimal. The oldest go where
+    there are too many."""
+
+    async def put_response(self, model: str, key: str, record: bytes, *, kept_s: float) -> None:
+        """Store an answer for `kept_s`, at most RESPONSE_KEPT_AT_MOST_S.
+
+        Raises:
+            BusUnavailable: it is not known to be stored.
+        """
+        ...
+
+    async def get_response(self, model: str, key: str) -> bytes | None:
+        """Return an answer; None if there is none. Raises BusUnavailable."""
+        ...
+
+    async def purge_responses(self, model: str) -> None:
+        """Remove all answers of a model. Raises BusUnavailable."""
         ...

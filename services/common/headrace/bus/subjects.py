@@ -10,6 +10,9 @@ from headrace.model_names import LANE_ID, SAFE_NAME, lane_id
 REQUESTS = "headrace.requests"
 """Stream of RequestRecord, one subject per lane: headrace.requests.<lane id>.<priority>."""
 RESULTS = "headrace.results"
+"""Stream of ResultRecord of requests that have ended, by their keys."""
+RESPONSES = "headrace.responses"
+"""Stream of ResultRecord, the response cache: headrace.responses.<lane id>.<key>."""
 DEAD_LETTERS = "headrace.dead"
 
 WORKER_REPORTS = "headrace.reports.worker"
@@ -71,6 +74,11 @@ def former_lane(model: str, priority: str) -> str | None:
     if not SAFE_NAME.fullmatch(model) or LANE_ID.fullmatch(model):
         return None
     return f"{REQUESTS}.{model}.{priority}"
+
+
+def response(model: str, key: str) -> str:
+    """Of an answer that equal requests may have, to be stored."""
+    return f"{RESPONSES}.{lane_id(model)}.{key}"
 
 
 def result(request_key: str) -> str:

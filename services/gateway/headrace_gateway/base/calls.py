@@ -18,6 +18,7 @@ from headrace.auth.caller import Caller
 from headrace.auth.check.authenticator import SECRET_HEADERS
 from headrace.auth.check.edge import HEADERS as EDGE_HEADERS
 from headrace.auth.check.interceptor import current_caller
+from headrace.errors import InvalidRequest
 from headrace_gateway.base.generated_ids import RANDOM_CHARACTERS, draw_id
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -80,6 +81,25 @@ def call_of(context: Context) -> Call:
         headers=headers,
         last_event_id=next((str(v) for k, v in metadata if k == LAST_EVENT_ID), ""),
     )
+
+
+CACHE_HEADER = "x-headrace-cache"
+_USE_CACHE = "use"
+
+
+def wants_cache(call: Call) -> bool:
+    """Return whether the call may be answered from a cache.
+
+    Raises:
+        InvalidRequest: its header has another value than `use`.
+    """
+    given = call.headers.get(CACHE_HEADER)
+    if given not in (None, _USE_CACHE):
+        raise InvalidRequest(
+            f"{CACHE_HEADER} is {given[:64]!a}; it may be {_USE_CACHE!r}, or be left out",
+            field=CACHE_HEADER,
+        )
+    return given is not None
 
 
 def new_request_id() -> str:

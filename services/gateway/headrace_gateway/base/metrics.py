@@ -117,6 +117,17 @@ results_not_stored_total = Counter(
     "headrace_gateway_results_not_stored_total",
     "Results dropped because the broker did not accept them.",
 )
+cache_lookups_total = Counter(
+    "headrace_gateway_cache_lookups_total",
+    "Responses and inputs of embeddings that callers wanted from a cache: hit, miss, or bypass, "
+    "where none may be used.",
+    ["cache", "outcome"],
+)
+cache_bytes = Gauge("headrace_gateway_cache_bytes", "Memory that a cache holds.", ["cache"])
+cache_hits_dropped_total = Counter(
+    "headrace_gateway_cache_hits_dropped_total",
+    "Hits without a usage record, because too many waited to be stored.",
+)
 unreadable_reports_total = Counter(
     "headrace_gateway_unreadable_reports_total", "Reports that could not be read.", ["report"]
 )

@@ -7,6 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
 from headrace.bus import RESULT_KEPT_AT_MOST_S
+from headrace.bus.objects import RESPONSE_KEPT_AT_MOST_S
 from headrace.rpc.delivery_secret import DeliverySettings
 
 
@@ -138,3 +139,13 @@ class GatewaySettings(AccessSettings, DeliverySettings):
     """How long the result of a detached request is kept after its end; others are for ten minutes.
     Too small: callers come for it in vain. Too large: results fill their GiB of the broker's disk,
     and the oldest go before their time."""
+
+    response_cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Memory for answers of calls that want the cache (header `x-headrace-cache`), of tenants that
+    allow it. Too small: what was just answered is computed again, or read from the broker. Too
+    large: memory that streams need. 0: no answer is cached or shared."""
+    response_cache_ttl_s: float = Field(default=3600.0, ge=1, le=RESPONSE_KEPT_AT_MOST_S)
+    """How long answers and vectors are cached, here and with the broker. Too small: few hits. Too
+    large: outputs of tenants lie on the broker's disk for longer."""
+    embedding_cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Memory for vectors, likewise; they are in this gateway alone. 0: no vector is cached."""

@@ -53,10 +53,16 @@ class Catalog:
         cards: Cards,
         settings: GatewaySettings,
         reported: Callable[[str], Iterable[ModelCard]] = lambda _: (),
+        on_version_gone: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`reported` returns the cards of a model's live workers."""
+        """
+        Args:
+            reported: returns the cards of a model's live workers.
+            on_version_gone: called with the name of a model whose weights were replaced, or which
+                was removed.
+        """
         self._source = cards
-        self._reported = reported
+        self._reported, self._on_version_gone = reported, on_version_gone
         self._inline_characters = settings.inline_text_characters
         self._cards: dict[str, ModelCard] = {}
         """Newest of each model, by lane id, as the next four; also of those not usable yet."""
@@ -193,7 +199,9 @@ class Catalog:
         if not payload or card.removed:
             self._drop(lane)
             return
-        self._cards[lane] = card
+        before, self._cards[lane] = self._cards.get(lane), card
+        if before is not None and before.weights_digest != card.weights_digest:
+            self._on_version_gone(card.model)
         self._rename()
         self._pending[lane] = payload
         self._changed.set()
@@ -204,6 +212,7 @@ class Catalog:
             facts.pop(lane, None)
         if (card := self._cards.pop(lane, None)) is not None:
             log.info("model.removed", extra={"model": card.model})
+            self._on_version_gone(card.model)
             self._rename()
             self._forget_unused_tokenizers()
 

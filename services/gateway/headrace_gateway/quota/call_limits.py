@@ -1,4 +1,5 @@
-"""The limits that apply to the call that this task serves, for the headers of its answer."""
+"""What is noted of the call that this task serves while its requests are opened, for the headers of
+its answer: the limits that apply to it, and whether a cache had them."""
 
 from __future__ import annotations
 
@@ -7,8 +8,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from headrace.internal.v1.quota_pb2 import LimitState
+from headrace_gateway.base.calls import CACHE_HEADER
 from headrace_gateway.quota.headers import Headers, rate_limit_headers
 
+HIT, MISS, BYPASS = CACHE_OUTCOMES = ("hit", "miss", "bypass")
+"""In the header: from a cache, or shared with an equal request under way; computed, and cached now;
+neither, for it may not be."""
 _CALL: ContextVar[CallLimits | None] = ContextVar("call_limits", default=None)
 
 
@@ -16,8 +21,14 @@ class CallLimits:
     """What the quota keeper last answered to a request of the call."""
 
     def __init__(self) -> None:
-        self.headers: Headers = ()
+        self.limits: Headers = ()
         """Empty until a request is reserved or refused, and where no limit applies."""
+        self.cache = ""
+        """One of CACHE_OUTCOMES; empty: it wants no cache."""
+
+    @property
+    def headers(self) -> Headers:
+        return (*self.limits, *(((CACHE_HEADER, self.cache),) if self.cache else ()))
 
     @contextmanager
     def noted(self) -> Iterator[CallLimits]:
@@ -32,4 +43,11 @@ class CallLimits:
 def note_limits(limits: Iterable[LimitState], now_ms: int) -> None:
     """Note the limits for the call that this task serves, if it serves one."""
     if (call := _CALL.get()) is not None:
-        call.headers = rate_limit_headers(limits, now_ms)
+        call.limits = rate_limit_headers(limits, now_ms)
+
+
+def note_cache(outcome: str) -> None:
+    """Note what a cache had of a request, one of CACHE_OUTCOMES. Of several of a call, the one that
+    comes last there stands: a call is a hit only if all of it is."""
+    if (call := _CALL.get()) is not None:
+        call.cache = max(call.cache, outcome, key=("", *CACHE_OUTCOMES).index)

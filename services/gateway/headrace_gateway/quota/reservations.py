@@ -15,6 +15,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import Enum, auto
 from secrets import token_hex
 from typing import Protocol
@@ -190,6 +191,29 @@ class Quotas:
         """Report that a request is stored, whose gateway may have died before it could."""
         if record.reservation_id:
             self.keeper.confirm(record.reservation_id, tenant=record.tenant)
+
+    async def count_request(self, request: ValidRequest) -> str:
+        """Count a request that needs no tokens, as it is answered from a cache.
+
+        Returns:
+            The id of its reservation, which its usage record ends; empty: no limit applies.
+
+        Raises:
+            HeadraceError: as `reserved`.
+        """
+        if (reservation := self._begin(replace(request, prompt_ids=(), inputs=(), n=0))) is None:
+            return ""
+        try:
+            await reservation.charge()
+            reservation.confirm()
+        finally:
+            reservation.release()
+        return reservation.reservation_id
+
+    def uncount_request(self, request: ValidRequest, reservation_id: str) -> None:
+        """Return what `count_request` has counted."""
+        if reservation_id:
+            self.keeper.release(reservation_id, tenant=request.tenant)
 
     def release(self, record: RequestRecord) -> None:
         """Return what is reserved for a published request that its leader does not run."""

@@ -122,6 +122,8 @@ class Terms:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
+    cached: bool = False
+    """Whether the caller wants it answered from a cache, where that is possible."""
     row: BatchRow | None = None
     """Set of a row of a batch, which may run until the batch ends, whatever the gateway's limit."""
 

@@ -36,10 +36,11 @@ from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.resume.location import Location
-from headrace_gateway.resume.outputs import RemoteOutput, StoredOutput
+from headrace_gateway.resume.outputs import RemoteOutput
 from headrace_gateway.resume.takeovers import ANSWER_S, Takeovers
 from headrace_gateway.resume.waiting import EndWaiter
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.stored_output import StoredOutput
 
 FIRST_BACKOFF_S, LONGEST_PAUSE_S = 0.05, 0.2
 

@@ -13,6 +13,7 @@ from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import ModelTask, RequestOutcome, Usage
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.cache.vectors import VectorCache
 from headrace_gateway.checks.inputs import (
     check_inputs,
     check_lengths,
@@ -90,8 +91,17 @@ class Embedding:
     left, or abandoned if it is left by an error or because the client disconnected.
     """
 
-    def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        admission: Admission,
+        settings: GatewaySettings,
+        *,
+        cache: VectorCache | None = None,
+    ) -> None:
+        """`cache`: None: nothing is cached."""
         self._catalog, self._admission, self._settings = catalog, admission, settings
+        self._cache = cache
 
     @asynccontextmanager
     async def embedded(
@@ -158,19 +168,64 @@ class Embedding:
     ) -> AsyncIterator[Embedded]:
         card = served.card
         check_inputs(inputs, requested, card, self._settings)
-        _, patience_s = times(requested, self._settings)
-        self._admission.check(
-            card.model,
-            priority(requested),
-            payer=payer_of(requested, served),
-            tokens=TokenRange(len(inputs), len(inputs) * card.context_tokens),
-            patience_s=patience_s,
-        )
+        cache = self._cache if requested.cached else None
+        if cache is not None and not cache.may_have(requested.caller.tenant):
+            cache = None
+        if cache is None:
+            self._check_load(requested, served, len(inputs))
         found = await _tokenized(inputs, served, longest_input(requested, card))
         check_lengths(inputs, requested, card, found)
-        async with _open(
-            self._admission, requests_for(requested, card, self._settings, found)
-        ) as parts:
+        if cache is None:
+            async with self._run(requested, card, found) as embedded:
+                yield embedded
+            return
+        known = cache.find(requests_for(requested, card, self._settings, found)[0], found)
+        async with self._completed(requested, served, found, known, cache) as embedded:
+            yield embedded
+
+    @asynccontextmanager
+    async def _completed(
+        self,
+        requested: VectorRequest,
+        served: ServedModel,
+        inputs: Sequence[Input],
+        known: Sequence[bytes | None],
+        cache: VectorCache,
+    ) -> AsyncIterator[Embedded]:
+        """Compute the vectors that are not known."""
+        card = served.card
+        missing = [each for each, vector in zip(inputs, known, strict=True) if vector is None]
+        request = requests_for(requested, card, self._settings, inputs)[0]
+        prompt_tokens = sum(len(each.token_ids) for each in inputs)
+        if hits := len(inputs) - len(missing):
+            await cache.count(request, hits, whole=not missing)
+        if not missing:
+            vectors = [vector for vector in known if vector is not None]
+            yield Embedded(card, vectors, prompt_tokens, cache.unix_s)
+            return
+        self._check_load(requested, served, len(missing))
+        async with self._run(requested, card, missing) as made:
+            cache.keep(request, missing, made.vectors)
+            computed = iter(made.vectors)
+            vectors = [next(computed) if vector is None else vector for vector in known]
+            yield Embedded(card, vectors, prompt_tokens, made.arrival_s)
+
+    def _check_load(self, requested: VectorRequest, served: ServedModel, count: int) -> None:
+        _, patience_s = times(requested, self._settings)
+        self._admission.check(
+            served.card.model,
+            priority(requested),
+            payer=payer_of(requested, served),
+            tokens=TokenRange(count, count * served.card.context_tokens),
+            patience_s=patience_s,
+        )
+
+    @asynccontextmanager
+    async def _run(
+        self, requested: VectorRequest, card: ModelCard, inputs: Sequence[Input]
+    ) -> AsyncIterator[Embedded]:
+        requests = requests_for(requested, card, self._settings, inputs)
+        async with _open(self._admission, requests) as parts:
             vectors = [vector for part in parts for vector in await part.vectors()]
             prompt_tokens = sum(part.request.prompt_tokens for part in parts)
             yield Embedded(card, vectors, prompt_tokens, parts[0].generation.arrival_s)

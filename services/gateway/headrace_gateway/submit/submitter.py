@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.base.generated_ids import with_lane
 from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.cache.responses import ResponseCache
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
@@ -23,10 +25,19 @@ from headrace_gateway.request.tasks import require_task
 
 
 class Submitter:
-    def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        admission: Admission,
+        settings: GatewaySettings,
+        *,
+        responses: ResponseCache | None = None,
+    ) -> None:
+        """`responses`: None: nothing is cached."""
         self._catalog = catalog
         self._admission = admission
         self._settings = settings
+        self._responses = responses
 
     def known(self, model: str) -> str:
         """Return the model that this name means, or an empty text. It is for metric labels, which a
@@ -46,9 +57,18 @@ class Submitter:
         Raises:
             HeadraceError: it was refused; nothing is held.
         """
-        served, requested = self._admissible(requested)
-        request = await self._request(requested, served)
-        generation = seen(await self._admission.open(request))
+        if requested.cached and self._responses is not None:
+            # Why without a look at the lane: what the cache has needs none.
+            served, requested = self._checked(requested)
+            request = await self._request(requested, served)
+            seeded = requested.seed is not None
+            admit = partial(self._admit, requested, served, request)
+            generation = await self._responses.open(request, admit, seeded=seeded)
+        else:
+            served, requested = self._admissible(requested)
+            request = await self._request(requested, served)
+            generation = await self._admission.open(request)
+        generation = seen(generation)
         answer = make_answer(generation, request, served, request.sampling, request.rendering)
         return answer, request
 
@@ -62,6 +82,16 @@ class Submitter:
 
     def _admissible(self, requested: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
         served, requested = self._checked(requested)
+        self._check_load(requested, served)
+        return served, requested
+
+    async def _admit(
+        self, requested: GenerationRequest, served: ServedModel, request: ValidRequest
+    ) -> Generation:
+        self._check_load(requested, served)
+        return await self._admission.open(request)
+
+    def _check_load(self, requested: GenerationRequest, served: ServedModel) -> None:
         _, patience_s = times(requested, self._settings)
         self._admission.check(
             served.card.model,
@@ -70,7 +100,6 @@ class Submitter:
             tokens=_tokens(requested, served.card),
             patience_s=patience_s,
         )
-        return served, requested
 
     def most_at_once(self, requested: GenerationRequest) -> int | None:
         """Return how many such requests the caller's limits can admit at one moment; None: any

@@ -281,6 +281,22 @@ async def test_a_result_is_kept_for_as_long_as_was_requested(bus: JetStreamBus) 
     assert await bus.get_result("long") == b"2"
 
 
+async def test_cached_responses_are_kept_by_model_for_a_time_and_purged(bus: JetStreamBus) -> None:
+    await bus.put_response("toy", "ab", b"1", kept_s=600.0)
+    await bus.put_response("toy", "cd", b"2", kept_s=1.0)
+    await bus.put_response("hill", "ab", b"3", kept_s=600.0)
+    assert await bus.get_response("toy", "ab") == b"1"
+    assert await bus.get_response("toy", "ef") is None
+
+    async def is_gone() -> bool:
+        return await bus.get_response("toy", "cd") is None
+
+    await eventually(is_gone, within_s=30.0)
+    await bus.purge_responses("toy")
+    assert await bus.get_response("toy", "ab") is None
+    assert await bus.get_response("hill", "ab") == b"3"
+
+
 async def test_what_was_stored_survives_a_killed_broker_and_connections_heal(
     bus: JetStreamBus, nats: NatsServer
 ) -> None:

@@ -1,4 +1,4 @@
-"""Model cards, tokenizer bundles and results, in buckets and a stream."""
+"""Model cards, tokenizer bundles, results and cached responses, in buckets and streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats.js.object_store import ObjectStore
 from headrace.bus import RESULT_KEPT_S, subjects
 from headrace.bus.jetstream.connection import Connected, OpenSubscription, unavailable
 from headrace.bus.jetstream.stores import WRONG_LAST_SEQUENCE
-from headrace.bus.stores import CARD_BUCKET, RESULT_STREAM, TOKENIZER_BUCKET
+from headrace.bus.stores import CARD_BUCKET, RESPONSE_STREAM, RESULT_STREAM, TOKENIZER_BUCKET
 from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 
@@ -103,6 +103,29 @@ class StoredCards(Connected):
 
     async def _objects(self) -> ObjectStore:
         return await self._js.object_store(TOKENIZER_BUCKET)
+
+
+class StoredResponses(Connected):
+    """Implements `headrace.bus.Responses`."""
+
+    @rechecking_cancelled
+    async def put_response(self, model: str, key: str, record: bytes, *, kept_s: float) -> None:
+        await self._store(subjects.response(model, key), record, ttl_s=kept_s)
+
+    @rechecking_cancelled
+    async def get_response(self, model: str, key: str) -> bytes | None:
+        with unavailable("a cached response"):
+            try:
+                subject = subjects.response(model, key)
+                return (await self._js.get_last_msg(RESPONSE_STREAM, subject)).data
+            except nats.js.errors.NotFoundError:
+                return None
+
+    @rechecking_cancelled
+    async def purge_responses(self, model: str) -> None:
+        with unavailable("cached responses"):
+            subject = subjects.response(model, "*")
+            await self._js.purge_stream(RESPONSE_STREAM, subject=subject)
 
 
 class StoredResults(Connected):

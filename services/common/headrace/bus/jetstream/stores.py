@@ -12,6 +12,7 @@ from nats.js.api import (
 
 from headrace.bus import RESULT_KEPT_AT_MOST_S, subjects
 from headrace.bus.jetstream.tables import table_bucket
+from headrace.bus.objects import RESPONSE_KEPT_AT_MOST_S
 from headrace.bus.stores import (
     CARD_BUCKET,
     DEAD_STREAM,
@@ -19,6 +20,7 @@ from headrace.bus.stores import (
     POSITION_BUCKET,
     QUOTA_JOURNAL,
     REQUEST_STREAM,
+    RESPONSE_STREAM,
     RESULT_STREAM,
     USAGE_STREAM,
 )
@@ -39,6 +41,10 @@ consumer again."""
 
 
 def streams(replicas: int) -> list[StreamConfig]:
+    return [*_request_streams(replicas), *_account_streams(replicas)]
+
+
+def _request_streams(replicas: int) -> list[StreamConfig]:
     return [
         StreamConfig(
             name=REQUEST_STREAM,
@@ -62,6 +68,17 @@ def streams(replicas: int) -> list[StreamConfig]:
             max_bytes=1 << 30,
         ),
         StreamConfig(
+            name=RESPONSE_STREAM,
+            num_replicas=replicas,
+            subjects=[f"{subjects.RESPONSES}.*.*"],
+            storage=StorageType.FILE,
+            max_age=RESPONSE_KEPT_AT_MOST_S,
+            allow_msg_ttl=True,
+            max_msgs_per_subject=1,
+            # Beyond it the oldest go: a cache refuses nothing.
+            max_bytes=1 << 28,
+        ),
+        StreamConfig(
             name=DEAD_STREAM,
             num_replicas=replicas,
             subjects=[f"{subjects.DEAD_LETTERS}.*"],
@@ -69,6 +86,11 @@ def streams(replicas: int) -> list[StreamConfig]:
             max_age=DEAD_LETTER_KEPT_S,
             max_bytes=1 << 28,
         ),
+    ]
+
+
+def _account_streams(replicas: int) -> list[StreamConfig]:
+    return [
         StreamConfig(
             name=USAGE_STREAM,
             num_replicas=replicas,

@@ -128,6 +128,7 @@ _CREATES = (
         for stream in (
             *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
             *(stores.USAGE_STREAM, _kv(stores.POSITION_BUCKET), stores.QUOTA_JOURNAL),
+            stores.RESPONSE_STREAM,
             *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET)),
             *(_TOKENIZER_STREAM, _FILE_STREAM),
             *_TABLE_STREAMS,
@@ -141,7 +142,7 @@ _UPDATES = tuple(
     f"{_API}.STREAM.UPDATE.{stream}"
     for stream in (
         *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
-        *(stores.USAGE_STREAM, stores.QUOTA_JOURNAL),
+        *(stores.USAGE_STREAM, stores.QUOTA_JOURNAL, stores.RESPONSE_STREAM),
     )
 )
 _MODELS_READ = (*_reading(_kv(stores.CARD_BUCKET)), *_reading(_TOKENIZER_STREAM))
@@ -157,7 +158,10 @@ _GATEWAY_PUBLISHES = (
     *(_LANES_WRITE, _RESULTS_WRITE),
     *(f"headrace.scheduler.*.{call}" for call in ("settle", "lost", "locate")),
     *_messages(stores.RESULT_STREAM),
-    f"{_API}.STREAM.INFO.{stores.USAGE_STREAM}",
+    # What came from a cache no leader has seen.
+    *(subjects.USAGE, f"{_API}.STREAM.INFO.{stores.USAGE_STREAM}"),
+    *(f"{subjects.RESPONSES}.*.*", *_messages(stores.RESPONSE_STREAM)),
+    f"{_API}.STREAM.PURGE.{stores.RESPONSE_STREAM}",
     *_MODELS_READ,
     *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
 )

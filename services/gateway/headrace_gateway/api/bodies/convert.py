@@ -11,7 +11,7 @@ from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
 from headrace_gateway.api.bodies.structures import requested_structure
 from headrace_gateway.api.bodies.tools import requested_tools, template_message
-from headrace_gateway.base.calls import BatchRow, Call
+from headrace_gateway.base.calls import BatchRow, Call, wants_cache
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.generation_request import (
     Conversation,
@@ -95,6 +95,7 @@ def _requested(
         caller=call.caller,
         stream=bool(body.stream),
         background=bool(body.background),
+        cached=wants_cache(call),
         cache_salt=body.cache_salt,
         truncate_tokens=body.truncate_prompt_tokens,
         adds_special_tokens=body.add_special_tokens,

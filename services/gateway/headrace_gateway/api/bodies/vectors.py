@@ -13,7 +13,7 @@ from headrace_gateway.api.bodies.entries import documents_of
 from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import Count, PrioritizedBody
 from headrace_gateway.api.bodies.unsupported_fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
-from headrace_gateway.base.calls import Call
+from headrace_gateway.base.calls import Call, wants_cache
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 from headrace_gateway.request.vectors import values_of
 
@@ -85,6 +85,7 @@ def vector_request(
         inputs=inputs,
         priority=body.lane_priority if row is None else Priority.PRIORITY_BULK,
         row=row,
+        cached=wants_cache(call),
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,

@@ -14,7 +14,7 @@ from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.api.bodies.tools import tool_call
 from headrace_gateway.api.native.tools import requested_tools
-from headrace_gateway.base.calls import Call
+from headrace_gateway.base.calls import Call, wants_cache
 from headrace_gateway.checks.validation import check_request_id
 from headrace_gateway.request.generation_request import (
     Conversation,
@@ -58,6 +58,7 @@ def generate_request(
         background=request.detached,
         cache_salt=optional(request, "cache_salt"),
         truncate_tokens=optional(request, "truncate_prompt_tokens"),
+        cached=wants_cache(call),
         names=_NAMES,
     )
 

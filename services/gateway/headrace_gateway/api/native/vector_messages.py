@@ -20,7 +20,7 @@ from headrace.v1.embeddings_pb2 import (
 from headrace_gateway.api.bodies.vectors import texts, vector_json
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.native.convert import optional, optional_s
-from headrace_gateway.base.calls import Call
+from headrace_gateway.base.calls import Call, wants_cache
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 from headrace_gateway.request.vectors import values_of
@@ -88,5 +88,6 @@ def _requested(
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
         caller=call.caller,
+        cached=wants_cache(call),
         names={"inputs": name},
     )
