@@ -19,18 +19,18 @@ from headrace.cli.console.options import CommaSeparated, MeshTarget, mesh_option
 @click.option(
     "--by",
     type=CommaSeparated(click.Choice(GROUPS)),
-    default=(),
-    show_default=False,
     help=f"What sums are grouped by, with commas: {', '.join(GROUPS)}. Times begin in UTC.",
 )
 @range_options
 @format_options
 @mesh_options
 @click.pass_context
-def usage(context: click.Context, /, mesh: MeshTarget, by: tuple[str, ...], **options: Any) -> None:
+def usage(
+    context: click.Context, /, mesh: MeshTarget, by: tuple[str, ...] | None, **options: Any
+) -> None:
     """Show what was used and what it costs, or what tenants owe for a month."""
     if shows_list(context):
-        show_sums(mesh, by=checked_groups(by), **options)
+        show_sums(mesh, by=checked_groups(by or ()), **options)
 
 
 for command in (rows, statement, list_statements, close, correct, reconcile):
