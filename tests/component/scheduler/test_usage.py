@@ -59,7 +59,7 @@ async def test_a_record_has_what_its_gateway_has_told_its_client(
         )
         assert await unsettled(bus) == []
     (record,) = await published(bus)
-    assert record.source == await bus.request_source()
+    assert record.source == (await bus.request_sources()).current
     assert (record.sequence, record.request_id, record.tenant) == (1, "r-1", "acme")
     assert (record.key_id, record.person, record.model) == ("key_1", "ada", "listed")
     assert (record.input_tokens, record.cached_input_tokens, record.output_tokens) == (11, 8, 5)
@@ -150,7 +150,7 @@ async def test_a_leader_that_dies_between_record_and_acknowledgement_leaves_one_
     first_record, *again = await published(bus)
     assert first_record.output_tokens == 4
     for record in (first_record, *again):
-        assert (record.source, record.sequence) == (await bus.request_source(), 1)
+        assert (record.source, record.sequence) == ((await bus.request_sources()).current, 1)
 
 
 async def test_a_full_stream_holds_up_who_is_billed_and_no_other(

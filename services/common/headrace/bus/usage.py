@@ -40,6 +40,27 @@ class UsageState:
     """Older messages are removed, read or not."""
 
 
+@dataclass(frozen=True, slots=True)
+class RequestSources:
+    """`UsageRecord.source` of each message in the stream of requests.
+
+    What a backup held keeps the source that it had: a request that had ended since is settled
+    again, as the same row. What comes after the restoration has another one, although its sequences
+    may have been in use before. For example, with two restorations, of 100 and of 150 messages:
+
+        former   ((100, "requests:2026-11-01..."), (150, "requests:2026-11-02..."))
+        current  "requests:2026-11-03..."
+        of(100), of(101), of(151)   "...-01...", "...-02...", "...-03..."
+    """
+
+    current: str
+    former: tuple[tuple[int, str], ...] = ()
+    """Last sequence and source, rising."""
+
+    def of(self, sequence: int) -> str:
+        return next((name for last, name in self.former if sequence <= last), self.current)
+
+
 class UsageStream(Protocol):
     """UsageRecords, from the models' leaders to control and the quota keeper.
 
@@ -83,8 +104,8 @@ class UsageStream(Protocol):
         too. Raises as `usage_after`."""
         ...
 
-    async def request_source(self) -> str:
-        """Return `UsageRecord.source` of what the stream of requests holds.
+    async def request_sources(self) -> RequestSources:
+        """Return where the messages of the stream of requests are from.
 
         Raises:
             BusUnavailable: the broker is away, or the stream is not there.

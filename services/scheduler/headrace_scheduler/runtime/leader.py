@@ -103,7 +103,7 @@ class Leader:
                 self._lanes[priority] = await self._bus.take_over(self._model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
             # Why after: what was read would be of another stream if this one had been lost.
-            self._publisher.source = await self._bus.request_source()
+            self._publisher.sources = await self._bus.request_sources()
             lane_ends = SharedCall(self._lane_ends)
             handlers = RequestHandlers(self.machine, self.handle, self._acknowledgements, lane_ends)
             for subject, answer in handlers.by_subject(self._model).items():

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from headrace.bus import StoreRefused
-from headrace.bus.usage import UsageStream
+from headrace.bus.usage import RequestSources, UsageStream
 from headrace.clock import Clock
 from headrace.internal.v1.usage_pb2 import TenantTotals, UsageRecord, UsageRecords
 from headrace.telemetry.condition_log import ConditionLog
@@ -33,15 +33,15 @@ class UsagePublisher:
     ) -> None:
         self._leadership, self._bus, self._clock = leadership, bus, clock
         self._may_act = may_act
-        self.source = ""
-        """`UsageRecord.source`; set before anything is published."""
+        self.sources = RequestSources("")
+        """Set before anything is published."""
         self._totals: dict[str, TenantTotals] = {}
         """By tenant, of all that this leadership has published."""
         self._refused = ConditionLog(log, active="usage.refused", cleared="usage.stored")
 
     def complete(self, record: UsageRecord) -> None:
         """Add what the leader knows to the record of a request that has just ended."""
-        record.source = self.source
+        record.source = self.sources.of(record.sequence)
         record.end_ms = round(1000 * self._clock.unix_s())
 
     async def publish(self, records: Sequence[UsageRecord]) -> None:

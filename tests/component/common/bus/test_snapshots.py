@@ -44,6 +44,35 @@ async def test_an_empty_broker_gets_what_another_one_had(bus: JetStreamBus, tmp_
     assert epoch > 0
 
 
+async def test_restored_requests_keep_their_source_and_later_ones_have_another(
+    bus: JetStreamBus,
+) -> None:
+    """What had ended since the backup is settled again, as the same row; sequences are in use
+    again."""
+    for number in range(3):
+        await bus.submit("chat", "bulk", b"request", message_id=f"m{number}")
+    first = await bus.request_sources()
+    assert {first.of(number) for number in range(1, 9)} == {first.current}
+    parts: list[bytes] = []
+    description = await bus.save_stream("REQUESTS", parts.append)
+    await bus.submit("chat", "bulk", b"after the backup", message_id="m3")
+    found = []
+    for _ in range(2):
+        await bus.load_stream("REQUESTS", description, parts)
+        restored = await bus.request_sources()
+        assert [restored.of(number) for number in (1, 2, 3)] == [first.current] * 3
+        assert await bus.submit("chat", "bulk", b"new", message_id="m4") == 4
+        found.append(restored.of(4))
+    assert len({first.current, *found}) == 3
+    await bus.submit("chat", "bulk", b"new", message_id="m5")
+    again: list[bytes] = []
+    second = await bus.save_stream("REQUESTS", again.append)
+    await bus.load_stream("REQUESTS", second, again)
+    twice = await bus.request_sources()
+    assert [twice.of(number) for number in (3, 4, 5)] == [first.current, found[-1], found[-1]]
+    assert twice.of(6) == twice.current
+
+
 async def test_a_damaged_snapshot_is_refused(bus: JetStreamBus) -> None:
     await bus.submit("chat", "bulk", b"request", message_id="m1")
     parts: list[bytes] = []

@@ -121,18 +121,18 @@ async def test_a_restart_of_the_broker_changes_neither_positions_nor_the_source_
     bus: JetStreamBus, server: NatsServer
 ) -> None:
     await publish(bus, 0, 3)
-    found, source = await read(bus, None), await bus.request_source()
+    found, source = await read(bus, None), await bus.request_sources()
     await server.stop()
     await server.start()
     await eventually(lambda: bus.reconnects == 1 and bus.connected)
     assert await read(bus, found[0].position) == found[1:]
-    assert await bus.request_source() == source
+    assert await bus.request_sources() == source
 
 
 async def test_requests_of_a_stream_that_was_made_again_have_another_source(
     bus: JetStreamBus,
 ) -> None:
-    before = await bus.request_source()
+    before = await bus.request_sources()
     await bus.jetstream.delete_stream("REQUESTS")
     await bus.ensure_stores(1)
-    assert await bus.request_source() != before
+    assert await bus.request_sources() != before

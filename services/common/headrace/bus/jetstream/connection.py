@@ -82,6 +82,10 @@ class Connected:
         return self._js
 
     @property
+    def client(self) -> Client:
+        return self._client
+
+    @property
     def closed(self) -> bool:
         return self._client.is_closed
 

@@ -17,11 +17,14 @@ from nats.aio.msg import Msg
 
 from headrace.bus import BusError, BusUnavailable
 from headrace.bus.jetstream.connection import Connected, unavailable
-from headrace.bus.stores import BACKED_UP
+from headrace.bus.jetstream.usage import restore_sources, save_sources
+from headrace.bus.stores import BACKED_UP, REQUEST_STREAM
 
 _CALL_S = 30.0
 """Longest silence of the broker within a snapshot: it reads or writes the disk."""
 _CHUNK_BYTES = 128 * 1024
+_SOURCES = "request_sources"
+"""Field of a description, besides those of nats-server."""
 _LAST = "204"
 """Status of the message that ends a snapshot."""
 
@@ -56,7 +59,10 @@ class StreamSnapshots(Connected):
                 await self._read_chunks(stream, chunks, write)
             finally:
                 await subscription.unsubscribe()
-        return json.dumps({"config": begun["config"], "state": begun["state"]}).encode()
+        description = {"config": begun["config"], "state": begun["state"]}
+        if stream == REQUEST_STREAM:
+            description[_SOURCES] = await save_sources(self, begun["state"]["last_seq"])
+        return json.dumps(description).encode()
 
     async def _read_chunks(
         self, stream: str, chunks: asyncio.Queue[Msg], write: Callable[[bytes], object]
@@ -77,10 +83,12 @@ class StreamSnapshots(Connected):
                 await self._client.publish(chunk.reply)
 
     async def load_stream(self, stream: str, description: bytes, chunks: Iterable[bytes]) -> None:
+        described = json.loads(description)
+        sources = described.pop(_SOURCES, None)
         with unavailable(f"stream {stream}"):
             with contextlib.suppress(nats.js.errors.NotFoundError):
                 await self._js.delete_stream(stream)
-            begun = await self._call(f"$JS.API.STREAM.RESTORE.{stream}", json.loads(description))
+            begun = await self._call(f"$JS.API.STREAM.RESTORE.{stream}", described)
             for chunk in chunks:
                 answer = await self._client.request(
                     begun["deliver_subject"], chunk, timeout=_CALL_S
@@ -89,6 +97,8 @@ class StreamSnapshots(Connected):
                     _checked(stream, answer.data)
             done = await self._client.request(begun["deliver_subject"], b"", timeout=_CALL_S)
             _checked(stream, done.data)
+        if sources is not None:
+            await restore_sources(self, sources)
 
     async def _call(self, subject: str, request: dict[str, Any]) -> dict[str, Any]:
         answer = await self._client.request(subject, json.dumps(request).encode(), timeout=_CALL_S)

@@ -1,7 +1,10 @@
-"""The stream of usage records, read by sequence.
+"""The stream of usage records, read by sequence; and where the requests are from that it is about.
 
 Why without consumers: the scheduler writes this stream, and the broker delivers what a consumer
 reads to any subject that its creator names.
+
+A restored stream of requests has a new time of creation. So the sources of what it held are saved
+with it, and stored again beside it, in a row that names the new stream.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from nats.js.api import RawStreamMsg
 from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected, unavailable
 from headrace.bus.stores import POSITION_BUCKET, REQUEST_STREAM, USAGE_STREAM
-from headrace.bus.usage import KEEPER, StoredUsage, UsagePosition, UsageState
+from headrace.bus.usage import KEEPER, RequestSources, StoredUsage, UsagePosition, UsageState
 from headrace.cancellation import recheck_cancelled, rechecking_cancelled
 
 PUBLISH_S = 2.0
@@ -102,7 +105,7 @@ class StoredUsageStream(Connected):
 
     @rechecking_cancelled
     async def usage_state(self) -> UsageState:
-        info = await self._stream_info(USAGE_STREAM)
+        info = await stream_info(self, USAGE_STREAM)
         config, state = info["config"], info["state"]
         age_s = 0.0
         if state["messages"]:
@@ -124,7 +127,7 @@ class StoredUsageStream(Connected):
 
     @rechecking_cancelled
     async def purge_usage(self, position: UsagePosition) -> None:
-        stream = (await self._stream_info(USAGE_STREAM))["created"]
+        stream = (await stream_info(self, USAGE_STREAM))["created"]
         with unavailable("usage records"):
             try:
                 found = await self._js.get_last_msg(
@@ -138,8 +141,8 @@ class StoredUsageStream(Connected):
                 await self._js.purge_stream(USAGE_STREAM, seq=through + 1)
 
     @rechecking_cancelled
-    async def request_source(self) -> str:
-        return f"requests:{(await self._stream_info(REQUEST_STREAM))['created']}"
+    async def request_sources(self) -> RequestSources:
+        return await read_sources(self)
 
     async def _current_stream(self) -> str:
         """Return when the stream was created; it may be made again without a reconnect."""
@@ -147,19 +150,60 @@ class StoredUsageStream(Connected):
         now_s = time.monotonic()
         if reconnects != self.reconnects or now_s >= checked_s + CHECK_S:
             checked = self.reconnects, now_s
-            self._usage_stream = (await self._stream_info(USAGE_STREAM))["created"]
+            self._usage_stream = (await stream_info(self, USAGE_STREAM))["created"]
             self._usage_checked = checked
         return self._usage_stream
-
-    async def _stream_info(self, stream: str) -> dict[str, Any]:
-        # Why not `stream_info`: it leaves out when the first message was stored.
-        with unavailable(f"stream {stream}"):
-            answer = await self._client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=PUBLISH_S)
-        info: dict[str, Any] = json.loads(answer.data)
-        if error := info.get("error"):
-            raise BusUnavailable(f"stream {stream}: {error.get('description', error)}")
-        return info
 
 
 def _stored(stream: str, message: RawStreamMsg) -> StoredUsage:
     return StoredUsage(UsagePosition(stream, message.seq or 0), message.data or b"")
+
+
+async def stream_info(bus: Connected, stream: str) -> dict[str, Any]:
+    """Return what the broker says of a stream.
+
+    Raises:
+        BusUnavailable: the broker is away, or there is no such stream.
+    """
+    # Why not nats-py's: it leaves out when the first message was stored.
+    with unavailable(f"stream {stream}"):
+        answer = await bus.client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=PUBLISH_S)
+    info: dict[str, Any] = json.loads(answer.data)
+    if error := info.get("error"):
+        raise BusUnavailable(f"stream {stream}: {error.get('description', error)}")
+    return info
+
+
+async def read_sources(bus: Connected) -> RequestSources:
+    """Return the sources of the stream of requests. Raises as `stream_info`."""
+    created = (await stream_info(bus, REQUEST_STREAM))["created"]
+    with unavailable("sources of requests"):
+        try:
+            row = await bus.jetstream.get_last_msg(f"KV_{POSITION_BUCKET}", _subject(created))
+        except nats.js.errors.NotFoundError:
+            return RequestSources(f"requests:{created}")
+    former = tuple((last, source) for last, source in json.loads(row.data or b"[]"))
+    return RequestSources(f"requests:{created}", former)
+
+
+async def save_sources(bus: Connected, last_sequence: int) -> list[tuple[int, str]]:
+    """Return the sources of a stream of requests up to its last message, for a backup of it."""
+    sources = await read_sources(bus)
+    return [*sources.former, (last_sequence, sources.current)]
+
+
+async def restore_sources(bus: Connected, saved: list[tuple[int, str]]) -> None:
+    """Store the sources of what the stream of requests held when it was saved."""
+    created = (await stream_info(bus, REQUEST_STREAM))["created"]
+    with unavailable("sources of requests"):
+        try:
+            await bus.jetstream.key_value(POSITION_BUCKET)
+        except nats.js.errors.NotFoundError:
+            await bus.jetstream.create_key_value(bucket=POSITION_BUCKET, history=1)
+        await bus.jetstream.publish(_subject(created), json.dumps(saved).encode())
+
+
+def _subject(created: str) -> str:
+    # Dots separate the parts of a subject.
+    name = created.replace(".", "_").replace(":", "-")
+    return f"$KV.{POSITION_BUCKET}.requests.{name}"

@@ -179,7 +179,7 @@ _SCHEDULER_PUBLISHES = (
     f"{_API}.STREAM.INFO.{stores.REQUEST_STREAM}",
     *_messages(stores.RESULT_STREAM),
     *(subjects.USAGE, *_messages(stores.USAGE_STREAM)),
-    f"$KV.{stores.POSITION_BUCKET}.{KEEPER}",
+    *(f"$KV.{stores.POSITION_BUCKET}.{KEEPER}", *_messages(_kv(stores.POSITION_BUCKET))),
     *_LEASES_READ,
     *(f"$KV.{stores.LEASE_BUCKET}.{lease}" for lease in ("leader.*", stores.KEEPER_LEASE)),
     *(subjects.QUOTA_JOURNAL, *_messages(stores.QUOTA_JOURNAL)),

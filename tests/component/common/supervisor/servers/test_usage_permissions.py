@@ -11,7 +11,7 @@ from helpers.broker_users import Connect, refused
 async def test_leaders_publish_usage_which_the_keeper_and_control_read(connected: Connect) -> None:
     scheduler, control = await connected(BrokerUser.SCHEDULER), await connected(BrokerUser.CONTROL)
     gateway, worker = await connected(BrokerUser.GATEWAY), await connected(BrokerUser.WORKER)
-    assert (await scheduler.request_source()).startswith("requests:")
+    assert (await scheduler.request_sources()).current.startswith("requests:")
     await scheduler.publish_usage(b"records")
     for reader in (scheduler, control):
         (found,) = await reader.usage_after(None, max_messages=9, timeout_s=5)
