@@ -9,6 +9,7 @@ from typing import Protocol
 
 from headrace.bus.usage import StoredUsage, UsagePosition, UsageStream
 from headrace.internal.v1.usage_pb2 import UsageRecord
+from headrace_control.base.accounts.statement import Account
 from headrace_control.base.accounts.usage import (
     UnreadableUsage,
     Values,
@@ -27,7 +28,7 @@ COMPARED = (
 @dataclass(frozen=True, slots=True)
 class Difference:
     kind: str
-    """sums, missing, changed, unreadable or gap."""
+    """sums, missing, changed, unreadable, gap or statement."""
     tenant: str
     detail: str
     repaired: bool = False
@@ -71,9 +72,16 @@ class Ledger(Protocol):
     async def gaps(self) -> Sequence[tuple[int, int]]: ...
 
 
+class Statements(Protocol):
+    async def differences(self) -> Sequence[tuple[Account, str]]: ...
+
+
 class Reconciliation:
-    def __init__(self, bus: UsageStream, ledger: Ledger, checks: Checks) -> None:
+    def __init__(
+        self, bus: UsageStream, ledger: Ledger, checks: Checks, statements: Statements
+    ) -> None:
         self._bus, self._ledger, self._checks = bus, ledger, checks
+        self._statements = statements
 
     async def compare(self, since_ms: int, until_ms: int, *, repair: bool) -> Comparison:
         """Name every difference of requests that ended in this time, and of what is no row.
@@ -100,6 +108,8 @@ class Reconciliation:
             tenant = str(differing.key["tenant"])
             detail = _sums_detail(differing)
             found.differences.append(Difference("sums", tenant, detail, repaired=repair))
+        for account, detail in await self._statements.differences():
+            found.differences.append(Difference("statement", account.tenant, detail))
         found.rows = await self._checks.count(since_ms, until_ms)
         return found
 

@@ -6,15 +6,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from headrace.billing.months import month_at
 from headrace.bus.jetstream import JetStreamBus
 from headrace.clock import SystemClock
 from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
+from headrace_control.base.records import Tenant
 from headrace_control.metering.reconciliation import Comparison, Reconciliation
 from headrace_control.metering.usage_consumer import UsageConsumer
 from headrace_control.store import Store
-from headrace_control.store.database.billing_tables import usage, usage_hour
+from headrace_control.store.database.billing_tables import statements, usage, usage_hour
 from headrace_control.store.database.engine import open_engine
 from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
+from helpers.control_store import ROOT
 from helpers.usage_records import START_MS, message_of, usage_record
 
 HOUR_MS = 3_600_000
@@ -28,18 +31,18 @@ async def stored(bus: JetStreamBus, store: Store, *records: UsageRecord) -> None
         pass
 
 
-async def spoil(database_url: str, *statements: sa.Executable) -> None:
+async def spoil(database_url: str, *changes: sa.Executable) -> None:
     engine = open_engine(database_url)
     async with engine.begin() as connection:
-        for statement in statements:
-            await connection.execute(statement)
+        for change in changes:
+            await connection.execute(change)
     await engine.dispose()
 
 
 async def compare(
     bus: JetStreamBus, store: Store, *, since_ms: int = 0, repair: bool = False
 ) -> Comparison:
-    reconciliation = Reconciliation(bus, store.usage, store.usage_checks)
+    reconciliation = Reconciliation(bus, store.usage, store.usage_checks, store.statements)
     return await reconciliation.compare(since_ms, NO_END_MS, repair=repair)
 
 
@@ -122,3 +125,28 @@ async def test_what_was_unreadable_or_gone_is_named(
     assert kinds(await compare(bus, store, repair=True)) == [("unreadable", "", False)]
     (sums,) = await store.usage_sums.sums(UsageFilter())
     assert sums["requests"] == 2
+
+
+async def test_closed_statements_are_compared_with_their_rows(
+    bus: JetStreamBus, store: Store, database_url: str
+) -> None:
+    await store.tenants.create(Tenant("acme"), by=ROOT)
+    now_ms = int(SystemClock().unix_s() * 1000)
+    at: dict[str, Any] = {"arrival_ms": now_ms, "end_ms": now_ms}
+    await stored(bus, store, usage_record(1, **at), usage_record(2, **at))
+    account = await store.statements.account("acme")
+    month = month_at(now_ms, account.time_zone)
+    await store.statements.close(account, month, early=True, by=ROOT)
+    # It is in the next one.
+    await stored(bus, store, usage_record(3, **at))
+    assert kinds(await compare(bus, store)) == []
+    await spoil(database_url, sa.update(usage).where(usage.c.sequence == 2).values(cost_nanos=7))
+    found = await compare(bus, store)
+    assert ("statement", "acme", False) in kinds(found)
+    details = [each.detail for each in found.differences if each.kind == "statement"]
+    assert details == [
+        f"statement 1 of {month} has 2 requests and 0 nano-units; its rows are 2 and 7"
+    ]
+    await spoil(database_url, sa.update(statements).values(content="{}"))
+    details = [each.detail for each in (await compare(bus, store)).differences]
+    assert "statement 1 is not what its hash says: the database was changed" in details

@@ -396,7 +396,8 @@ class UsageDifference(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """sums: rows and their sums differ; missing: a record has no row; changed: a row is not what its
-    record says; unreadable: a record is no row; gap: records were gone before they were stored.
+    record says; unreadable: a record is no row; gap: records were gone before they were stored;
+    statement: a closed one is not what was closed, or not what its rows come to.
     """
     tenant: _builtins.str
     detail: _builtins.str

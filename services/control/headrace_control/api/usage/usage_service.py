@@ -34,7 +34,7 @@ class UsageService(UsageServiceServicer):
     def __init__(self, parts: UsageParts) -> None:
         self._sums, self._rows = parts.store.usage_sums, parts.store.usage_rows
         self._reconciliation = Reconciliation(
-            parts.bus, parts.store.usage, parts.store.usage_checks
+            parts.bus, parts.store.usage, parts.store.usage_checks, parts.store.statements
         )
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:

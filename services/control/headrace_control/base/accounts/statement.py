@@ -91,6 +91,27 @@ class Statement:
         return self.sequence == 0
 
 
+def difference(statement: Statement, requests: int, nanos: int, *, rows_since_ms: int) -> str:
+    """Return how a closed statement differs from the rows that it covers; empty: it does not, or
+    some of them are deleted.
+
+    Args:
+        requests, nanos: of the rows.
+        rows_since_ms: rows that ended before may be deleted.
+    """
+    lines = [line for line in statement.lines if not line.reason]
+    has_late = any(line.corrects for line in lines)
+    if rows_since_ms and (statement.begin_ms < rows_since_ms or has_late):
+        return ""
+    billed = sum(line.requests for line in lines), sum(line.exact_nanos for line in lines)
+    if billed == (requests, nanos):
+        return ""
+    return (
+        f"statement {statement.sequence} of {statement.month} has {billed[0]} requests and"
+        f" {billed[1]} nano-units; its rows are {requests} and {nanos}"
+    )
+
+
 def usage_line(currency: str, **fields: Any) -> Line:
     """Return a line of tokens, with its amounts."""
     line = Line(**fields)

@@ -21,6 +21,7 @@ from headrace_control.base.accounts.statement import (
     closed_statement,
     content,
     correction_line,
+    difference,
     hash_of,
     in_order,
 )
@@ -30,6 +31,7 @@ from headrace_control.store.billing.accounts import all_accounts, find_account
 from headrace_control.store.billing.usage_lines import (
     NONE_CLOSED,
     Closed,
+    covered,
     first_open_ms,
     has_late_rows,
     has_usage,
@@ -38,7 +40,7 @@ from headrace_control.store.billing.usage_lines import (
     of_month,
     usage_lines,
 )
-from headrace_control.store.database.billing_tables import corrections, statements
+from headrace_control.store.database.billing_tables import corrections, statements, usage_position
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
 from headrace_control.store.database.transactions import Change, Database
 
@@ -125,6 +127,28 @@ class Statements:
             while (month := await self._due(account, after)) is not None:
                 done.append(await self.close(account, month, by_key=by_key, by=SYSTEM))
         return done
+
+    async def differences(self) -> Sequence[tuple[Account, str]]:
+        """Return what is wrong with closed statements, as sentences: they are not what was closed,
+        or not what their rows come to. Statements whose rows are deleted are not compared."""
+        found = []
+        async with self._database.reading(snapshot=True) as connection:
+            since_ms = await connection.scalar(sa.select(usage_position.c.rows_since_ms)) or 0
+            for account in await all_accounts(connection):
+                before = NONE_CLOSED
+                for closed in await _closed(connection, account):
+                    is_it = statements.c.sequence == closed.sequence
+                    row = (await connection.execute(sa.select(statements).where(is_it))).one()
+                    try:
+                        statement = _kept(row)
+                    except InternalError as error:
+                        found.append((account, error.message))
+                    else:
+                        rows = await covered(connection, account, closed, before)
+                        if detail := difference(statement, *rows, rows_since_ms=since_ms):
+                            found.append((account, detail))
+                    before = closed
+        return found
 
     async def correct(
         self, account: Account, month: str, amount_nanos: int, reason: str, *, by: Actor

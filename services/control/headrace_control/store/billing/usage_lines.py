@@ -109,6 +109,24 @@ def late_rows(last: Closed, recording: int) -> sa.ColumnElement[bool]:
     return sa.and_(_is_late(last), usage.c.recording <= recording)
 
 
+async def covered(
+    connection: AsyncConnection, account: Account, closed: Closed, before: Closed
+) -> tuple[int, int]:
+    """Return how many rows a closed statement covers, and what they cost in nano-units.
+
+    Args:
+        before: the statement before it.
+    """
+    is_before = sa.and_(usage.c.end_ms < before.end_ms, usage.c.recording <= before.recording)
+    which = sa.and_(
+        usage.c.end_ms < closed.end_ms, usage.c.recording <= closed.recording, ~is_before
+    )
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(usage.c.cost_nanos), 0))
+    of_account = await _is_of(connection, account)
+    requests, nanos = (await connection.execute(query.where(which, *of_account))).one()
+    return requests, int(nanos)
+
+
 def _is_late(last: Closed) -> sa.ColumnElement[bool]:
     return sa.and_(usage.c.recording > last.recording, usage.c.end_ms < last.end_ms)
 
