@@ -74,6 +74,8 @@ class ScriptedRunner:
     most_running: int = 0
     holds: asyncio.Event | None = None
     """Rows run until it is set, or until they are cancelled."""
+    held_from: int = 1
+    """Rows of earlier lines do not wait for that."""
     cancelled: dict[Key, asyncio.Event] = field(default_factory=dict)
 
     async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RunRowResponse:
@@ -95,7 +97,7 @@ class ScriptedRunner:
         self.most_running = max(self.most_running, self.running)
         cancelled = self.cancelled.setdefault(key, asyncio.Event())
         try:
-            if self.holds is not None:
+            if self.holds is not None and row.line >= self.held_from:
                 waits = [asyncio.create_task(e.wait()) for e in (self.holds, cancelled)]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 for wait in waits:

@@ -32,6 +32,9 @@ MAX_WAIT_S = 300.0
 STOP_S = 20.0
 """How long rows that were cancelled may take to be answered."""
 _STORED_AT_ONCE = 256
+_GROUP_S = 0.05
+"""How long the first row of a transaction waits for others: one for each row would cost as much as
+its call."""
 
 
 class Feeding:
@@ -54,7 +57,7 @@ class Feeding:
         self._stopped = asyncio.Event()
         self._running: set[int] = set()
         self._taking = asyncio.Lock()
-        self._answered: asyncio.Queue[FinishedRow] = asyncio.Queue(2 * limits.rows_per_batch)
+        self._answered: asyncio.Queue[FinishedRow] = asyncio.Queue(_STORED_AT_ONCE)
 
     def stop(self) -> None:
         """Take no further row, and cancel those that run."""
@@ -157,6 +160,7 @@ class Feeding:
     async def _write(self) -> None:
         while True:
             rows = [await self._answered.get()]
+            await asyncio.sleep(_GROUP_S)
             while len(rows) < _STORED_AT_ONCE and not self._answered.empty():
                 rows.append(self._answered.get_nowait())
             await self._store_patiently(rows)

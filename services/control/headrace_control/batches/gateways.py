@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -14,6 +15,10 @@ from google.protobuf.message import DecodeError
 from headrace.bus import Messages, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import GatewayReport
+from headrace.internal.v1.rows_pb2_grpc import RowServiceStub
+
+if TYPE_CHECKING:
+    from headrace.internal.v1.rows_pb2_grpc import RowServiceAsyncStub
 from headrace_control.base import metrics
 
 log = logging.getLogger(__name__)
@@ -28,9 +33,9 @@ Connect = Callable[[str], grpc.aio.Channel]
 class Gateway:
     """One that reports, and its connection, which is closed once it is gone and has no row."""
 
-    address: str
     channel: grpc.aio.Channel
-    seen_s: float
+    service: RowServiceAsyncStub
+    seen_s: float = 0.0
     is_leaving: bool = False
     rows: int = 0
     """Calls for rows under way."""
@@ -68,7 +73,7 @@ class Gateways:
             if report.leaving or not report.delivery_address:
                 return
             channel = self._connect(report.delivery_address)
-            known = Gateway(report.delivery_address, channel, 0.0)
+            known = Gateway(channel, RowServiceStub(channel))
             self._known[report.gateway_id] = known
         known.seen_s = self._clock.monotonic_s()
         known.is_leaving = report.leaving or report.draining

@@ -15,7 +15,6 @@ from headrace.internal.v1.rows_pb2 import (
     RunRowRequest,
     RunRowResponse,
 )
-from headrace.internal.v1.rows_pb2_grpc import RowServiceStub
 from headrace.rpc.delivery_secret import DeliverySecret
 from headrace.rpc.status import from_rpc_error
 from headrace_control.base.batches import Batch, Owner
@@ -48,7 +47,7 @@ class GatewayRows:
         gateway.rows += 1
         self._called_at[key] = gateway
         try:
-            response: RunRowResponse = await RowServiceStub(gateway.channel).RunRow(
+            response: RunRowResponse = await gateway.service.RunRow(
                 request, metadata=self._secret.metadata()
             )
             return response
@@ -66,7 +65,7 @@ class GatewayRows:
             tenant=batch.new.owner.tenant, batch_id=batch.batch_id, line=line
         )
         try:
-            await RowServiceStub(gateway.channel).CancelRow(
+            await gateway.service.CancelRow(
                 request, metadata=self._secret.metadata(), timeout=_ASK_S
             )
         except grpc.aio.AioRpcError as error:
@@ -76,9 +75,12 @@ class GatewayRows:
         """As `RowRunner` has it."""
         request = CheckModelsRequest(caller=_caller(owner), models=models)
         try:
-            response: CheckModelsResponse = await RowServiceStub(
-                self._gateway().channel
-            ).CheckModels(request, metadata=self._secret.metadata(), timeout=_ASK_S)
+            service = self._gateway().service
+            response: CheckModelsResponse = await service.CheckModels(
+                request, metadata=self._secret.metadata(), timeout=_ASK_S
+            )
+                request, metadata=self._secret.metadata(), timeout=_ASK_S
+            )
         except grpc.aio.AioRpcError as error:
             raise _unreachable(error) from None
         refusals = zip(models, response.refusals, strict=True)

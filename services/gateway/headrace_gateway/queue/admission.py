@@ -202,7 +202,8 @@ class LaneAdmission:
             raise
         if reservation is not None:
             reservation.confirm()
-        if request.background:
+        if request.background and request.row is None:
+            # The answer to a row is read to its end by what has opened it, whoever waits for it.
             self._read_in_background(open_request)
         return open_request.reader()
 
