@@ -79,8 +79,6 @@ class GatewayRows:
             response: CheckModelsResponse = await service.CheckModels(
                 request, metadata=self._secret.metadata(), timeout=_ASK_S
             )
-                request, metadata=self._secret.metadata(), timeout=_ASK_S
-            )
         except grpc.aio.AioRpcError as error:
             raise _unreachable(error) from None
         refusals = zip(models, response.refusals, strict=True)
