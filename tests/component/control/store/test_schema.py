@@ -73,6 +73,25 @@ async def test_an_older_database_gets_the_plan_free_unless_it_has_one(database_u
     await store.close()
 
 
+async def test_tenants_of_an_older_database_get_accounts(database_url: str) -> None:
+    engine = open_engine(database_url)
+    async with one_upgrade(engine) as connection:
+        await migrate(connection, "0007")
+        await connection.execute(
+            sa.text(
+                "INSERT INTO tenants (tenant_id, display_name, default_priority, highest_priority,"
+                " weight, networks, disabled, time_zone, currency, create_ms, update_ms)"
+                " VALUES ('acme', '', 2, 1, 1.0, '[]', false, 'Asia/Tokyo', 'JPY', 5000, 5000)"
+            )
+        )
+        await connection.commit()
+    store = await Store.open(database_url, upgrade=True)
+    found = await store.statements.account("acme")
+    assert (found.time_zone, found.currency) == ("Asia/Tokyo", "JPY")
+    assert (found.create_time.timestamp(), found.delete_time) == (5, None)
+    await store.close()
+
+
 async def test_processes_that_start_together_upgrade_once(database_url: str) -> None:
     engines = [open_engine(database_url) for _ in range(4)]
     found = await asyncio.gather(*(upgrade_schema(engine) for engine in engines))

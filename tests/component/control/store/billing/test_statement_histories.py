@@ -33,12 +33,12 @@ async def test_rows_that_come_while_a_month_is_closed_are_in_one_statement_each(
             row = usage_record(n + 1, output_tokens=1 << n, **ended)
             await other.usage.record([message_of(n + 1, row)])
 
-    async def close_it() -> Statement:
-        while not (await statement(store, "2026-09")).lines:
+    async def close_it(process: Store) -> Statement:
+        while not (await statement(process, "2026-09")).lines:
             await asyncio.sleep(0)
-        return await close(store, "2026-09")
+        return await close(process, "2026-09")
 
-    _, closed, same = await asyncio.gather(record_all(), close_it(), close_it())
+    _, closed, same = await asyncio.gather(record_all(), close_it(store), close_it(other))
     assert closed == same
     go_to(clock, "2026-11-01")
     late = await close(store, "2026-10")

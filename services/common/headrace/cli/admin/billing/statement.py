@@ -29,6 +29,8 @@ COLUMNS = (
     *("input_price", "cached_input_price", "output_price", "exact_amount", "amount", "currency"),
 )
 """Of the CSV. Prices are of a token."""
+DRAW_S = 300.0
+"""Longest that a statement is drawn up: all rows of its month are read."""
 
 
 class Month(click.ParamType[str]):
@@ -71,7 +73,7 @@ def statement(
     if as_json and as_csv:
         raise click.UsageError("give --json or --csv")
     request = pb.GetStatementRequest(name=_name(tenant, month), account_id=account)
-    found = _call(mesh, lambda stub: stub.GetStatement(request))
+    found = _call(mesh, lambda stub: stub.GetStatement(request, timeout=DRAW_S))
     if as_csv:
         write_csv(found, sys.stdout)
     else:
@@ -116,7 +118,8 @@ def close(
     """
     name = _name(tenant, month)
     request = pb.CloseStatementRequest(name=name, account_id=account, early=early)
-    _print(_call(mesh, lambda stub: stub.CloseStatement(request)), as_json=as_json)
+    closed = _call(mesh, lambda stub: stub.CloseStatement(request, timeout=DRAW_S))
+    _print(closed, as_json=as_json)
 
 
 @click.command()
