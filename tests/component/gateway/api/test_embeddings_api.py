@@ -10,7 +10,8 @@ import httpx
 import openai
 import pytest
 
-from headrace.errors import EngineFailed
+from headrace.errors import EngineFailed, RateLimitExceeded
+from headrace.internal.v1.quota_pb2 import LimitKind, LimitState
 from headrace.v1.embeddings_pb2 import EmbedInput, EmbedRequest, RerankRequest
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceStub
 from headrace_gateway.request.generation import Failed, Input, ValidRequest
@@ -262,3 +263,33 @@ async def test_a_lane_without_room_for_all_of_a_call_takes_none_of_it(
         await client.embeddings.create(model="minilm", input=["the river"] * 100)
     await all_ended(admission.generations)
     assert [each.abandoned for each in admission.generations] == [1, 1]
+
+
+QUOTA_CALLS: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/embeddings", {"model": "minilm", "input": "the mill"}, "rate_limit_exceeded"),
+    ("/v1/rerank", {"model": "judge", "query": "a", "documents": ["b"]}, "rate_limit_exceeded"),
+    ("/v2/rerank", {"model": "judge", "query": "a", "documents": ["b"]}, "the limit is reached"),
+    ("/score", {"model": "judge", "text_1": "a", "text_2": "b"}, "rate_limit_exceeded"),
+    ("/embed", {"model": "minilm", "inputs": "the mill"}, "Overloaded"),
+    ("/v2/models/minilm:embed", {"inputs": [{"text": "the mill"}]}, "RATE_LIMIT_EXCEEDED"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "fact"), QUOTA_CALLS)
+async def test_limits_are_in_the_headers_of_every_api_and_refuse_in_its_own_format(
+    http: httpx.AsyncClient,
+    admission: ScriptedAdmission,
+    path: str,
+    body: dict[str, Any],
+    fact: str,
+) -> None:
+    kind = LimitKind.LIMIT_KIND_REQUESTS_PER_MINUTE
+    admission.limits = [LimitState(kind=kind, limit=20, remaining=19)]
+    answer = await http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-ratelimit-remaining-requests"] == "19"
+    admission.quota_refusal = RateLimitExceeded("the limit is reached", retry_after_s=2)
+    refused = await http.post(path, json=body)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+    assert refused.headers["x-ratelimit-remaining-requests"] == "19"
+    assert fact in refused.text
