@@ -32,6 +32,8 @@ from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.api.rows.service import RowService
 from headrace_gateway.app import add_public_services
 from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.cache.hits import CacheHits
+from headrace_gateway.cache.vectors import VectorCache
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.quota.usage_today import UsageToday
@@ -168,6 +170,12 @@ class StandinDirectory:
         raise RequestNotFound(f"request {key} is not known", field="request_id")
 
 
+class StandinUsage:
+    """Stores nothing."""
+
+    async def publish_usage(self, records: bytes) -> None: ...
+
+
 @dataclass
 class StandinProbes:
     """The gateway's health, which a test may change."""
@@ -205,15 +213,18 @@ def api_services(
     rows: FixedRows = NO_LIMITS,
 ) -> ApiServices:
     submitter, directory = Submitter(catalog, admission, settings), StandinDirectory(admission)
+    clock = SystemClock()
+    quotas, hits = Quotas(rows, StandinKeeper(), clock), CacheHits(StandinUsage(), "gw", clock)
+    cache = VectorCache(settings, clock, quotas=quotas, rows=rows, hits=hits)
     return ApiServices(
         catalog=catalog,
         submitter=submitter,
-        embedding=Embedding(catalog, admission, settings),
+        embedding=Embedding(catalog, admission, settings, cache=cache),
         opener=RequestOpener(catalog, submitter, directory),
         requests=directory,
         fleet=StandinFleet(),
-        quotas=Quotas(rows, StandinKeeper(), SystemClock()),
-        usage_today=UsageToday(StandinControl(), SystemClock()),
+        quotas=quotas,
+        usage_today=UsageToday(StandinControl(), clock),
         settings=settings,
     )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 from headrace.bus.outbox import Outbox
-from headrace.bus.usage import UsageStream
 from headrace.clock import Clock
 from headrace.internal.v1.usage_pb2 import UsageKind, UsageRecord, UsageRecords
 from headrace_gateway.base import metrics
@@ -23,8 +23,14 @@ MAX_WAITING = 10_000
 """Records that wait while the stream is full or the broker away; later ones are dropped."""
 
 
+class UsagePublisher(Protocol):
+    """Of the bus."""
+
+    async def publish_usage(self, records: bytes) -> None: ...
+
+
 class CacheHits:
-    def __init__(self, usage: UsageStream, gateway_id: str, clock: Clock) -> None:
+    def __init__(self, usage: UsagePublisher, gateway_id: str, clock: Clock) -> None:
         self._usage, self._clock = usage, clock
         self._source, self._sequences = f"cache:{gateway_id}", itertools.count(1)
         self._outbox = Outbox[UsageRecord](
