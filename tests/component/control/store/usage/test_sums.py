@@ -1,0 +1,85 @@
+"""Sums are those of the rows, for every range of time and by whatever they are grouped."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from headrace.internal.v1.usage_pb2 import UsageKind
+from headrace_control.base.accounts.usage import HOUR_MS
+from headrace_control.base.records import Price
+from headrace_control.store import PageOptions, Store
+from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
+from helpers.control_store import ROOT
+from helpers.usage_records import START_MS, message_of, usage_record
+
+MINUTE_MS = 60_000
+COLUMNS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "cost_nanos")
+
+
+async def fill(store: Store, chance: random.Random) -> list[dict[str, Any]]:
+    await store.prices.create(Price("a", "USD", None, 7, 3, 11), by=ROOT)
+    records = [
+        usage_record(
+            n,
+            tenant=chance.choice(["acme", "other"]),
+            model=chance.choice(["a", "b"]),
+            key_id=chance.choice(["", "k"]),
+            batch_id=chance.choice(["", "batch_1"]),
+            kind=chance.choice([UsageKind.USAGE_KIND_COMPLETIONS, UsageKind.USAGE_KIND_EMBEDDINGS]),
+            output_tokens=chance.randint(0, 900),
+            end_ms=START_MS + chance.randint(0, 5 * HOUR_MS),
+        )
+        for n in range(300)
+    ]
+    await store.usage.record([message_of(1, *records)])
+    return list((await store.usage_rows.page(options=PageOptions(1000))).items)
+
+
+def expected(
+    rows: list[dict[str, Any]], which: UsageFilter, by: tuple[str, ...], every_ms: int
+) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """Sum the rows one by one."""
+    sums: dict[tuple[Any, ...], list[int]] = {}
+    for row in rows:
+        is_batch = bool(row["batch_id"])
+        if (
+            not which.since_ms <= row["end_ms"] < which.until_ms
+            or (which.tenants and row["tenant"] not in which.tenants)
+            or (which.models and row["model"] not in which.models)
+            or (which.batch is not None and is_batch is not which.batch)
+        ):
+            continue
+        begin = row["end_ms"] - row["end_ms"] % every_ms if every_ms else 0
+        key = (begin, *(is_batch if name == "batch" else row[name] for name in by))
+        found = sums.setdefault(key, [0] * (1 + len(COLUMNS)))
+        for i, value in enumerate((1, *(row[name] for name in COLUMNS))):
+            found[i] += value
+    return {key: tuple(value) for key, value in sums.items()}
+
+
+async def test_sums_of_any_range_are_those_of_its_rows(store: Store) -> None:
+    chance = random.Random(5)
+    rows = await fill(store, chance)
+    assert len(rows) == 300
+    for _ in range(40):
+        begin = START_MS + chance.randint(-HOUR_MS, 5 * HOUR_MS)
+        if chance.random() < 0.3:
+            begin -= begin % HOUR_MS
+        end = chance.choice([NO_END_MS, begin + chance.randint(1, 4 * HOUR_MS), begin + HOUR_MS])
+        which = UsageFilter(
+            begin,
+            end,
+            tenants=chance.choice([(), ("acme",)]),
+            models=chance.choice([(), ("a",), ("a", "b")]),
+            batch=chance.choice([None, True, False]),
+        )
+        by = tuple(chance.sample(["tenant", "model", "key_id", "batch", "kind"], 2))
+        every_ms = chance.choice([0, MINUTE_MS, HOUR_MS, 24 * HOUR_MS])
+        found = {
+            (each["begin_ms"], *(each[name] for name in by)): tuple(
+                each[name] for name in ("requests", *COLUMNS)
+            )
+            for each in await store.usage_sums.sums(which, by, every_ms=every_ms)
+        }
+        assert found == expected(rows, which, by, every_ms)
