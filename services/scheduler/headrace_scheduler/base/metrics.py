@@ -141,7 +141,7 @@ quota_refusals = Counter(
 )
 quota_settled = Counter(
     "headrace_scheduler_quota_settled_requests",
-    "Requests whose usage was charged: reserved, or late, without a reservation.",
+    "Requests whose usage was charged; late: without a reservation, although limits apply.",
     ["reason"],
 )
 quota_append_s = Histogram(

@@ -31,7 +31,7 @@ class Counts:
     repeated: int = 0
     settled: int = 0
     late: int = 0
-    """Of these, those that nothing was reserved for."""
+    """Of these, those of callers with limits that nothing was reserved for."""
     refused: list[int] = field(default_factory=list)
     """Kinds of limits."""
 
@@ -63,12 +63,12 @@ class Group:
         """Settle what has ended."""
         for each in usage:
             terms = self._terms_of(each.tenant, each.key_id, each.model)
-            is_late = self._record.reservation(each.reservation_id) is None
+            is_known = self._record.reservation(each.reservation_id) is not None
             change = settlement(self._record, each, terms)
             if change is not None:
                 self._change(change)
                 self.counts.settled += 1
-                self.counts.late += is_late
+                self.counts.late += bool(terms.limits) and not is_known
 
     def read_up_to(self, stream: str, sequence: int) -> None:
         """Store that the usage is settled up to this message."""

@@ -258,5 +258,5 @@ def _count(counts: Counts) -> None:
         metrics.quota_decisions.labels(outcome).inc(count)
     for kind in counts.refused:
         metrics.quota_refusals.labels(_LIMIT_NAMES[kind]).inc()
-    metrics.quota_settled.labels("reserved").inc(counts.settled - counts.late)
+    metrics.quota_settled.labels("regular").inc(counts.settled - counts.late)
     metrics.quota_settled.labels("late").inc(counts.late)

@@ -24,11 +24,15 @@ WINDOW_S = 61
 def amounts(*, requests: int, tokens: int, cost: int, batch: bool) -> Amounts:
     """Return what this much counts for each kind of limit.
 
-    Rows of batches count by the day and the month, not by the minute, and not as under way.
+    Rows of batches count by the day and the month, not by the minute, and not as under way; their
+    tokens count against the limit of batches alone.
     """
     if batch:
-        return (0, 0, 0, requests, tokens, 0, tokens, cost)
+        return (0, 0, 0, requests, 0, 0, tokens, cost)
     return (0, requests, tokens, requests, tokens, requests, 0, cost)
+
+
+_BY_DAY = (REQUESTS_PER_DAY, TOKENS_PER_DAY, BATCH_TOKENS_PER_DAY)
 
 
 class Account:
@@ -59,7 +63,7 @@ class Account:
                 self.counts[TOKENS_PER_MINUTE] -= tokens
         if date.day > self.date.day or date.month > self.date.month:
             if date.day > self.date.day:
-                for kind in (REQUESTS_PER_DAY, TOKENS_PER_DAY, BATCH_TOKENS_PER_DAY):
+                for kind in _BY_DAY:
                     self.counts[kind] = 0
             if date.month > self.date.month:
                 self.counts[BUDGET_PER_MONTH] = 0
@@ -90,7 +94,7 @@ class Account:
                 bucket[place] -= returned[kind]
                 counts[kind] -= returned[kind]
         if date.day == self.date.day:
-            for kind in (REQUESTS_PER_DAY, TOKENS_PER_DAY, BATCH_TOKENS_PER_DAY):
+            for kind in _BY_DAY:
                 counts[kind] -= returned[kind]
         if date.month == self.date.month:
             counts[BUDGET_PER_MONTH] -= returned[BUDGET_PER_MONTH]
@@ -119,7 +123,7 @@ class Account:
     def is_over(self, now_ms: int) -> bool:
         """Return whether nothing of it counts any more, in whatever time zone."""
         past, counts = earliest_date(now_ms), self.counts
-        counts_today = counts[REQUESTS_PER_DAY] or counts[TOKENS_PER_DAY]
+        counts_today = any(counts[kind] for kind in _BY_DAY)
         return not (
             counts[CONCURRENT_REQUESTS]
             or any(s > now_ms // 1000 - WINDOW_S for s, b in self._buckets.items() if any(b))

@@ -66,15 +66,13 @@ def decide(
 
 
 def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaChange | None:
-    """Return the change that settles a request; None if its caller has no limits, or it is settled.
+    """Return the change that settles a request; None if it is settled already.
 
-    What was never reserved is charged now: by a request that its gateway could not reserve for, or
-    whose reservation has ended.
+    What was never reserved is charged now: of callers without limits, which may be given some, of
+    requests that were admitted without a keeper, or whose reservation has ended.
     """
     reservation_id = usage.reservation_id or f"{usage.source}:{usage.sequence}"
-    if record.reservation(reservation_id) is None and (
-        not terms.limits or record.was_settled(reservation_id)
-    ):
+    if record.reservation(reservation_id) is None and record.was_settled(reservation_id):
         return None
     price = terms.prices.at(usage.end_ms or record.time_ms)
     date = terms.calendar.date(record.time_ms)

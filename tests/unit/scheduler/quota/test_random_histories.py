@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from headrace.internal.v1.access_pb2 import Limits, PriceRow
 from headrace.internal.v1.quota_pb2 import LimitKind, QuotaRefusal
+from headrace_scheduler.quota.settled_ids import KEPT_S
 from headrace_scheduler.quota.terms import Terms
 from helpers.quota_journal import START_MS, Journal, replay, terms
 
@@ -69,7 +70,8 @@ class Histories(RuleBasedStateMachine):
         self.journal = Journal(self.terms)
         self.granted: dict[str, Granted] = {}
         self.ended: list[Granted] = []
-        self.settled: set[str] = set()
+        self.settled: dict[str, int] = {}
+        """When; those that the record must still know."""
 
     @rule(
         name=names, tokens=amounts, output=amounts, batch=st.booleans(), lasts_s=st.integers(1, 400)
@@ -137,7 +139,7 @@ class Histories(RuleBasedStateMachine):
         assert self.journal.settle(name, granted.input, output=output, cached=granted.input // 2)
         granted.use(granted.input + output)
         self.ended.append(granted)
-        self.settled.add(name)
+        self.settled[name] = self.journal.now_ms
         assert not self.journal.settle(name, granted.input, output=output)
 
     @rule(seconds=st.sampled_from([0.0, 0.2, 1.0, 7.0, 29.0, 61.0, 500.0, 40_000.0]))
@@ -146,8 +148,8 @@ class Histories(RuleBasedStateMachine):
         for name in list(self.granted):
             if self.journal.record.reservation(name) is None:
                 del self.granted[name]
-        if seconds > 600:
-            self.settled.clear()
+        since_ms = self.journal.now_ms - KEPT_S * 1000
+        self.settled = {name: ms for name, ms in self.settled.items() if ms >= since_ms}
 
     @rule(part_bytes=st.sampled_from([1, 300, 10**6]), written=st.floats(0, 1))
     def snapshot(self, part_bytes: int, written: float) -> None:
