@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from headrace.auth.keys import new_key
-from headrace.auth.scopes import ADMIN
+from headrace.auth.scopes import ADMIN, BATCHES, USER_SCOPES
 from helpers.access_matrix import Json, Sample
 from helpers.access_samples import samples
 from helpers.eventually import eventually
@@ -64,9 +64,8 @@ async def make_world(mesh: RunningMesh, key: str) -> World:
 
 async def _callers(http: httpx.AsyncClient, operator: Admin, key: str) -> dict[str, dict[str, str]]:
     soon = {"expire_time": _soon()}
-    uses = ("generate", "embed", "files", "models:read", "usage:read")
-    _, user = await operator.key("acme", *uses)
-    _, batches = await operator.key("acme", "batches")
+    _, user = await operator.key("acme", *USER_SCOPES)
+    _, batches = await operator.key("acme", BATCHES)
     _, admin = await operator.key("acme", ADMIN)
     _, expired = await operator.key("acme", "generate", **soon)
     name, revoked = await operator.key("acme", "generate", "embed", "models:read")
