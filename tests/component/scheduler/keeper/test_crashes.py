@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.bus.stores import KEEPER_LEASE, LEASE_BUCKET
 from headrace.errors import QuotaUnavailable
 from headrace.internal.v1.access_pb2 import Limits
 from headrace.quota import QuotaClient
@@ -24,6 +28,9 @@ from helpers.running_keeper import (
     start_keeper,
     used,
 )
+from helpers.service_process import service_process
+
+pytestmark = pytest.mark.timeout(180)
 
 CLIENTS, IN_FLIGHT = 4, 8
 PACE_S = 0.02
@@ -51,7 +58,7 @@ class Load:
     async def grows(self) -> None:
         """Wait until something was granted or refused."""
         before = len(self.granted) + self.refused
-        await eventually(lambda: len(self.granted) + self.refused > before + 150, within_s=40)
+        await eventually(lambda: len(self.granted) + self.refused > before + 150, within_s=60)
 
     async def _caller(self, client: QuotaClient, name: str) -> None:
         choose, number = random.Random(name), 0
@@ -137,10 +144,37 @@ async def test_three_keepers_die_and_what_was_granted_is_what_the_journal_says(
 
 
 async def holder(bus: JetStreamBus, keepers: list[KeeperProcess]) -> KeeperProcess:
+    name = await holder_id(bus)
+    return next(each for each in keepers if each.name == name)
+
+
+async def holder_id(bus: JetStreamBus) -> str:
     held = await bus.jetstream.get_last_msg(
-        "KV_headrace_leases", "$KV.headrace_leases.quota-keeper"
+        f"KV_{LEASE_BUCKET}", f"$KV.{LEASE_BUCKET}.{KEEPER_LEASE}"
     )
-    return next(each for each in keepers if each.name.encode() == held.data)
+    return (held.data or b"").decode()
+
+
+async def test_a_keeper_that_was_frozen_past_its_lease_grants_nothing_when_it_goes_on(
+    bus: JetStreamBus, nats_url: str, tmp_path: Path
+) -> None:
+    await publish_tables(bus, LIMIT)
+    async with AsyncExitStack() as stack:
+        processes: dict[str, asyncio.subprocess.Process] = {}
+        for name in ("one", "two"):
+            running = service_process("headrace_scheduler", tmp_path, name, nats_url=nats_url)
+            processes[name] = (await stack.enter_async_context(running)).process
+        history = await stack.enter_async_context(followed([nats_url]))
+        async with loaded([nats_url]) as load:
+            await load.grows()
+            frozen = processes[(await holder_id(bus)).rpartition("-")[0]]
+            frozen.send_signal(signal.SIGSTOP)
+            stack.callback(frozen.send_signal, signal.SIGCONT)
+            await load.grows()
+            frozen.send_signal(signal.SIGCONT)
+            await load.grows()
+        charged = await judged(history, load)
+    assert len(charged.epochs) == 2
 
 
 async def test_the_broker_is_killed_under_load(
