@@ -28,10 +28,10 @@ def backup(target: DatabaseTarget, file: Path, as_json: bool) -> None:
     """Write the database, and what the broker stores, to FILE, a new tar.gz.
 
     Everything may run meanwhile. The database is as it was at one moment, and so is each stream of
-    the broker: requests that wait, results, dead letters, model cards. FILE has addresses of people
-    and prompts of requests; only its owner may read it. It does not have the peppers, without which
-    no key in it is valid, nor the keys of webhooks: keep copies of secrets/peppers and
-    secrets/webhooks elsewhere.
+    the broker: requests that wait, results, dead letters, model cards, files. FILE has addresses of
+    people and prompts of requests; only its owner may read it. It does not have the peppers,
+    without which no key in it is valid, nor the keys of webhooks: keep copies of secrets/peppers
+    and secrets/webhooks elsewhere.
     """
     target.require_database()
     manifest = asyncio.run(_backup(target, file))
