@@ -25,10 +25,10 @@ from headrace_control.base import metrics
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 200
+AT_ONCE = 500
 """Most messages of one transaction."""
 WAIT_S = 1.0
-GROUP_S = 0.1
+GROUP_S = 0.25
 """Time between two transactions that are not full: what comes meanwhile is stored together, which
 costs less than a transaction for each message."""
 PURGE_S = 2.0

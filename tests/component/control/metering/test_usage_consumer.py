@@ -23,9 +23,9 @@ from headrace_control.store.usage.sums import UsageFilter
 from helpers.usage_records import START_MS, usage_record
 
 TESTS = Path(__file__).parents[3]
-RECORDS = 2700
-TOGETHER = 3
-"""More than 1000 messages, so that there are more than five commits."""
+RECORDS = 3000
+TOGETHER = 1
+"""More than 5 * AT_ONCE messages, so that there are more than five commits."""
 ALL = UsageFilter()
 
 
@@ -51,8 +51,9 @@ async def publish(bus: JetStreamBus, records: Sequence[UsageRecord]) -> None:
     messages = [records[i : i + TOGETHER] for i in range(0, len(records), TOGETHER)]
     for each in doubled:
         messages.insert(chance.randint(0, len(messages)), [each])
-    for some in messages:
-        await bus.publish_usage(UsageRecords(records=some).SerializeToString())
+    for at in range(0, len(messages), 50):
+        payloads = (UsageRecords(records=some) for some in messages[at : at + 50])
+        await asyncio.gather(*(bus.publish_usage(p.SerializeToString()) for p in payloads))
 
 
 async def consume(nats_url: str, database_url: str, end: str) -> int:

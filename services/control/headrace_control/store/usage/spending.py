@@ -23,6 +23,7 @@ from headrace_control.store.usage.terms import Terms
 from headrace_control.store.webhooks.events import add_event
 
 _KEY = ("tenant", "month", "key_id", "currency")
+_KEYS = tuple(usage_month.c[name] for name in _KEY)
 _CANCELLED, _DEADLINE_EXCEEDED = 1, 4
 _ENDS = {
     0: RESPONSE_COMPLETED,
@@ -42,10 +43,8 @@ async def add_spending(
         for key_id in (WHOLE_TENANT, row["key_id"])
         if (budget := terms.of(row["tenant"]).budgets.get(key_id))
     }
-    months = {(row["tenant"], month) for row, month in _spent_in(rows, terms)}
-    for (tenant, key_id), budget in sorted(budgets.items()):
-        for month in sorted(month for of, month in months if of == tenant):
-            await _notify(connection, (tenant, month, key_id), budget, now_ms)
+    months = {month for _, month in _spent_in(rows, terms)}
+    await _notify(connection, budgets, sorted(months), now_ms)
     for row in rows:
         if row["detached"] and not row["batch_id"]:
             kind = _ENDS.get(row["code"], RESPONSE_FAILED)
@@ -83,24 +82,34 @@ async def add_months(connection: AsyncConnection, months: Sequence[Mapping[str, 
 
 
 async def _notify(
-    connection: AsyncConnection, spent: tuple[str, str, str], budget: int, now_ms: int
+    connection: AsyncConnection,
+    budgets: Mapping[tuple[str, str], int],
+    months: Sequence[str],
+    now_ms: int,
 ) -> None:
-    """Add an event for each threshold of the budget that was passed since the last one."""
-    tenant, month, key_id = spent
-    is_month = sa.and_(
-        usage_month.c.tenant == tenant,
-        usage_month.c.month == month,
-        usage_month.c.key_id == key_id,
+    """Add an event for each threshold of a budget that was passed since the last one.
+
+    Args:
+        budgets: by tenant and key.
+    """
+    if not budgets:
+        return
+    tenants, keys = ({each[i] for each in budgets} for i in (0, 1))
+    query = sa.select(usage_month).where(
+        usage_month.c.tenant.in_(sorted(tenants)),
+        usage_month.c.month.in_(months),
+        usage_month.c.key_id.in_(sorted(keys)),
     )
-    for row in (await connection.execute(sa.select(usage_month).where(is_month))).all():
+    for row in (await connection.execute(query.order_by(*_KEYS))).all():
+        budget = budgets.get((row.tenant, row.key_id), 0)
         percent = reached(row.cost_nanos, budget)
-        if percent == row.notified:
+        if not budget or percent == row.notified:
             continue
         for passed in (p for p in THRESHOLDS if row.notified < p <= percent):
-            of = "" if key_id == WHOLE_TENANT else f"keys/{key_id}/"
-            about = f"{of}month/{month}-01/{passed}"
+            of = "" if row.key_id == WHOLE_TENANT else f"keys/{row.key_id}/"
+            about = f"{of}month/{row.month}-01/{passed}"
             unique = f"budget/{about}/{budget}"
-            await add_event(connection, tenant, BUDGET_THRESHOLD_REACHED, about, unique, now_ms)
+            await add_event(connection, row.tenant, BUDGET_THRESHOLD_REACHED, about, unique, now_ms)
         # Why also downwards: of a budget that was raised, the thresholds come again.
-        at = sa.and_(is_month, usage_month.c.currency == row.currency)
-        await connection.execute(sa.update(usage_month).where(at).values(notified=percent))
+        is_row = (column == getattr(row, column.name) for column in _KEYS)
+        await connection.execute(sa.update(usage_month).where(*is_row).values(notified=percent))
