@@ -27,6 +27,8 @@ class Answer:
     status: int
     body: AsyncIterator[bytes]
     """Chunks as they arrive; read to the end before the next `post`."""
+    headers: Mapping[str, str]
+    """In lower case, names and values."""
 
 
 class Connection:
@@ -83,7 +85,7 @@ class Connection:
         )
         await writer.drain()
         status, headers = await self._head(reader)
-        return Answer(status, self._body(reader, headers))
+        return Answer(status, self._body(reader, headers), headers)
 
     async def close(self) -> None:
         if self._streams is not None:

@@ -127,7 +127,7 @@ class OpenAIClient:
                     await _record_rejection(answer, recorder)
                     return False
                 if not recorder.has_started:
-                    recorder.started()
+                    recorder.started(answer.headers.get("x-request-id", ""))
                 async for event_id, data in server_sent_events(answer):
                     stream.event_came(event_id, silence)
                     if stream.can_resume and (code := _resumable_code(data)):

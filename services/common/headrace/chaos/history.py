@@ -13,6 +13,8 @@ It is written as JSON lines while the run goes on, and judged afterwards from th
     {"event":"StreamFinished","at_s":1.9,"stream":1}
     {"event":"FaultRecovered","at_s":2.6,"fault":1}
     {"event":"RunEnded","at_s":9.0,"held":0}
+    {"event":"UsageRowRead","at_s":9.1,"tenant":"headrace-chaos-0","request_id":"6f0c",...}
+    {"event":"AccountsRead","at_s":9.1,"differences":[]}
 """
 
 from __future__ import annotations
@@ -137,6 +139,24 @@ class FaultRecovered(Event):
     fault: int
 
 
+class UsageRowRead(Event):
+    """A row of usage of one of the run's tenants, read after the last stream."""
+
+    tenant: str
+    request_id: str
+    code: int
+    """google.rpc.Code."""
+    input_tokens: int
+    output_tokens: int
+
+
+class AccountsRead(Event):
+    """All rows have been read."""
+
+    differences: list[str]
+    """What rows, sums and records disagree about, as the mesh itself finds."""
+
+
 class RunEnded(Event):
     held: int
     """Requests that the mesh still holds after the last stream."""
@@ -156,12 +176,16 @@ class EventLog:
         self._file, self._clock = file, clock
         self._began_s = clock.monotonic_s()
         self._streams = 0
+        self.started: set[str] = set()
+        """Ids of the requests that have started."""
 
     @property
     def now_s(self) -> float:
         return round(self._clock.monotonic_s() - self._began_s, 4)
 
     def append(self, event: Event) -> None:
+        if isinstance(event, StreamStarted) and event.request_id:
+            self.started.add(event.request_id)
         columns = {"event": type(event).__name__, **vars(event)}
         self._file.write(json.dumps(columns, separators=(",", ":")) + "\n")
 

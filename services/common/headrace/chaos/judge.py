@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from headrace.chaos.accounts import judge_accounts
 from headrace.chaos.history import (
     UNREACHABLE,
+    AccountsRead,
     Event,
     FaultInjected,
     FaultRecovered,
@@ -30,6 +32,7 @@ from headrace.chaos.history import (
     StreamFailed,
     StreamFinished,
     UsageReceived,
+    UsageRowRead,
 )
 from headrace.chaos.traces import Finding, Trace, Violation, add_event
 
@@ -51,6 +54,10 @@ class Judgement:
     held: int | None
     """Requests left in the mesh at the end; None: unknown."""
     findings: list[Finding]
+    rows: int | None = None
+    """Rows of usage; None: they were not read."""
+    differences: tuple[str, ...] = ()
+    """What the mesh itself finds wrong with them."""
 
 
 def judge(history: Iterable[Event]) -> Judgement:
@@ -69,6 +76,10 @@ def judge(history: Iterable[Event]) -> Judgement:
     faults = [event for event in events if isinstance(event, FaultInjected)]
     references = {t.sent.request: t for t in traces.values() if not t.sent.disturbed}
     gateway_losses_s = [fault.at_s for fault in faults if fault.kind == "gateway"]
+    rows = [event for event in events if isinstance(event, UsageRowRead)]
+    accounts = next((event for event in events if isinstance(event, AccountsRead)), None)
+    if accounts is not None:
+        judge_accounts(traces, references, rows)
     for trace in traces.values():
         _judge_end(trace, gateway_losses_s)
         _judge_content(trace, references.get(trace.sent.request), exact=run.exact)
@@ -79,6 +90,8 @@ def judge(history: Iterable[Event]) -> Judgement:
         {event.fault: event.at_s for event in events if isinstance(event, FaultRecovered)},
         next((event.held for event in events if isinstance(event, RunEnded)), None),
         [finding for trace in traces.values() for finding in trace.findings],
+        rows=None if accounts is None else len(rows),
+        differences=() if accounts is None else tuple(accounts.differences),
     )
 
 

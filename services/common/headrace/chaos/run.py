@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import grpc
+
 from headrace.chaos.clients import ChaosClient, GrpcClient, OpenAIClient
 from headrace.chaos.faults import FaultInjector, FaultKind
 from headrace.chaos.history import EventLog, RunEnded, RunStarted
@@ -46,8 +48,8 @@ class Run:
     log: EventLog
     report: Callable[[str], None]
     """Called with what is being done."""
-    api_key: str | None = field(default=None, repr=False)
-    """Of the requests; None: none."""
+    api_keys: tuple[str | None, ...] = field(default=(None,), repr=False)
+    """Of the requests, in turn; None: none."""
     admin_key: str | None = field(default=None, repr=False)
     """Of the look-ups of workers and lanes."""
     trust: Trust = field(default_factory=lambda: Trust(ca_file=None, server_name=""))
@@ -64,7 +66,7 @@ class Run:
             MeshError: no worker serves a model.
         """
         async with (
-            AsyncClient(self.url, api_key=self.api_key, **self.trust) as client,
+            AsyncClient(self.url, api_key=self.api_keys[0], **self.trust) as client,
             AsyncClient(self.url, api_key=self.admin_key, **self.trust) as operator,
         ):
             model = await _served_model(client)
@@ -72,8 +74,7 @@ class Run:
             self.log.append(RunStarted(self.log.now_s, *about_model, self.seed))
             security = public_security(self.url, self.trust)
             async with aio_channel(grpc_target(self.url), security=security) as channel:
-                native = GrpcClient(channel, model.name, api_key=self.api_key)
-                await self._load(self._traffic(model, native), model.name)
+                await self._load(self._traffic(model, channel), model.name)
             await self._until_idle(operator)
 
     async def _load(self, traffic: Traffic, model: str) -> None:
@@ -92,9 +93,15 @@ class Run:
             stop.set()
             self.report("no more faults; waits for the open streams")
 
-    def _traffic(self, model: models_pb2.Model, native: GrpcClient) -> Traffic:
-        http = OpenAIClient(self.url, model.name, api_key=self.api_key, trust=self.trust)
-        clients: dict[Api, ChaosClient] = {Api.NATIVE: native, Api.COMPLETIONS: http}
+    def _traffic(self, model: models_pb2.Model, channel: grpc.aio.Channel) -> Traffic:
+        native: list[ChaosClient] = [
+            GrpcClient(channel, model.name, api_key=key) for key in self.api_keys
+        ]
+        http: list[ChaosClient] = [
+            OpenAIClient(self.url, model.name, api_key=key, trust=self.trust)
+            for key in self.api_keys
+        ]
+        clients = {Api.NATIVE: native, Api.COMPLETIONS: http}
         if model.chat:
             clients[Api.CHAT] = http
         requests = make_requests(

@@ -59,6 +59,11 @@ class Scorecard:
     repeated: int
     altered: int
     failed: int
+    rows: int | None
+    """Rows of usage of the run's tenants; None: they were not read."""
+    misbilled: int
+    """Streams whose rows are not what their clients were told, and differences that the mesh
+    itself finds between records, rows and sums."""
     returned: int
     """Streams that broke off and were resumed by their clients."""
     held: int | None
@@ -76,6 +81,7 @@ class Scorecard:
     def passed(self) -> bool:
         never_mended = sum(fault.never_mended for fault in self.faults)
         broken = self.lost + self.repeated + self.altered + self.failed + never_mended
+        broken += self.misbilled
         return broken == 0 and self.held == 0
 
 
@@ -112,6 +118,8 @@ def scorecard(judgement: Judgement) -> Scorecard:
         repeated=len(streams[Violation.REPEATED]),
         altered=len(streams[Violation.ALTERED]),
         failed=len(streams[Violation.FAILED]),
+        rows=judgement.rows,
+        misbilled=len(streams[Violation.MISBILLED]) + len(judgement.differences),
         returned=sum(t.resumes > 0 for t in disturbed),
         held=judgement.held,
         first_piece=spread(waits_s),
@@ -174,7 +182,8 @@ def _next_s(trace: Trace, at_s: float) -> list[float]:
 
 
 def _examples(judgement: Judgement) -> list[str]:
-    return [
+    differences = [f"accounts: {each}" for each in judgement.differences[:_EXAMPLES]]
+    return differences + [
         f"{violation}: stream {finding.stream}: {finding.fact}"
         for violation in Violation
         for finding in [f for f in judgement.findings if f.violation is violation][:_EXAMPLES]

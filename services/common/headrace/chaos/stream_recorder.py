@@ -42,7 +42,7 @@ class StreamRecorder:
         close_after: int | None = None,
     ) -> None:
         self._log = log
-        self._stream = log.next_stream()
+        self.stream = log.next_stream()
         self._close_after = close_after
         self.deltas = 0
         self.has_started = False
@@ -110,6 +110,6 @@ class StreamRecorder:
             self._append(ClientClosed)
 
     def _append(self, kind: Callable[..., StreamEvent], *columns: object) -> None:
-        event = kind(self._log.now_s, self._stream, *columns)
+        event = kind(self._log.now_s, self.stream, *columns)
         self._has_end = self._has_end or isinstance(event, StreamEnd)
         self._log.append(event)

@@ -28,6 +28,8 @@ class Violation(StrEnum):
     """The output differs from the undisturbed run's."""
     FAILED = "failed"
     """An error came where the mesh promises an answer."""
+    MISBILLED = "misbilled"
+    """The rows of usage are not what the client was told, or received."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ _SLOW_PAUSE_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Traffic:
     requests: Sequence[ChaosRequest]
-    clients: Mapping[Api, ChaosClient]
+    clients: Mapping[Api, Sequence[ChaosClient]]
+    """In turn: each with a key of its own."""
     log: EventLog
     seed: int
 
@@ -82,7 +83,9 @@ class Traffic:
     async def _send(
         self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
     ) -> None:
-        await self.clients[request.api].send(request, recorder, pause_s=pause_s)
+        clients = self.clients[request.api]
+        client = clients[recorder.stream % len(clients)]
+        await client.send(request, recorder, pause_s=pause_s)
 
 
 async def _all(clients: Iterable[Coroutine[None, None, None]]) -> None:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 
-from headrace.admin.v1 import keys_pb2
-from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
-from headrace.auth.scopes import ANY_MODEL, EMBED, GENERATE, MESH_TENANT, MODELS_READ
 from headrace.bench.figures import Spread
 from headrace.chaos.faults import FaultKind
 from headrace.chaos.history import EventLog, read
 from headrace.chaos.judge import judge
 from headrace.chaos.run import Run
 from headrace.chaos.scorecard import Scorecard, scorecard
+from headrace.cli.admin.chaos_tenants import chaos_tenants
 from headrace.cli.console import terminal
-from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.options import CommaSeparated, MeshTarget, mesh_options
 from headrace.clock import SystemClock
 from headrace.supervisor.state.failures import InvalidOption
@@ -34,9 +27,6 @@ from headrace.supervisor.state.failures import InvalidOption
 _DEFAULT_FAULTS = (FaultKind.WORKER, FaultKind.SCHEDULER, FaultKind.FREEZE, FaultKind.NATS)
 _REMOTE_FAULTS = (FaultKind.SLOW_READER,)
 """Faults of this command's clients, which need no access to the mesh's processes."""
-_SCOPES = (GENERATE, EMBED, MODELS_READ)
-_KEPT_MINUTES = 60.0
-"""How long the run's key is valid after the faults, until all answers are whole."""
 
 
 @click.command()
@@ -88,10 +78,10 @@ _KEPT_MINUTES = 60.0
 def chaos(
     mesh: MeshTarget, json_file: Path | None, faults: tuple[str, ...] | None, **run_options: Any
 ) -> int:
-    """Kill and freeze processes of a mesh under load, and check every answer.
+    """Kill and freeze processes of a mesh under load, and check every answer and every account.
 
-    Exit with 1 if anything was lost, repeated, altered or failed. The events of the run are kept
-    in chaos.jsonl in --state-dir; with --url of another mesh, in the current directory.
+    Exit with 1 if anything was lost, repeated, altered, failed or misbilled. The events of the run
+    are kept in chaos.jsonl in --state-dir; with --url of another mesh, in the current directory.
     """
     kinds, url = _allowed(faults, is_local=mesh.is_local), mesh.url
     history = (mesh.state_dir.folder if mesh.is_local else Path.cwd()) / "chaos.jsonl"
@@ -103,7 +93,7 @@ def chaos(
 
         more = {**run_options, "admin_key": mesh.admin_key(), "trust": mesh.trust()}
         run = partial(Run, url, kinds, state_dir=mesh.state_dir, log=log, report=report, **more)
-        asyncio.run(_run(mesh, run, minutes=run_options["minutes"]))
+        asyncio.run(_run(mesh, log, run, minutes=run_options["minutes"]))
     card = scorecard(judge(read(history)))
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")
@@ -111,33 +101,20 @@ def chaos(
     return 0 if card.passed else 1
 
 
-async def _run(mesh: MeshTarget, make: Callable[..., Run], *, minutes: float) -> None:
-    async with _own_key(mesh, minutes=minutes) as key:
-        await make(api_key=key).run()
+async def _run(
+    mesh: MeshTarget, log: EventLog, make: Callable[..., Run], *, minutes: float
+) -> None:
+    """Run with tenants of its own, so that no other has the run's requests, and read their rows.
 
-
-@asynccontextmanager
-async def _own_key(mesh: MeshTarget, *, minutes: float) -> AsyncIterator[str | None]:
-    """Yield a key of the mesh's own tenant, so that no other tenant has the run's requests.
-
-    It is revoked at the end, and expires soon after. With a key of the environment, or without one
-    that administers, the run has that key, or none.
+    With a key of the environment, or without one that administers, the run has that key, or none.
     """
     if mesh.api_key or mesh.admin_key() is None:
-        yield mesh.using_key()
+        await make(api_keys=(mesh.using_key(),)).run()
         return
-    async with admin_api(mesh) as channel:
-        keys = KeyServiceStub(channel)
-        key = keys_pb2.Key(display_name="headrace chaos", scopes=_SCOPES, models=[ANY_MODEL])
-        key.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=minutes + _KEPT_MINUTES))
-        request = keys_pb2.CreateKeyRequest(parent=f"tenants/{MESH_TENANT}", key=key)
-        made = await keys.CreateKey(request)
-        try:
-            yield made.secret
-        finally:
-            # Why: control may have been killed a moment ago.
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                await keys.RevokeKey(keys_pb2.RevokeKeyRequest(name=made.key.name))
+    async with chaos_tenants(mesh, minutes=minutes) as tenants:
+        await make(api_keys=tenants.keys).run()
+        for event in await tenants.accounts(log.now_s, log.started):
+            log.append(event)
 
 
 def _allowed(faults: tuple[str, ...] | None, *, is_local: bool) -> tuple[FaultKind, ...]:
@@ -179,12 +156,17 @@ def _print(card: Scorecard, history: Path) -> None:
     console.print(
         f"lost {card.lost}, repeated {card.repeated}, altered "
         f"{card.altered if card.exact else 'not judged'}, failed {card.failed}, "
+        f"misbilled {_misbilled(card)}, "
         f"resumed after the loss of a gateway {card.returned}, still held "
         f"{'unknown' if card.held is None else card.held}"
     )
     for finding in card.findings:
         console.print(finding, markup=False)
     console.print("[green]passed[/]" if card.passed else f"[red]failed[/]; see {history}")
+
+
+def _misbilled(card: Scorecard) -> str:
+    return "not judged" if card.rows is None else f"{card.misbilled} of {card.rows} rows"
 
 
 def _percentiles(found: Spread) -> str:

@@ -1,0 +1,116 @@
+"""Tenants of a chaos run: each has a key, and rows of usage that are read at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from secrets import token_hex
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.admin.v1 import keys_pb2, tenants_pb2, usage_pb2
+from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
+from headrace.admin.v1.tenants_pb2_grpc import TenantServiceStub
+from headrace.admin.v1.usage_pb2_grpc import UsageServiceStub
+from headrace.auth.scopes import ANY_MODEL, EMBED, GENERATE, MODELS_READ
+from headrace.chaos.history import AccountsRead, Event, UsageRowRead
+from headrace.cli.console.admin_api import admin_api
+from headrace.cli.console.options import MeshTarget
+
+TENANTS = 3
+_SCOPES = (GENERATE, EMBED, MODELS_READ)
+_KEPT_MINUTES = 60.0
+"""How long the keys are valid after the faults, until all answers are whole."""
+_ROWS_WITHIN_S = 60.0
+_POLL_S = 0.5
+_PAGE = 1000
+
+
+class ChaosTenants:
+    """Tenants made for one run; `keys` are theirs, in order."""
+
+    def __init__(self, mesh: MeshTarget, tenants: Sequence[str], keys: Sequence[str]) -> None:
+        self._mesh, self._tenants, self.keys = mesh, tenants, tuple(keys)
+        self._since = Timestamp()
+        self._since.GetCurrentTime()
+
+    async def accounts(self, now_s: float, expected: Collection[str]) -> list[Event]:
+        """Return events of all rows, once there is one of each of these request ids; or of those
+        that there are after `_ROWS_WITHIN_S`."""
+        rows: list[usage_pb2.UsageRow] = []
+        async with admin_api(self._mesh) as channel:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ROWS_WITHIN_S):
+                    while True:
+                        # Why: control may have been killed a moment ago.
+                        with contextlib.suppress(grpc.aio.AioRpcError):
+                            rows = await self._rows(channel)
+                        if {row.request_id for row in rows} >= set(expected):
+                            break
+                        await asyncio.sleep(_POLL_S)
+            request = usage_pb2.ReconcileUsageRequest(since=self._since)
+            found = await UsageServiceStub(channel).ReconcileUsage(request)
+        differences = [f"{each.kind} {each.tenant}: {each.detail}" for each in found.differences]
+        return [*_events(now_s, rows), AccountsRead(now_s, differences)]
+
+    async def _rows(self, channel: grpc.aio.Channel) -> list[usage_pb2.UsageRow]:
+        service, rows = UsageServiceStub(channel), list[usage_pb2.UsageRow]()
+        for tenant in self._tenants:
+            token = ""
+            while True:
+                page = await service.ListUsageRows(
+                    usage_pb2.ListUsageRowsRequest(
+                        parent=f"tenants/{tenant}", page_size=_PAGE, page_token=token
+                    )
+                )
+                rows += page.rows
+                if not (token := page.next_page_token):
+                    break
+        return rows
+
+
+def _events(now_s: float, rows: Sequence[usage_pb2.UsageRow]) -> Iterator[Event]:
+    for row in rows:
+        yield UsageRowRead(
+            now_s,
+            row.tenant,
+            row.request_id,
+            row.code,
+            row.input_tokens,
+            row.output_tokens,
+        )
+
+
+@asynccontextmanager
+async def chaos_tenants(mesh: MeshTarget, *, minutes: float) -> AsyncIterator[ChaosTenants]:
+    """Yield new tenants, which are deleted at the end; their keys expire soon after."""
+    run = token_hex(3)
+    tenants = [f"headrace-chaos-{run}-{number}" for number in range(TENANTS)]
+    async with admin_api(mesh) as channel:
+        service, made = TenantServiceStub(channel), list[str]()
+        keys = []
+        try:
+            for tenant in tenants:
+                await service.CreateTenant(tenants_pb2.CreateTenantRequest(tenant_id=tenant))
+                made.append(tenant)
+                keys.append(await _new_key(channel, tenant, minutes))
+            yield ChaosTenants(mesh, tenants, keys)
+        finally:
+            for tenant in made:
+                # Why: control may have been killed a moment ago.
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    name = f"tenants/{tenant}"
+                    await service.DeleteTenant(tenants_pb2.DeleteTenantRequest(name=name))
+
+
+async def _new_key(channel: grpc.aio.Channel, tenant: str, minutes: float) -> str:
+    key = keys_pb2.Key(display_name="headrace chaos", scopes=_SCOPES, models=[ANY_MODEL])
+    key.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=minutes + _KEPT_MINUTES))
+    made = await KeyServiceStub(channel).CreateKey(
+        keys_pb2.CreateKeyRequest(parent=f"tenants/{tenant}", key=key)
+    )
+    return made.secret
