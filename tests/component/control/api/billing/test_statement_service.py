@@ -117,26 +117,25 @@ def shown(acme: ControlApi, tmp_path: Path) -> Shown:
 
 async def test_statements_are_shown_as_text_json_and_csv(shown: Shown) -> None:
     of = ("--tenant", "acme", "--month", MONTH)
+    await shown("correct", *of, "--amount", "5.10", "--reason", "a fee")
     text = await shown("statement", *of)
     assert text.startswith(f"acme {MONTH} (UTC): open, as of ")
-    assert text.endswith("total: 0.02 USD\n")
+    assert text.endswith("total: 5.12 USD\n")
     found = json.loads(await shown("statement", *of, "--json"))
-    assert (found["state"], found["total"], found["exact_amount"]) == (
-        "open",
-        "0.02",
-        "0.025000000",
-    )
-    (line,) = found["lines"]
+    sums = found["state"], found["total"], found["exact_amount"]
+    assert sums == ("open", "5.12", "5.125000000")
+    line = found["lines"][0]
     assert (line["requests"], line["input_tokens"], line["input_price"]) == (1, 600, "0.000025000")
-    await shown("correct", *of, "--amount", "5.10", "--reason", "a fee")
     rows = list(csv.DictReader(io.StringIO(await shown("statement", *of, "--csv"))))
     assert [(row["model"], row["corrects_month"], row["amount"]) for row in rows] == [
         ("valley", "", "0.02"),
         ("", MONTH, "5.10"),
         ("total", "", "5.12"),
     ]
+
+
+async def test_a_month_that_goes_on_is_closed_early_alone(shown: Shown) -> None:
+    of = ("--tenant", "acme", "--month", MONTH)
     assert "goes on in UTC" in await shown("close", *of, status=2)
-    assert await shown("statements", "--tenant", "acme") == "no month is closed\n"
-    assert "is no month" in await shown(
-        "statement", "--tenant", "acme", "--month", "2026-13", status=2
-    )
+    assert "closed, number 1" in await shown("close", *of, "--early")
+    assert MONTH in await shown("statements", "--tenant", "acme")
