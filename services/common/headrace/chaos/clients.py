@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from grpc_status import rpc_status
@@ -252,7 +252,12 @@ class GrpcClient:
         return False
 
 
-ChaosClient = OpenAIClient | GrpcClient
+class ChaosClient(Protocol):
+    async def send(
+        self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
+    ) -> None:
+        """As `OpenAIClient.send`."""
+        ...
 
 
 def _resumable_reason(event: StreamGenerateResponse) -> str:

@@ -24,6 +24,8 @@ class Api(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     NATIVE = "native"
+    BACKGROUND = "background"
+    """Of the native API: nothing reads its stream, and its result is fetched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from headrace.chaos.background_client import BackgroundClient
 from headrace.chaos.clients import ChaosClient, GrpcClient, OpenAIClient
 from headrace.chaos.faults import FaultInjector, FaultKind
 from headrace.chaos.history import EventLog, RunEnded, RunStarted
@@ -101,7 +102,10 @@ class Run:
             OpenAIClient(self.url, model.name, api_key=key, trust=self.trust)
             for key in self.api_keys
         ]
-        clients = {Api.NATIVE: native, Api.COMPLETIONS: http}
+        background: list[ChaosClient] = [
+            BackgroundClient(channel, model.name, api_key=key) for key in self.api_keys
+        ]
+        clients = {Api.NATIVE: native, Api.COMPLETIONS: http, Api.BACKGROUND: background}
         if model.chat:
             clients[Api.CHAT] = http
         requests = make_requests(

@@ -17,6 +17,7 @@ from headrace.chaos.history import (
     StreamFinished,
 )
 from headrace.chaos.judge import Judgement
+from headrace.chaos.requests import Api
 from headrace.chaos.traces import Trace, Violation
 
 
@@ -97,7 +98,9 @@ def scorecard(judgement: Judgement) -> Scorecard:
     )
     good = [t for t in disturbed if t.is_good]
     stalls_s = [stall_s for t in disturbed if (stall_s := _stall_s(t)) is not None]
-    waits_s = [t.delta_times_s[0] - t.sent.at_s for t in disturbed if t.delta_times_s]
+    # Of a background request the first piece is its whole result.
+    read = [t for t in disturbed if t.delta_times_s and t.sent.api != Api.BACKGROUND]
+    waits_s = [t.delta_times_s[0] - t.sent.at_s for t in read]
     ends_s = [t.end.at_s for t in disturbed if t.end is not None]
     starts_s = [t.sent.at_s for t in disturbed]
     return Scorecard(

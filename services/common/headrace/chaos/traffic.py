@@ -60,7 +60,8 @@ class Traffic:
 
     async def read_slowly(self, number: int) -> None:
         """Send one of the longest requests and read it more slowly than it is generated."""
-        longest = sorted(self.requests, key=lambda each: -int(each.sampling["max_tokens"]))
+        read = [each for each in self.requests if each.api is not Api.BACKGROUND]
+        longest = sorted(read, key=lambda each: -int(each.sampling["max_tokens"]))
         request = longest[number % min(4, len(longest))]
         recorder = StreamRecorder(self.log, request, disturbed=True)
         await self._send(request, recorder, pause_s=_SLOW_PAUSE_S)
