@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from helpers.scheduler_quota import grant_quota
+
 if TYPE_CHECKING:
     from helpers.scheduler_world import World
 
@@ -14,6 +16,9 @@ def come_to_rest(world: World) -> None:
             break
         world.settle_again()
         world.finish_gateways()
+        for request_id, client in world.clients.items():
+            if client.waits_for_quota:
+                grant_quota(world, request_id, reports=False)
         for worker in list(world.workers.values()):
             worker.alive = True
             if worker.draining:

@@ -13,6 +13,7 @@ from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LocateRequest,
     LostRequest,
+    ParkCause,
     ParkRequest,
     PrefixReport,
     ResumePoint,
@@ -276,12 +277,17 @@ def take_over_requested(
 
 
 def point(
-    request_id: str, attempt: int, *outputs: list[int], error: str = "", finished: bool = False
+    request_id: str,
+    attempt: int,
+    *outputs: list[int],
+    error: str = "",
+    finished: bool = False,
+    cause: ParkCause.ValueType = ParkCause.PARK_CAUSE_LOST,
 ) -> ResumePoint:
     """Where a request stands: the output ids of each choice."""
     reasons = FinishReason
     reason = reasons.FINISH_REASON_STOP if finished else reasons.FINISH_REASON_UNSPECIFIED
-    found = ResumePoint(request_id=request_id, attempt=attempt)
+    found = ResumePoint(request_id=request_id, attempt=attempt, cause=cause)
     for choice, output_ids in enumerate(outputs):
         found.progress.append(
             ChoiceProgress(choice=choice, output_ids=output_ids, finish_reason=reason)

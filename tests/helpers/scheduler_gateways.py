@@ -244,7 +244,7 @@ class Callers:
             client.away, client.seen = False, made
             client.former.pop(gateway_id, None)
         if outcome != "lost":
-            stands = point(request_id, record.attempt, made)
+            stands = point(request_id, record.attempt, made, cause=client.cause)
             self.apply(take_over_requested(request_id, gateway_id, stands=stands))
 
     # Notices
@@ -286,7 +286,7 @@ class Callers:
             client = self.clients[request_id]
             if self._holds(gateway_id, request_id):
                 client.fence = max(client.fence, attempt)
-                points.append(point(request_id, client.newest, client.seen))
+                points.append(point(request_id, client.newest, client.seen, cause=client.cause))
             elif request_id in given and client.result is not None:
                 code, made = client.result
                 self.kept.append(settled(request_id, code=code, output_tokens=made, since=attempt))
@@ -309,7 +309,7 @@ class Callers:
         client.gateway, client.since = record.gateway_id, record.held_since_attempt
         client.fence = client.newest = record.attempt
         client.away, client.seen = False, made
-        return point(record.request_id, record.attempt, made)
+        return point(record.request_id, record.attempt, made, cause=client.cause)
 
     def _settle_ended(self, notice: SendNotice) -> None:
         for request_id, error in notice.ended:

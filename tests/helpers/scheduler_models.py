@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.state.events import Event, Submitted
 from headrace_worker.dispatch.report_delta import ChangeTracker
@@ -72,6 +73,14 @@ class Client:
     """Frozen gateways that do not know that it left, and since when they had it."""
     deadline_s: float = float("inf")
     is_cancelled: bool = False
+    waits_for_quota: bool = False
+    """Its gateway accepts no more of it before more is granted."""
+
+    @property
+    def cause(self) -> ParkCause.ValueType:
+        """Of its resume points."""
+        causes = ParkCause
+        return causes.PARK_CAUSE_QUOTA if self.waits_for_quota else causes.PARK_CAUSE_LOST
 
     @property
     def kept(self) -> bool:

@@ -42,6 +42,7 @@ from helpers.scheduler_events import (
 )
 from helpers.scheduler_gateways import Callers, Life
 from helpers.scheduler_models import Client, WorkerModel, as_stored, unread
+from helpers.scheduler_quota import stop_for_quota
 from helpers.usage_ledger import ALIVE, BEFORE_PUBLISHING, UsageLedger
 
 LENGTH = 3
@@ -232,6 +233,9 @@ class World(Callers):
                 self.report(worker)
             return
         client.newest = record.attempt
+        if client.waits_for_quota:
+            stop_for_quota(self, worker, record, reports=True)
+            return
         made = len(record.progress[0].output_ids) if record.progress else 0
         assert made == len(client.seen), "a gap, or a repeat"
         client.seen.append(made)

@@ -13,12 +13,15 @@ much output its client has. One notice per gateway is unanswered at a time. For 
     12.2 s  no answer within notice_timeout_s: c's fence is repeated at 13.2 s
             SendNotice(g, ended=(), fences=((c, 3),))
     13.3 s  g answers unknown_request_ids=[c]: c is orphaned or abandoned (`machine.orphans`)
+
+A gateway that waits for quota answers so: its request stays lost, which is to run nowhere, and is
+asked for again after `QUOTA_NOTICE_S`, or at once when the gateway reports that it was granted.
 """
 
 from __future__ import annotations
 
 from headrace.bus.outbox import portions
-from headrace.internal.v1.reports_pb2 import ResumePoint
+from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.machine.gateways import Gateways
@@ -32,6 +35,9 @@ from headrace_scheduler.state.events import (
 )
 from headrace_scheduler.state.live import LiveRequests
 
+QUOTA_NOTICE_S = 5.0
+"""Time between two notices about a request that its gateway holds back for lack of quota. It
+reports by itself when there is some; the notice finds those whose report was lost."""
 MAX_REQUESTS = 32
 """Requests of one notice: its answer holds the output so far of each of them."""
 
@@ -119,7 +125,10 @@ class Notices:
                 _postpone(request, repeat_s)
 
     def resume(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
-        """Return a lost request to its lane: its gateway has fenced and reported its progress."""
+        """Return a lost request to its lane: its gateway has fenced and reported its progress.
+
+        It stays lost where the gateway holds it back, for lack of quota.
+        """
         lost = request.state
         assert isinstance(lost, Lost)
         if (worker_id := lost.worker_id) is not None:
@@ -135,6 +144,8 @@ class Notices:
         if request.is_finished:
             # It will be settled; if that got lost, the next fence finds it unknown.
             lost.notice_due_s = now_s + self._live.settings.settle_grace_s
+        elif point.cause == ParkCause.PARK_CAUSE_QUOTA:
+            lost.waits_for_quota, lost.notice_due_s = True, now_s + QUOTA_NOTICE_S
         elif not end_if_exhausted(self._live, request, now_s=now_s):
             self._live.wait(request, now_s=now_s)
 

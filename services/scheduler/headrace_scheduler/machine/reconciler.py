@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
+from headrace.internal.v1.reports_pb2 import ParkCause, ParkRequest, ResumePoint, WorkerReport
 from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.request.live_request import (
     Ending,
@@ -19,6 +19,7 @@ from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import RunningChanges, Worker
 
+_OF_QUOTA = (ParkCause.PARK_CAUSE_QUOTA, ParkCause.PARK_CAUSE_QUOTA_GRANTED)
 STRAY_GRACE_S = 30.0
 """How long a worker may run a request that was not read from its lane."""
 SETTLED_STRAY_S = 1.0
@@ -164,17 +165,31 @@ class Reconciler:
         Why nothing is dispatched to it before its next report: requests that were lost with a dead
         worker would fail there a second time.
         """
-        if (worker := self._fleet.get(worker_id)) is not None:
+        worker = self._fleet.get(worker_id)
+        if worker is not None and any(point.cause not in _OF_QUOTA for point in points):
             self._fleet.mark_full(worker)
         for point in points:
             request = self._live.get(point.request_id)
-            if request is None or not _is_of(point, request, worker_id):
+            if point.cause == ParkCause.PARK_CAUSE_QUOTA_GRANTED:
+                self._on_granted(request, now_s)
+            elif request is None or not _is_of(point, request, worker_id):
                 self._live.observer.ignored("stale point")
-                continue
-            request.merge_progress(point.progress)
-            what = point.error.message or f"its gateway lost worker {worker_id}"
-            request.count_failure(what)
-            self._live.lose(request, "lost", now_s=now_s, worker_id=worker_id)
+            else:
+                self._lose(request, point, worker_id, now_s)
+
+    def _lose(self, request: Request, point: ResumePoint, worker_id: str, now_s: float) -> None:
+        """Apply that its gateway accepts nothing more of its attempt on this worker."""
+        request.merge_progress(point.progress)
+        if point.cause == ParkCause.PARK_CAUSE_QUOTA:
+            self._live.lose(request, "quota", now_s=now_s, worker_id=worker_id)
+            return
+        request.count_failure(point.error.message or f"its gateway lost worker {worker_id}")
+        self._live.lose(request, "lost", now_s=now_s, worker_id=worker_id)
+
+    def _on_granted(self, request: Request | None, now_s: float) -> None:
+        """Have its gateway asked now: that answer returns it to its lane."""
+        if request is not None and isinstance(request.state, Lost):
+            request.state.notice_due_s = min(request.state.notice_due_s, now_s)
 
 
 def _is_of(point: ResumePoint, request: Request, worker_id: str) -> bool:

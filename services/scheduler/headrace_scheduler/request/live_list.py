@@ -75,4 +75,5 @@ def _row(request: Request, worker_name: str) -> LiveRequestRow:
         prompt_tokens=request.prompt_tokens,
         output_tokens=request.output_tokens,
         detached=record.detached,
+        waits_for_quota=request.waits_for_quota,
     )

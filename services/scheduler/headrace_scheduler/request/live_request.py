@@ -66,6 +66,8 @@ class Lost:
     """When the gateway is to be requested (again)."""
     sends_record: bool = False
     """Whether the notice carries the record: this gateway has not requested it."""
+    waits_for_quota: bool = False
+    """Whether its gateway has fenced it and holds it back until the quota keeper grants more."""
 
 
 @dataclass(slots=True)
@@ -216,6 +218,10 @@ class Request:
     @property
     def is_running(self) -> bool:
         return isinstance(self.state, Running)
+
+    @property
+    def waits_for_quota(self) -> bool:
+        return isinstance(self.state, Lost) and self.state.waits_for_quota
 
     @property
     def worker_id(self) -> str | None:

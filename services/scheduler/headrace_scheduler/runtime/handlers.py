@@ -182,6 +182,7 @@ class RequestHandlers:
             record=record,
             running=found.is_running,
             worker_name=self._machine.worker_name(found),
+            waits_for_quota=found.waits_for_quota,
         )
 
 

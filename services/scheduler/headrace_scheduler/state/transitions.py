@@ -35,7 +35,7 @@ _ROWS = (
     ("waiting", "DispatchAnswered", "ending", "the refusal holds for every worker"),
     ("running", "Parked", "lost", "its worker parked it, or its engine failed"),
     ("running", "Parked", "ending", "its attempts are exhausted"),
-    ("running", "StreamLost", "lost", "its gateway lost the stream from its worker"),
+    ("running", "StreamLost", "lost", "its gateway lost its worker's stream, or waits for quota"),
     ("held waiting running lost", "CancelRequested", "ending", "it was cancelled"),
     ("orphaned", "CancelRequested", "gone", "it was cancelled, and no gateway holds it"),
     ("held waiting running lost orphaned ending", "Settled", "gone", "its gateway relayed its end"),

@@ -26,6 +26,7 @@ from helpers.scheduler_checks import MAX_PREEMPTIONS
 from helpers.scheduler_ends import gateways_die_at_ends, leader_dies
 from helpers.scheduler_gateways import Life
 from helpers.scheduler_models import WorkerModel
+from helpers.scheduler_quota import grant_quota, run_out_of_quota
 from helpers.scheduler_world import World
 from helpers.usage_ledger import DEATHS
 
@@ -215,6 +216,19 @@ class RandomEvents(RuleBasedStateMachine):
         worker = self.pick_worker(data)
         if worker.running:
             self.world.lose_stream(worker, data.draw(st.sampled_from(list(worker.running))))
+
+    @rule(data=st.data(), reports=st.booleans())
+    def a_gateway_runs_out_of_quota(self, data: st.DataObject, reports: bool) -> None:
+        worker = self.pick_worker(data)
+        if worker.running:
+            request_id = data.draw(st.sampled_from(list(worker.running)))
+            run_out_of_quota(self.world, worker, request_id, reports=reports)
+
+    @precondition(lambda self: any(c.waits_for_quota for c in self.world.clients.values()))
+    @rule(data=st.data(), reports=st.booleans())
+    def quota_is_granted(self, data: st.DataObject, reports: bool) -> None:
+        waiting = [i for i, c in self.world.clients.items() if c.waits_for_quota]
+        grant_quota(self.world, data.draw(st.sampled_from(waiting)), reports=reports)
 
     @rule(data=st.data())
     def a_worker_falls_silent_or_speaks_again(self, data: st.DataObject) -> None:

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%headrace/internal/v1/operations.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"`\n\x17ListLiveRequestsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06probes\x18\x02 \x01(\x08\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\r\"`\n\x18ListLiveRequestsResponse\x12\x32\n\x04rows\x18\x01 \x03(\x0b\x32$.headrace.internal.v1.LiveRequestRow\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"\x92\x02\n\x0eLiveRequestRow\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05model\x18\x03 \x01(\t\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x13\n\x0bworker_name\x18\x06 \x01(\t\x12+\n\x07\x61rrival\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x04\x12\x15\n\rprompt_tokens\x18\t \x01(\r\x12\x15\n\routput_tokens\x18\n \x01(\r\x12\x10\n\x08\x64\x65tached\x18\x0b \x01(\x08\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x11SetDrainedRequest\x12\x0f\n\x07\x64rained\x18\x01 \x01(\x08\")\n\x12SetDrainedResponse\x12\x13\n\x0bwas_drained\x18\x01 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%headrace/internal/v1/operations.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"`\n\x17ListLiveRequestsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06probes\x18\x02 \x01(\x08\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\r\"`\n\x18ListLiveRequestsResponse\x12\x32\n\x04rows\x18\x01 \x03(\x0b\x32$.headrace.internal.v1.LiveRequestRow\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"\xab\x02\n\x0eLiveRequestRow\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05model\x18\x03 \x01(\t\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x13\n\x0bworker_name\x18\x06 \x01(\t\x12+\n\x07\x61rrival\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x04\x12\x15\n\rprompt_tokens\x18\t \x01(\r\x12\x15\n\routput_tokens\x18\n \x01(\r\x12\x10\n\x08\x64\x65tached\x18\x0b \x01(\x08\x12\x17\n\x0fwaits_for_quota\x18\x0c \x01(\x08\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x11SetDrainedRequest\x12\x0f\n\x07\x64rained\x18\x01 \x01(\x08\")\n\x12SetDrainedResponse\x12\x13\n\x0bwas_drained\x18\x01 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTLIVEREQUESTSRESPONSE']._serialized_start=252
   _globals['_LISTLIVEREQUESTSRESPONSE']._serialized_end=348
   _globals['_LIVEREQUESTROW']._serialized_start=351
-  _globals['_LIVEREQUESTROW']._serialized_end=625
-  _globals['_DRAINREQUEST']._serialized_start=627
-  _globals['_DRAINREQUEST']._serialized_end=683
-  _globals['_SETDRAINEDREQUEST']._serialized_start=685
-  _globals['_SETDRAINEDREQUEST']._serialized_end=721
-  _globals['_SETDRAINEDRESPONSE']._serialized_start=723
-  _globals['_SETDRAINEDRESPONSE']._serialized_end=764
+  _globals['_LIVEREQUESTROW']._serialized_end=650
+  _globals['_DRAINREQUEST']._serialized_start=652
+  _globals['_DRAINREQUEST']._serialized_end=708
+  _globals['_SETDRAINEDREQUEST']._serialized_start=710
+  _globals['_SETDRAINEDREQUEST']._serialized_end=746
+  _globals['_SETDRAINEDRESPONSE']._serialized_start=748
+  _globals['_SETDRAINEDRESPONSE']._serialized_end=789
 # @@protoc_insertion_point(module_scope)

@@ -96,6 +96,7 @@ class LiveRequestRow(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_QUOTA_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """RequestRecord.request_id: the request's key."""
     sequence: _builtins.int
@@ -111,6 +112,8 @@ class LiveRequestRow(_message.Message):
     output_tokens: _builtins.int
     """That the leader knows of: of earlier attempts. Gateways have the others."""
     detached: _builtins.bool
+    waits_for_quota: _builtins.bool
+    """It runs nowhere until the quota keeper grants it more tokens."""
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -127,10 +130,11 @@ class LiveRequestRow(_message.Message):
         prompt_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         detached: _builtins.bool = ...,
+        waits_for_quota: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "detached", b"detached", "model", b"model", "output_tokens", b"output_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "running", b"running", "sequence", b"sequence", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "detached", b"detached", "model", b"model", "output_tokens", b"output_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "running", b"running", "sequence", b"sequence", "waits_for_quota", b"waits_for_quota", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

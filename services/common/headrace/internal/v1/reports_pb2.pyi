@@ -45,6 +45,12 @@ class _ParkCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkCause.V
     """The worker cannot reach the request's gateway."""
     PARK_CAUSE_LOST: _ParkCause.ValueType  # 4
     """The worker is gone: the gateway's stream from it broke, or its reports stopped."""
+    PARK_CAUSE_QUOTA: _ParkCause.ValueType  # 5
+    """Its gateway waits for the quota keeper to grant it more tokens: it is not to be dispatched
+    before its gateway answers a fence without this cause.
+    """
+    PARK_CAUSE_QUOTA_GRANTED: _ParkCause.ValueType  # 6
+    """The keeper has granted them: the leader asks its gateway at once where it stands."""
 
 class ParkCause(_ParkCause, metaclass=_ParkCauseEnumTypeWrapper): ...
 
@@ -59,6 +65,12 @@ PARK_CAUSE_ORPHANED: ParkCause.ValueType  # 3
 """The worker cannot reach the request's gateway."""
 PARK_CAUSE_LOST: ParkCause.ValueType  # 4
 """The worker is gone: the gateway's stream from it broke, or its reports stopped."""
+PARK_CAUSE_QUOTA: ParkCause.ValueType  # 5
+"""Its gateway waits for the quota keeper to grant it more tokens: it is not to be dispatched
+before its gateway answers a fence without this cause.
+"""
+PARK_CAUSE_QUOTA_GRANTED: ParkCause.ValueType  # 6
+"""The keeper has granted them: the leader asks its gateway at once where it stands."""
 Global___ParkCause: _TypeAlias = ParkCause  # noqa: Y015
 
 @_typing.final
@@ -711,6 +723,7 @@ class LocateResponse(_message.Message):
     RECORD_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     WORKER_NAME_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_QUOTA_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     """This leader knows the request."""
     pending: _builtins.bool
@@ -720,6 +733,8 @@ class LocateResponse(_message.Message):
     running: _builtins.bool
     """It runs on a worker, as opposed to waiting in its lane."""
     worker_name: _builtins.str
+    waits_for_quota: _builtins.bool
+    """It runs nowhere until the quota keeper grants it more tokens."""
     @_builtins.property
     def record(self) -> _request_pb2.RequestRecord:
         """Unset if not found, or if `pending`. Without the prompt. Its `gateway_id` and `delivery_address`
@@ -735,10 +750,11 @@ class LocateResponse(_message.Message):
         record: _request_pb2.RequestRecord | None = ...,
         running: _builtins.bool = ...,
         worker_name: _builtins.str = ...,
+        waits_for_quota: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "pending", b"pending", "record", b"record", "running", b"running", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "pending", b"pending", "record", b"record", "running", b"running", "waits_for_quota", b"waits_for_quota", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
