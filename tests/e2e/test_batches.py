@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from openai.types import Batch
 
 from helpers.command import headrace
+from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.running_mesh import start, stop
 
@@ -74,6 +76,17 @@ async def lines(client: openai.AsyncOpenAI, file_id: str | None) -> list[dict[st
     return [json.loads(line) for line in content.text.splitlines()]
 
 
+async def billed_tokens(client: openai.AsyncOpenAI) -> int:
+    """Return the output tokens of all rows of batches that have been metered."""
+    day = int(time.time()) - 24 * 3600
+    query = {"start_time": day, "batch": "true", "bucket_width": "1d"}
+    page: Any = await client.get(
+        "/organization/usage/completions", cast_to=object, options={"params": query}
+    )
+    results = [result for bucket in page["data"] for result in bucket["results"]]
+    return sum(result["output_tokens"] for result in results)
+
+
 def texts(output: list[dict[str, Any]]) -> dict[str, str]:
     return {line["custom_id"]: line["response"]["body"]["choices"][0]["text"] for line in output}
 
@@ -100,7 +113,7 @@ async def test_a_batch_survives_the_death_of_every_process_and_each_row_is_answe
     rows = [row(number) for number in range(ROWS)]
     async with (
         fresh_mesh(tmp_path, *options) as mesh,
-        openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=8) as client,
+        openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=60) as client,
     ):
         undisturbed = await ended(client, await create(client, rows))
         batch = await create(client, rows)
@@ -111,16 +124,21 @@ async def test_a_batch_survives_the_death_of_every_process_and_each_row_is_answe
             struck.append(mesh.strike(victim))
         batch = await ended(client, batch)
         assert batch.status == undisturbed.status == "completed"
+        assert await lines(client, batch.error_file_id) == []
         assert batch.request_counts is not None
         assert (batch.request_counts.completed, batch.request_counts.failed) == (ROWS, 0)
         output = await lines(client, batch.output_file_id)
         assert [line["custom_id"] for line in output] == [each["custom_id"] for each in rows]
         assert texts(output) == texts(await lines(client, undisturbed.output_file_id))
-        assert batch.error_file_id is None
         assert batch.usage is not None
         assert batch.usage.output_tokens == ROWS * TOKENS
         for process in struck:
             await mesh.back(process)
+
+        async def each_token_is_billed_once() -> bool:
+            return await billed_tokens(client) == 2 * ROWS * TOKENS
+
+        await eventually(each_token_is_billed_once, within_s=30)
 
 
 async def test_a_batch_of_chat_and_of_vectors_and_what_fails_in_them(

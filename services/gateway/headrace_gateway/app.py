@@ -189,7 +189,9 @@ class _Gateway:
         serve_delivery(self._delivery, self._mesh)
         self._monitor = HealthMonitor(self._mesh, self._catalog, self._access.not_ready_reason)
         services = _api_services(self._mesh, self._catalog)
-        self._rows = RowService(services, clock)
+        self._rows = RowService(
+            services, clock, why_not_ready=lambda: self._monitor.observe().problem
+        )
         add_RowServiceServicer_to_server(self._rows, self._delivery)
         self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)

@@ -13,7 +13,7 @@ from headrace.errors import (
 from headrace.rpc.status import from_status
 from headrace_gateway.resume.location import Location
 
-_RETRY_S = 1.0
+RETRY_S = 1.0
 _ELSEWHERE = (RequestCancelled, RequestExists, RequestNotFound)
 """A gateway that could not submit a request cancels it; the others mean that the row's request was
 just ending, or has just ended, somewhere else. Clients cannot reach the requests of rows."""
@@ -23,10 +23,10 @@ def retry_after_s(error: HeadraceError) -> float | None:
     """Return when a row that failed so is to be tried again; None: never."""
     match error:
         case CapacityError():
-            return error.retry_after_s or _RETRY_S
+            return error.retry_after_s or RETRY_S
         case InsufficientQuota():
             return error.retry_after_s
-    return _RETRY_S if isinstance(error, _ELSEWHERE) else None
+    return RETRY_S if isinstance(error, _ELSEWHERE) else None
 
 
 def may_run_again(location: Location) -> bool:

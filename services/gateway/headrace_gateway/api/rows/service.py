@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.auth.caller import Caller
 from headrace.clock import Clock
 from headrace.errors import (
+    GatewayUnreachable,
     HeadraceError,
     InvalidRequest,
     ModelNotFound,
@@ -39,7 +41,7 @@ from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.openai import embeddings, generation
 from headrace_gateway.base.calls import BatchRow, Call, Context
-from headrace_gateway.resume.row_retries import retry_after_s
+from headrace_gateway.resume.row_retries import RETRY_S, retry_after_s
 
 ENDPOINTS: dict[str, Endpoint[Any]] = {
     "/v1/chat/completions": generation.chat,
@@ -51,8 +53,12 @@ ENDPOINTS: dict[str, Endpoint[Any]] = {
 class RowService(RowServiceServicer):
     """Of several calls for a row that runs here, each gets the one answer."""
 
-    def __init__(self, services: ApiServices, clock: Clock) -> None:
+    def __init__(
+        self, services: ApiServices, clock: Clock, *, why_not_ready: Callable[[], str | None]
+    ) -> None:
+        """`why_not_ready`: why this gateway cannot admit requests now; None if it can."""
         self._services, self._clock = services, clock
+        self._why_not_ready = why_not_ready
         self._running: dict[str, _Running] = {}
         """By the key of the row's name."""
 
@@ -68,6 +74,7 @@ class RowService(RowServiceServicer):
             known = ", ".join(ENDPOINTS)
             fact = f"endpoint is {request.endpoint[:64]!a}; rows may be for {known}"
             await abort(context, InvalidRequest(fact, field="endpoint"))
+        await self._require_ready(context)
         row = BatchRow(request.batch_id, request.line, request.fresh)
         key = request_key(request.caller.tenant, row.name)
         if (running := self._running.get(key)) is None:
@@ -102,10 +109,18 @@ class RowService(RowServiceServicer):
     async def CheckModels(
         self, request: CheckModelsRequest, context: Context
     ) -> CheckModelsResponse:
+        await self._require_ready(context)
         caller = _caller(request.caller)
         return CheckModelsResponse(
             refusals=[self._refusal(model, caller) for model in request.models]
         )
+
+    async def _require_ready(self, context: Context) -> None:
+        # Why: no health check comes between control and this gateway, and a gateway that has just
+        # begun knows no model, so that every row would be an error.
+        if (problem := self._why_not_ready()) is not None:
+            fact = f"this gateway is not ready: {problem}"
+            await abort(context, GatewayUnreachable(fact, retry_after_s=RETRY_S))
 
     def _refusal(self, model: str, caller: Caller) -> str:
         try:
