@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -138,6 +139,17 @@ async def test_a_wrong_body_is_refused_as_at_the_endpoint(rows: Any) -> None:
     assert (unknown.status, json.loads(unknown.body)["error"]["code"]) == (404, "model_not_found")
     with pytest.raises(grpc.aio.AioRpcError, match="rows may be for /v1/chat/completions"):
         await rows.RunRow(row(endpoint="/v1/responses"))
+
+
+async def test_a_gateway_that_is_not_ready_refuses_rows_so_that_they_are_called_for_elsewhere(
+    rows: Any, api: RunningApi, admission: ScriptedAdmission
+) -> None:
+    api.probes.health = replace(api.probes.health, starting=True)
+    for call in (rows.RunRow(row()), rows.CheckModels(CheckModelsRequest(models=["valley"]))):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert not admission.generations
 
 
 async def test_a_cancelled_row_ends(rows: Any, admission: ScriptedAdmission) -> None:
