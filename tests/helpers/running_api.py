@@ -277,7 +277,9 @@ async def running_api(
     probes = StandinProbes()
     services = api_services(catalog, admission, limits or GatewaySettings(), rows)
     add_public_services(server, services, probes.observe)
-    row_service = RowService(services, SystemClock())
+    row_service = RowService(
+        services, SystemClock(), why_not_ready=lambda: probes.observe().problem
+    )
     add_RowServiceServicer_to_server(row_service, server)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
