@@ -231,8 +231,8 @@ class Statements:
         statement, zone = drawn.statement, account.time_zone
         if not early and statement.end_ms > milliseconds(self._database.now()):
             raise FailedPrecondition(
-                f"{statement.month} goes on in {zone}: a month is closed once it has ended,"
-                " or early if that is meant"
+                f"{statement.month} goes on in {zone}: close it once it has ended, or now with"
+                " `early` (--early)"
             )
         first_ms = await first_open_ms(connection, account, drawn.last)
         if first_ms is not None and first_ms < statement.begin_ms:
