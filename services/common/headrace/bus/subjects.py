@@ -9,8 +9,12 @@ from headrace.model_names import LANE_ID, SAFE_NAME, lane_id
 
 REQUESTS = "headrace.requests"
 """Stream of RequestRecord, one subject per lane: headrace.requests.<lane id>.<priority>."""
+INBOXES = "_INBOX"
+"""What every reply subject begins with."""
 RESULTS = "headrace.results"
 """Stream of ResultRecord of requests that have ended, by their keys."""
+ENDED = "headrace.ended"
+"""The same, which the broker publishes once they are stored."""
 RESPONSES = "headrace.responses"
 """Stream of ResultRecord, the response cache: headrace.responses.<lane id>.<key>."""
 DEAD_LETTERS = "headrace.dead"
@@ -87,6 +91,11 @@ def result(request_key: str) -> str:
     return f"{RESULTS}.{request_key.replace('.', '=')}"
 
 
+def ended(request_key: str) -> str:
+    """ResultRecord, which the broker publishes once it is stored. No process publishes here."""
+    return result(request_key).replace(RESULTS, ENDED, 1)
+
+
 def dead_letter(model: str) -> str:
     """DeadLetter, to be stored."""
     return f"{DEAD_LETTERS}.{lane_id(model)}"
@@ -150,7 +159,7 @@ def notice(gateway_id: str) -> str:
 
 def inbox_prefix(user: str) -> str:
     """Return what the replies to a user of the broker come to; no other user may receive them."""
-    return f"_INBOX_{user}"
+    return f"{INBOXES}_{user}"
 
 
 def _hexadecimal(name: str) -> str:

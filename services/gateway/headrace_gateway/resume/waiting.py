@@ -94,7 +94,7 @@ class EndWaiter:
     @asynccontextmanager
     async def _published(self, key: str) -> AsyncIterator[_Published]:
         published = _Published()
-        subscription = await self._bus.subscribe(subjects.result(key), published.receive)
+        subscription = await self._bus.subscribe(subjects.ended(key), published.receive)
         try:
             yield published
         finally:

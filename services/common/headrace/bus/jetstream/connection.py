@@ -172,7 +172,10 @@ class CoreMessages(Connected):
     async def serve(self, subject: str, answer: RequestHandler) -> OpenSubscription:
         async def answer_one(message: Msg) -> None:
             try:
-                await message.respond(await answer(message.data))
+                reply = await answer(message.data)
+                # Why: the sender may not be allowed to publish what it names as its reply subject.
+                if message.reply.startswith(subjects.INBOXES):
+                    await message.respond(reply)
             except Exception:  # top of a task; the caller repeats its request
                 log.exception("bus.answer_failed", extra={"subject": subject})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nats.js.api import (
     DiscardPolicy,
     KeyValueConfig,
+    RePublish,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -66,6 +67,11 @@ def _request_streams(replicas: int) -> list[StreamConfig]:
             allow_msg_ttl=True,
             max_msgs_per_subject=1,
             max_bytes=1 << 30,
+            # Why not received as they are published: a process that may both publish and receive a
+            # subject can publish anywhere, as the answer to a message of its own.
+            republish=RePublish(
+                src=f"{subjects.RESULTS}.*", dest=f"{subjects.ENDED}.{{{{wildcard(1)}}}}"
+            ),
         ),
         StreamConfig(
             name=RESPONSE_STREAM,

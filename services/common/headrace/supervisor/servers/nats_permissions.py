@@ -8,7 +8,9 @@ another. What a worker may do, as nats-server's configuration has it:
     and not      headrace.requests.>: it submits none; $KV.headrace_keys.>: only control writes keys
 
 A process answers a request by the reply subject that comes with it, which the broker allows once
-for each message (`allow_responses`), so that no role needs access to the inboxes of another.
+for each message (`allow_responses`), so that no role needs access to the inboxes of another. So
+none but control, which may do nearly all, may both publish and receive a subject: its own message
+could have any reply subject.
 """
 
 from __future__ import annotations
@@ -168,7 +170,7 @@ _GATEWAY_PUBLISHES = (
 _GATEWAY_READS = (
     *(subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
     *("headrace.gateway.*.notice", _DRAIN),
-    _RESULTS_WRITE,  # as they are published, for calls that wait for an end
+    f"{subjects.ENDED}.*",
 )
 _SCHEDULER_PUBLISHES = (
     subjects.LANE_REPORTS,
