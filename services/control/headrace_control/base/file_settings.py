@@ -43,9 +43,9 @@ class BatchSettings(DeliverySettings):
     """Rows of all batches that run at a time. Too small: batches wait for one another. Too large:
     bulk lanes are full, and rows are refused and tried again for nothing."""
     batches_at_once: int = Field(default=16, ge=1)
-    """Batches that are worked on at a time, the oldest first; others wait as `validating` or
-    `in_progress`. Too small: one that waits for a quota delays others. Too large: each reads its
-    input file as it goes."""
+    """Batches that are worked on at a time, the oldest first, and of one tenant a quarter of them
+    or one; others wait as `validating` or `in_progress`. Too small: one that waits for a quota
+    delays others. Too large: each reads its input file as it goes."""
     batches_per_tenant: int = Field(default=200, ge=1)
     """Batches of one tenant that have not ended; a further one is refused with 429."""
 

@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from pydantic_core import from_json
+
 from headrace_control.base.batches import MAX_REPORTED_ERRORS, MAX_ROWS, BatchError
+from headrace_control.batches.lines import MAX_LINE_BYTES
 
 MAX_ID_CHARACTERS = 512
+MAX_MODELS, MAX_MODEL_CHARACTERS = 100, 256
+"""Of one batch: gateways are asked about all of them in one message."""
 _DIGEST_BYTES = 16
 _REFUSED_TRUE = ("stream", "background")
 """Fields of a body that mean that somebody reads along, or comes back."""
@@ -50,8 +55,10 @@ def parse_row(line: int, content: bytes | None, endpoint: str) -> InputRow:
     if content is None:
         raise InvalidRow("line_too_long", "This line is longer than 8 MiB.")
     try:
-        row = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        # Why not json's: how deep a line it can read depends on its caller, so what was valid once
+        # might not be valid when it is read again.
+        row = from_json(content, allow_inf_nan=False)
+    except ValueError:
         raise InvalidRow("invalid_json_line", "This line is not parseable as valid JSON.") from None
     if not isinstance(row, dict):
         raise InvalidRow("invalid_json_line", "This line is not a JSON object.")
@@ -79,7 +86,21 @@ def _body(row: dict[str, Any]) -> tuple[str, bytes]:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRow("missing_required_parameter", "body.model is missing.", "body.model")
-    return model, json.dumps(body).encode()
+    if len(model) > MAX_MODEL_CHARACTERS:
+        fact = f"body.model has {len(model)} characters; it may have {MAX_MODEL_CHARACTERS}."
+        raise InvalidRow("model_not_found", fact, "body.model")
+    return model, _compact(body)
+
+
+def _compact(body: dict[str, Any]) -> bytes:
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise InvalidRow("invalid_body", "body has a number that is too large.", "body") from None
+    # Numbers such as 1e15 are longer here, and a gateway would refuse the message.
+    if len(content := text.encode()) > MAX_LINE_BYTES:
+        raise InvalidRow("line_too_long", "body is longer than 8 MiB.", "body")
+    return content
 
 
 def _text(row: dict[str, Any], name: str) -> str:
@@ -89,10 +110,6 @@ def _text(row: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise InvalidRow("invalid_type", f"{name} must be a string.", name)
     return value
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
 
 
 class InputCheck:
@@ -132,14 +149,16 @@ class InputCheck:
         except InvalidRow as invalid:
             self._errors.append(invalid.at(line))
             return
+        if row.model not in self._first_lines and len(self._first_lines) >= MAX_MODELS:
+            fact = f"The batch names more models than it may, which is {MAX_MODELS}."
+            self._errors.append(BatchError("too_many_models", fact, "body.model", line))
+            return
         lines = self._first_lines.setdefault(row.model, [])
         if len(lines) < MAX_REPORTED_ERRORS:
             lines.append(line)
 
     def _note_id(self, custom_id: str) -> None:
-        digest = blake2b(
-            custom_id.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES
-        ).digest()
+        digest = blake2b(custom_id.encode(), digest_size=_DIGEST_BYTES).digest()
         if digest in self._ids:
             fact = f"The custom_id {custom_id[:80]!r} is that of an earlier line as well."
             raise InvalidRow("duplicate_custom_id", fact, "custom_id")

@@ -49,6 +49,7 @@ class _Worked:
     task: asyncio.Task[None]
     stopped: asyncio.Event
     """Set to stop its feeding."""
+    tenant: str
 
 
 class BatchWork:
@@ -95,17 +96,24 @@ class BatchWork:
                 worked.stopped.set()  # its tenant was deleted, with it
         for batch in unfinished:
             worked_on = self._worked.get(batch.batch_id)
-            if worked_on is None and len(self._worked) < self._limits.batches:
+            if worked_on is None and self._has_room(batch.new.owner.tenant):
                 self._begin(tasks, batch)
             elif worked_on is not None and (
                 batch.status == CANCELLING or self._why_not(batch.new.owner)
             ):
                 worked_on.stopped.set()
 
+    def _has_room(self, tenant: str) -> bool:
+        """Return whether one more batch of a tenant may be worked on: one tenant has up to a
+        quarter of the places, so that its batches, which may wait for days, keep no other's."""
+        of_tenant = sum(worked.tenant == tenant for worked in self._worked.values())
+        most = self._limits.batches
+        return len(self._worked) < most and of_tenant < max(1, most // 4)
+
     def _begin(self, tasks: asyncio.TaskGroup, batch: Batch) -> None:
         batch_id, stopped = batch.batch_id, asyncio.Event()
         task = tasks.create_task(self._finish(batch_id, stopped))
-        self._worked[batch_id] = _Worked(task, stopped)
+        self._worked[batch_id] = _Worked(task, stopped, batch.new.owner.tenant)
         task.add_done_callback(lambda _: self._worked.pop(batch_id, None))
 
     async def _finish(self, batch_id: str, stopped: asyncio.Event) -> None:

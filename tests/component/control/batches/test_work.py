@@ -11,6 +11,7 @@ import pytest
 
 from headrace.internal.v1.rows_pb2 import RunRowResponse
 from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
+from headrace_control.base.records import Tenant
 from headrace_control.batches.input_rows import InputRow
 from headrace_control.batches.work import BatchWork
 from headrace_control.store import Store
@@ -18,7 +19,7 @@ from helpers.batch_world import MemoryFiles, ScriptedRunner, Steps, refused, row
 from helpers.control_store import ROOT, TestClock
 from helpers.eventually import eventually
 
-LIMITS = BatchLimits(rows_per_batch=4, rows_in_all=6, batches=2, retry_s=0.01, poll_s=0.01)
+LIMITS = BatchLimits(rows_per_batch=4, rows_in_all=6, batches=8, retry_s=0.01, poll_s=0.01)
 NEW = NewBatch(Owner("acme", "k1"), "/v1/completions", "file-in", "1h")
 
 
@@ -94,6 +95,22 @@ async def test_rows_of_all_batches_that_run_at_a_time_are_bounded(world: World) 
         for batch_id in ids:
             assert (await world.ended(batch_id)).status == "completed"
     assert world.runner.most_running == LIMITS.rows_in_all
+
+
+async def test_batches_of_a_tenant_that_wait_keep_no_other_tenants_from_running(
+    world: World,
+) -> None:
+    await world.store.tenants.create(Tenant("bolt"), by=ROOT)
+    world.runner.answer = lambda row, run: (
+        refused(429, retry_after_s=60) if row.custom_id == "r1" else succeeds(row, run)
+    )
+    for number in range(2 * LIMITS.batches):
+        await world.create(rows(1), replace(NEW, input_file_id=f"f{number}"))
+    of_bolt = replace(NEW, owner=Owner("bolt"), input_file_id="bolts")
+    batch_id = await world.create(rows(1).replace(b"r1", b"r2"), of_bolt)
+    async with world.working(), asyncio.timeout(20):
+        while not (await world.store.batches.get("bolt", batch_id)).is_final:
+            await asyncio.sleep(0.01)
 
 
 async def test_an_invalid_input_fails_the_batch_before_a_row_runs(world: World) -> None:

@@ -31,6 +31,9 @@ def test_a_row_is_parsed_with_its_model_and_body() -> None:
         (b"[]", "invalid_json_line", ""),
         (b'{"a": NaN}', "invalid_json_line", ""),
         (b"[" * 100_000, "invalid_json_line", ""),
+        (row(body={"model": "m", "x": 1}).replace(b"1}", b"1e999}"), "invalid_body", "body"),
+        (row(body={"model": "m" * 257}), "model_not_found", "body.model"),
+        (row("\ud800"), "invalid_json_line", ""),
         (None, "line_too_long", ""),
         (row(None), "missing_required_parameter", "custom_id"),
         (row(7), "invalid_type", "custom_id"),
@@ -85,3 +88,33 @@ def test_at_most_a_hundred_errors_are_reported() -> None:
     assert len(check(*[b"{"] * 150, max_rows=1000)) == 100
     many = [row(str(i), body={"model": "no"}) for i in range(150)]
     assert len(check(*many, max_rows=1000, no="no")) == 100
+
+
+@pytest.mark.parametrize("depth", [*range(180, 210, 5), *range(900, 1000, 5)])
+def test_how_deep_a_row_may_be_does_not_depend_on_who_reads_it(depth: int) -> None:
+    line = row(body={"model": "m", "x": 1}).replace(b"1}", b"[" * depth + b"]" * depth + b"}")
+
+    def is_row(calls: int) -> bool:
+        if calls:
+            return is_row(calls - 1)
+        try:
+            return bool(parse_row(1, line, CHAT))
+        except InvalidRow:
+            return False
+
+    assert len({is_row(calls) for calls in (0, 40)}) == 1
+
+
+def test_a_row_is_no_longer_for_a_gateway_than_its_line_may_be() -> None:
+    accents = row(body={"model": "m", "x": "X"}).replace(b"X", "é".encode() * 4_000_000)
+    assert len(parse_row(1, accents, CHAT).body) < len(accents)
+    powers = row(body={"model": "m", "x": []}).replace(b"[]", b"[1%s]" % (b"e15,1" * 1_000_000))
+    with pytest.raises(InvalidRow) as invalid:
+        parse_row(1, powers, CHAT)
+    assert invalid.value.code == "line_too_long"
+
+
+def test_a_batch_names_so_many_models_and_no_more() -> None:
+    lines = [row(str(i), body={"model": f"m{i}"}) for i in range(102)]
+    found = check(*lines, row("last", body={"model": "m0"}), max_rows=200)
+    assert found == [("too_many_models", 101), ("too_many_models", 102)]
