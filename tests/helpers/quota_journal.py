@@ -104,7 +104,16 @@ class Journal:
     def release(self, name: str) -> None:
         self.append(QuotaChange(release=Release(reservation_id=name)))
 
-    def settle(self, name: str, tokens: int, *, output: int = 0, cached: int = 0) -> bool:
+    def settle(
+        self,
+        name: str,
+        tokens: int,
+        *,
+        output: int = 0,
+        cached: int = 0,
+        batch_id: str = "",
+        code: int = 0,
+    ) -> bool:
         """Settle by a usage record; return whether anything changed."""
         usage = UsageRecord(
             reservation_id=name,
@@ -115,6 +124,8 @@ class Journal:
             cached_input_tokens=cached,
             output_tokens=output,
             end_ms=self.now_ms,
+            batch_id=batch_id,
+            code=code,
         )
         change = settlement(self.record, usage, self.terms)
         if change is not None:

@@ -75,6 +75,9 @@ def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaCh
     if record.reservation(reservation_id) is None and record.was_settled(reservation_id):
         return None
     price = terms.prices.at(usage.end_ms or record.time_ms)
+    used = usage.input_tokens, usage.cached_input_tokens, usage.output_tokens
+    if usage.batch_id and usage.code:
+        used = 0, 0, 0  # it is not billed
     date = terms.calendar.date(record.time_ms)
     accounts = record.accounts(usage.tenant, usage.key_id, usage.model, date)
     return QuotaChange(
@@ -83,10 +86,10 @@ def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaCh
             tenant=usage.tenant,
             key_id=usage.key_id,
             model=usage.model,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
+            input_tokens=used[0],
+            output_tokens=used[2],
             batch=bool(usage.batch_id),
-            cost_nanos=price.of(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
+            cost_nanos=price.of(*used),
             date=_effective_date(accounts),
         )
     )

@@ -178,6 +178,17 @@ def test_rows_of_batches_count_by_the_day_and_not_by_the_minute() -> None:
     assert journal.used() == [1, 10, 6, 10, 1, 500]
 
 
+def test_a_run_of_a_batchs_row_that_failed_counts_without_its_tokens() -> None:
+    limits = Limits(tokens_per_day=900, budget_nanos_per_month=10_000)
+    journal = Journal(terms(limits, prices=PRICES))
+    assert journal.reserve("row", 100, output=50, batch=True) is None
+    journal.settle("row", 100, output=20, batch_id="batch_1", code=14)
+    assert journal.used() == [0, 0]
+    assert journal.reserve("row-again", 100, output=50, batch=True) is None
+    journal.settle("row-again", 100, output=50, batch_id="batch_1")
+    assert journal.used() == [150, 100 * 10 + 50 * 30]
+
+
 def test_a_budget_reserves_the_most_that_a_request_can_cost_and_keeps_what_it_did() -> None:
     journal = Journal(terms(Limits(budget_nanos_per_month=10_000), prices=PRICES))
     assert journal.reserve("r", 100, output=200) is None

@@ -240,6 +240,7 @@ class UsageRow(_message.Message):
     CACHED_INPUT_NANOS_FIELD_NUMBER: _builtins.int
     OUTPUT_NANOS_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
+    BILLED_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """With `sequence` the key of the row: the stream that the request was stored in, and its place
     there.
@@ -282,6 +283,10 @@ class UsageRow(_message.Message):
     cached_input_nanos: _builtins.int
     output_nanos: _builtins.int
     cost_nanos: _builtins.int
+    billed: _builtins.bool
+    """False: it is a run of a batch's row that failed, or another one is billed in its place; it costs
+    nothing and is in no sum.
+    """
     @_builtins.property
     def arrival_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -322,10 +327,11 @@ class UsageRow(_message.Message):
         cached_input_nanos: _builtins.int = ...,
         output_nanos: _builtins.int = ...,
         cost_nanos: _builtins.int = ...,
+        billed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival_time", b"arrival_time", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_time", b"arrival_time", "attempts", b"attempts", "background", b"background", "batch_id", b"batch_id", "batch_line", b"batch_line", "cache_hit", b"cache_hit", "cached_input_nanos", b"cached_input_nanos", "cached_input_tokens", b"cached_input_tokens", "code", b"code", "cost_nanos", b"cost_nanos", "currency", b"currency", "end_time", b"end_time", "engine", b"engine", "first_token_ms", b"first_token_ms", "input_nanos", b"input_nanos", "input_tokens", b"input_tokens", "key", b"key", "kind", b"kind", "model", b"model", "n", b"n", "output_nanos", b"output_nanos", "output_tokens", b"output_tokens", "person", b"person", "priority", b"priority", "queue_ms", b"queue_ms", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "sequence", b"sequence", "source", b"source", "tenant", b"tenant", "upstream_cost_nanos", b"upstream_cost_nanos", "upstream_currency", b"upstream_currency", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_time", b"arrival_time", "attempts", b"attempts", "background", b"background", "batch_id", b"batch_id", "batch_line", b"batch_line", "billed", b"billed", "cache_hit", b"cache_hit", "cached_input_nanos", b"cached_input_nanos", "cached_input_tokens", b"cached_input_tokens", "code", b"code", "cost_nanos", b"cost_nanos", "currency", b"currency", "end_time", b"end_time", "engine", b"engine", "first_token_ms", b"first_token_ms", "input_nanos", b"input_nanos", "input_tokens", b"input_tokens", "key", b"key", "kind", b"kind", "model", b"model", "n", b"n", "output_nanos", b"output_nanos", "output_tokens", b"output_tokens", "person", b"person", "priority", b"priority", "queue_ms", b"queue_ms", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "sequence", b"sequence", "source", b"source", "tenant", b"tenant", "upstream_cost_nanos", b"upstream_cost_nanos", "upstream_currency", b"upstream_currency", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ _SAME = (
     *("code", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens"),
     *("queue_ms", "first_token_ms", "attempts", "batch_id", "batch_line", "cache_hit", "engine"),
     *("upstream_cost_nanos", "upstream_currency", "n", "currency", "input_nanos"),
-    *("output_nanos", "cost_nanos"),
+    *("output_nanos", "cost_nanos", "billed"),
 )
 """Columns of a row whose fields have their names."""
 

@@ -1,4 +1,4 @@
-"""Rows of usage as lines of statements: each row is in one statement of its account.
+"""Rows of usage as lines of statements: each billed row is in one statement of its account.
 
 A closed statement has the rows that ended before its month did and were recorded by then, but for
 those of the statement before. So a row that is recorded late is in the next one, as a correction.
@@ -134,7 +134,7 @@ def _is_late(last: Closed) -> sa.ColumnElement[bool]:
 async def _is_of(connection: AsyncConnection, account: Account) -> list[sa.ColumnElement[bool]]:
     begins, ends = await lifetime(connection, account)
     arrives = usage.c.arrival_ms
-    return [usage.c.tenant == account.tenant, arrives >= begins, arrives < ends]
+    return [usage.c.tenant == account.tenant, usage.c.billed, arrives >= begins, arrives < ends]
 
 
 def _month_of(closed: Sequence[Closed]) -> sa.ColumnElement[str]:

@@ -41,6 +41,10 @@ def _flag(name: str, *, key: bool = False) -> sa.Column[bool]:
     return sa.Column(name, sa.Boolean, primary_key=key, nullable=False)
 
 
+IS_BILLED_LINE = sa.text("billed_part >= 0")
+"""The condition of the index by which a line of a batch is billed once; so that the index is used,
+a query has it literally."""
+
 # As UsageRecord. No reference to tenants or keys: a bill outlives both.
 usage = sa.Table(
     "usage",
@@ -67,14 +71,25 @@ usage = sa.Table(
     # Of its price when it ended: nano-units a token, and what they come to.
     text("currency"),
     *(_number(name) for name in ("input_nanos", "cached_nanos", "output_nanos", "cost_nanos")),
+    # False: another row of the same line of a batch is billed, or none; it costs nothing.
+    _flag("billed"),
+    # Of a row of a batch that is billed: which of its line's requests; else -1.
+    _number("billed_part"),
     # Number of the transaction that recorded it, by which a closed statement has it or not.
     _number("recording"),
     sa.Index(None, "tenant", "end_ms"),
     sa.Index(None, "tenant", "recording"),
     sa.Index(None, "end_ms"),
+    sa.Index(
+        "uq_usage_billed_line",
+        *("batch_id", "batch_line", "billed_part"),
+        unique=True,
+        sqlite_where=IS_BILLED_LINE,
+        postgresql_where=IS_BILLED_LINE,
+    ),
 )
 
-# Sums of `usage`, for each hour in UTC.
+# Sums of the billed rows of `usage`, for each hour in UTC.
 usage_hour = sa.Table(
     "usage_hour",
     METADATA,

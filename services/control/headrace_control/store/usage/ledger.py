@@ -14,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.usage import StoredUsage, UsagePosition
 from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
+from headrace_control.base.accounts.billed_lines import BatchLine, line_of, mark_billed
 from headrace_control.base.accounts.usage import (
     COSTS,
+    FREE,
     HOUR_KEY,
     SUMS,
     UnreadableUsage,
@@ -27,6 +29,7 @@ from headrace_control.base.accounts.usage import (
 )
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.store.database.billing_tables import (
+    IS_BILLED_LINE,
     usage,
     usage_gaps,
     usage_hour,
@@ -169,12 +172,14 @@ class Ledger:
     ) -> tuple[int, list[Unreadable]]:
         """Insert rows with their prices, sums and events; return how many, and what is no row."""
         terms = await terms_for(connection, rows)
+        mark_billed(rows, await _billed_lines(connection, rows))
         stored: list[Values] = []
         too_dear: list[Unreadable] = []
         for row in rows:
             source = row.pop("read_from")
             try:
-                row |= priced(row, terms.price(row), terms.currency(row))
+                price = terms.price(row) if row["billed"] else FREE
+                row |= priced(row, price, terms.currency(row))
             except UnreadableUsage as error:
                 too_dear.append(Unreadable(source[0], str(error), source[1].SerializeToString()))
             else:
@@ -184,7 +189,7 @@ class Ledger:
             await connection.execute(
                 sa.insert(usage), [row | {"recording": recording} for row in stored]
             )
-            await add_hours(connection, hours_of(stored))
+            await add_hours(connection, hours_of([row for row in stored if row["billed"]]))
             await add_spending(connection, stored, terms, self._now_ms)
         return len(stored), too_dear
 
@@ -282,6 +287,20 @@ async def _without_known(connection: AsyncConnection, rows: Sequence[Values]) ->
             for known in (await connection.scalars(query)).all():
                 del by_key[source, known]
     return [by_key[key] for key in sorted(by_key)]
+
+
+async def _billed_lines(connection: AsyncConnection, rows: Sequence[Values]) -> set[BatchLine]:
+    """Return those of the rows' lines that have a billed row."""
+    found: set[BatchLine] = set()
+    lines = {line[:2] for row in rows if (line := line_of(row)) is not None}
+    columns = (usage.c.batch_id, usage.c.batch_line, usage.c.billed_part)
+    for batch_id in {line[0] for line in lines}:
+        of_batch = sorted(number for of, number in lines if of == batch_id)
+        for some in in_parts(of_batch):
+            query = sa.select(*columns).where(IS_BILLED_LINE, usage.c.batch_id == batch_id)
+            known = await connection.execute(query.where(usage.c.batch_line.in_(some)))
+            found |= {(row.batch_id, row.batch_line, row.billed_part) for row in known}
+    return found
 
 
 async def _begin_recording(connection: AsyncConnection) -> int:

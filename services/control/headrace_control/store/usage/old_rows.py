@@ -24,8 +24,8 @@ class OldRows:
         """Delete some rows of requests that ended before this time; return how many, 0 if none are
         left.
 
-        A row stays until it is in a closed statement of its tenant; where several tenants have had
-        its name, of each of them.
+        A billed row stays until it is in a closed statement of its tenant; where several tenants
+        have had its name, of each of them.
         """
         before_ms = before_ms // HOUR_MS * HOUR_MS
         has_it = sa.and_(
@@ -38,7 +38,8 @@ class OldRows:
             ~sa.exists().where(has_it).correlate(accounts, usage),
         )
         old = sa.select(usage.c.source, usage.c.sequence).where(
-            usage.c.end_ms < before_ms, ~sa.exists().where(is_open).correlate(usage)
+            usage.c.end_ms < before_ms,
+            sa.or_(~usage.c.billed, ~sa.exists().where(is_open).correlate(usage)),
         )
         async with self._database.writing() as connection:
             keys = (await connection.execute(old.limit(_AT_ONCE))).all()

@@ -36,14 +36,15 @@ async def add_spending(
     connection: AsyncConnection, rows: Sequence[Values], terms: Terms, now_ms: int
 ) -> None:
     """Add rows to the months of their tenants and keys, and the events that follow."""
-    await add_months(connection, months_of(rows, terms))
+    billed = [row for row in rows if row["billed"]]
+    await add_months(connection, months_of(billed, terms))
     budgets = {
         (row["tenant"], key_id): budget
-        for row in rows
+        for row in billed
         for key_id in (WHOLE_TENANT, row["key_id"])
         if (budget := terms.of(row["tenant"]).budgets.get(key_id))
     }
-    months = {month for _, month in _spent_in(rows, terms)}
+    months = {month for _, month in _spent_in(billed, terms)}
     await _notify(connection, budgets, sorted(months), now_ms)
     for row in rows:
         if row["detached"] and not row["batch_id"]:

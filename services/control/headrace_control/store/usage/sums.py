@@ -102,7 +102,7 @@ def _rows(which: UsageFilter, since_ms: int, until_ms: int) -> sa.Select[Any]:
 
 
 def row_facts(time: sa.ColumnElement[int]) -> sa.Select[Any]:
-    """Return a query of rows with the columns of the roll-up, and `time`."""
+    """Return a query of billed rows with the columns of the roll-up, and `time`."""
     computed = usage.c.input_tokens - usage.c.cached_input_tokens
     groups: dict[str, sa.ColumnElement[Any]] = {n: usage.c[n] for n in GROUPS if n != "batch"}
     groups["batch"] = (usage.c.batch_id != "").label("batch")
@@ -114,7 +114,7 @@ def row_facts(time: sa.ColumnElement[int]) -> sa.Select[Any]:
         (computed * usage.c.input_nanos).label("input_cost_nanos"),
         (usage.c.cached_input_tokens * usage.c.cached_nanos).label("cached_cost_nanos"),
         (usage.c.output_tokens * usage.c.output_nanos).label("output_cost_nanos"),
-    )
+    ).where(usage.c.billed)
 
 
 def _conditions(
