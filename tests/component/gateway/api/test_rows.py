@@ -24,6 +24,7 @@ from headrace.internal.v1.rows_pb2 import (
 from headrace.internal.v1.rows_pb2_grpc import RowServiceStub
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import Priority, RequestOutcome
+from headrace_gateway.api.rows import service
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.stream.stored_record import digest_of
 from helpers.api_scripts import SAYING, fails_at_once, fails_midway, hangs, says
@@ -54,6 +55,15 @@ async def test_a_row_is_answered_as_its_endpoint_answers(rows: Any) -> None:
     assert (body["object"], body["id"]) == ("chat.completion", "chatcmpl-batch_1f_7")
     assert body["choices"][0]["message"]["content"] == SAYING
     assert not response.HasField("retry_after")
+
+
+async def test_an_answer_that_control_could_not_receive_is_an_error_of_the_row(
+    rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_ANSWER_BYTES", 200)
+    response: RunRowResponse = await rows.RunRow(row())
+    assert (response.status, response.HasField("retry_after")) == (400, False)
+    assert "a row's may have 200" in json.loads(response.body)["error"]["message"]
 
 
 async def test_a_row_runs_unread_in_the_bulk_lane_until_the_batch_ends(

@@ -32,6 +32,7 @@ from headrace.internal.v1.rows_pb2 import (
 )
 from headrace.internal.v1.rows_pb2_grpc import RowServiceServicer
 from headrace.request_keys import request_key
+from headrace.rpc.channels import MAX_MESSAGE_BYTES
 from headrace.rpc.status import abort
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
@@ -48,6 +49,8 @@ ENDPOINTS: dict[str, Endpoint[Any]] = {
     "/v1/completions": generation.completions,
     "/v1/embeddings": embeddings.embed,
 }
+MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
+"""Of a row, so that its message has room for the rest."""
 
 
 class RowService(RowServiceServicer):
@@ -172,6 +175,15 @@ class RowReply(Reply):
 
     def response(self) -> RunRowResponse:
         written = self._written
+        if (size := len(written.body)) > MAX_ANSWER_BYTES:
+            # Control could not receive it, and would call for the row again and again.
+            too_large = OPENAI_ERRORS.error_response(
+                InvalidRequest(
+                    f"the answer has {size} bytes; a row's may have {MAX_ANSWER_BYTES}. Use several"
+                    " rows for it"
+                )
+            )
+            written.status, written.body = too_large.status, bytearray(too_large.body)
         response = RunRowResponse(
             status=written.status, body=bytes(written.body), request_id=self.request_id
         )
