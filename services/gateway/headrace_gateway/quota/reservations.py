@@ -39,6 +39,9 @@ from headrace_gateway.quota.refusals import limit_name, refusal_error, until_all
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
 
+REVOKED_RETRY_S = 1.0
+"""By then control has cancelled the batch."""
+
 
 class Keeper(Protocol):
     """The quota keeper, as `headrace.quota.QuotaClient` calls it."""
@@ -260,6 +263,13 @@ class Quotas:
 
     def _begin(self, request: ValidRequest) -> Reservation | None:
         payer = request.payer
+        if payer.batch and payer.key_id and self.rows.key(payer.key_id) is None:
+            # Why: the key was checked when the batch was created, and without it the row would have
+            # no limits but the tenant's.
+            raise QuotaUnavailable(
+                f"key {payer.key_id} is not valid any more, and its limits are not known",
+                retry_after_s=REVOKED_RETRY_S,
+            )
         if not has_limits(payer, self.rows):
             return None
         reserve = Reserve(

@@ -27,6 +27,7 @@ from headrace.internal.v1.access_pb2 import (
 )
 from headrace.internal.v1.quota_pb2 import LimitKind, QuotaRefusal, Reserve
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_gateway.base.calls import BatchRow
 from headrace_gateway.request.generation import ValidRequest
 from helpers.eventually import eventually
 from helpers.gateway_actors import MODEL, leader, running_mesh, valid_request
@@ -87,6 +88,16 @@ async def test_without_any_limit_the_keeper_is_not_called(bus: Bus, rows: FixedR
         await gateway.mesh.admission.open(request(key_id="k1"))
     (record,) = await published(bus)
     assert (record.reservation_id, record.output_budget) == ("", 0)
+
+
+async def test_a_batchs_row_whose_key_is_revoked_is_not_admitted_without_its_limits(
+    bus: Bus,
+) -> None:
+    row = BatchRow("batch_1", 1, fresh=True)
+    async with running_mesh(bus, rows=LIMITED) as gateway:
+        with pytest.raises(QuotaUnavailable, match="key gone is not valid any more"):
+            await gateway.mesh.admission.open(request(key_id="gone", row=row))
+    await published(bus, count=0)
 
 
 @pytest.mark.parametrize(
