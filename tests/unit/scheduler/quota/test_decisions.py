@@ -179,7 +179,7 @@ def test_rows_of_batches_count_by_the_day_and_not_by_the_minute() -> None:
 
 
 def test_a_run_of_a_batchs_row_that_failed_counts_without_its_tokens() -> None:
-    limits = Limits(tokens_per_day=900, budget_nanos_per_month=10_000)
+    limits = Limits(batch_tokens_per_day=900, budget_nanos_per_month=10_000)
     journal = Journal(terms(limits, prices=PRICES))
     assert journal.reserve("row", 100, output=50, batch=True) is None
     journal.settle("row", 100, output=20, batch_id="batch_1", code=14)
