@@ -37,10 +37,12 @@ LENGTH = FinishReason.FINISH_REASON_LENGTH
 class ScriptedGeneration(Generation):
     """Yields its script's lists one by one; then waits, as a mesh would, for every choice's end."""
 
-    def __init__(self, request: ValidRequest, script: GatedScript) -> None:
+    def __init__(
+        self, request: ValidRequest, script: GatedScript, stored: asyncio.Event | None = None
+    ) -> None:
         arrival = Timestamp(seconds=1_700_000_000)
         super().__init__(RequestRecord(request_id=request.request_id, arrival=arrival))
-        self.request, self.script = request, script
+        self.request, self.script, self._stored = request, script, stored
         self.settled: list[RequestOutcome] = []
         self.abandoned = 0
         self.ended_here: list[int] = []
@@ -73,6 +75,8 @@ class ScriptedGeneration(Generation):
 
     async def settle(self, outcome: RequestOutcome) -> None:
         self.settled.append(outcome)
+        if self._stored is not None:
+            await self._stored.wait()
 
     async def abandon(self) -> None:
         self.abandoned += 1
@@ -94,6 +98,8 @@ class ScriptedAdmission:
     """So many generations are opened; for the next one the lane is full."""
     late_refusals: list[HeadraceError] = field(default_factory=list)
     """Raised one after the other by `open`, once six generations have been opened."""
+    stored: asyncio.Event | None = None
+    """Results are stored once it is set; None: at once."""
     most_open: int = 0
     checked: list[tuple[str, Priority.ValueType, float]] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
@@ -140,7 +146,7 @@ class ScriptedAdmission:
             raise LaneFull(f"the lane is full at {self.bound}", retry_after_s=1)
         if self.late_refusals and len(self.generations) >= 6:
             raise self.late_refusals.pop(0)
-        generation = ScriptedGeneration(request, self.script(request))
+        generation = ScriptedGeneration(request, self.script(request), self.stored)
         self.generations.append(generation)
         self.most_open = max(self.most_open, self.open_now)
         return generation

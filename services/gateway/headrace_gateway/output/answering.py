@@ -26,7 +26,7 @@ from headrace_gateway.request.generation import (
 
 
 class GenerationFailed(Exception):
-    """The request ended with `error`: send it to the caller, then settle."""
+    """The request ended with `error`: settle, then send it to the caller."""
 
     def __init__(self, error: HeadraceError) -> None:
         super().__init__(error.message)
@@ -126,7 +126,9 @@ class Answer:
         return outcome
 
     async def settle(self) -> None:
-        """Report that the end, good or bad, has been sent to the caller."""
+        """Report the end, good or bad, before it is sent to the caller; at most once."""
+        if self._ended:
+            return
         self._ended = True
         await self._generation.settle(self.outcome())
 

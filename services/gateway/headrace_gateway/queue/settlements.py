@@ -38,6 +38,8 @@ class _Ended:
     """On the monotonic clock."""
     end_time: Timestamp = field(default_factory=Timestamp)
     first_token_ms: int = 0
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once its result is stored, or will not be."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settlement(self) -> Settlement:
@@ -104,11 +106,13 @@ class Settlements:
             now_s,
             end_time,
             open_request.first_token_ms,
+            open_request.result_stored,
         )
         self._unsettled[open_request.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
         model, priority = ended.record.model, priority_name(ended.record.priority)
         if ended.record.probe:
+            ended.stored.set()
             self._settlements.add(model, ended)
             return
         metrics.requests_total.labels(model, priority, Code.Name(outcome.error.code)).inc()
@@ -145,6 +149,7 @@ class Settlements:
                 return False
             metrics.results_not_stored_total.inc()
             log.error("result.not_stored", extra={"request_id": result.request_id})
+        ended.stored.set()
         self._settlements.add(result.model, ended)
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,9 @@ from headrace_gateway.base.metrics import LaneMeter
 from headrace_gateway.request.generation import Event, Generation, Queued, Tokens
 from headrace_gateway.stream.output_log import OutputCursor, OutputLog
 from headrace_gateway.stream.stored_record import without_prompt
+
+STORE_WAIT_S = 0.5
+"""How long an end waits for its result to be stored: a millisecond, unless the broker is away."""
 
 
 class Line(Protocol):
@@ -66,6 +70,8 @@ class OpenRequest:
         )
         self.closed = asyncio.Event()
         """Set once settled or abandoned."""
+        self.result_stored = asyncio.Event()
+        """Set once its result is stored, or will not be."""
         self.sequence = 0
         """Sequence number of its record in the broker's stream; 0 while unknown."""
         self.queued = Queued()
@@ -132,9 +138,22 @@ class OpenRequest:
         self.wake()
         self._on_close(self, outcome)
 
+    async def billable(self) -> None:
+        """Return once the result of a closed request that is billed is stored, or after
+        `STORE_WAIT_S`.
+
+        Before its caller has the end: if this gateway dies then, the request is billed by the
+        result, for what the caller has.
+        """
+        if self.record.key_id or self.record.person:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STORE_WAIT_S):
+                    await self.result_stored.wait()
+
     def release(self, error: HeadraceError) -> None:
         """Close the request here, unsettled: another gateway continues it."""
         self.closed.set()
+        self.result_stored.set()
         self.fail(error)
 
     def _measure(self, events: list[Event]) -> None:
@@ -258,6 +277,7 @@ class OutputReader(Generation):
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
         self._open_request.close(outcome)
+        await self._open_request.billable()
 
     async def abandon(self) -> None:
         self._open_request.leave(self)

@@ -70,7 +70,7 @@ def _state(queued: Queued | None) -> str:
 async def deliver(
     answer: Answer, http: HttpCall, response_format: ResponseFormat, *, stream: bool
 ) -> None:
-    """Send an answer to its end and settle it; if this is cancelled, the answer is abandoned."""
+    """Send an answer, and settle it before its end is sent; if cancelled earlier, abandon it."""
     reply, settings = http.reply, http.services.settings
     reply.request_id = answer.request.request_id
     async with answer:
@@ -83,12 +83,13 @@ async def deliver(
             else:
                 async for _ in answer:
                     pass
+                await answer.settle()
                 await reply.send(
                     await serialize_in_thread(response_format.response_body, answer.outcome())
                 )
         except GenerationFailed as failed:
+            await answer.settle()
             await reply.fail(failed.error, answer.usage())
-        await answer.settle()
 
 
 async def serialize_in_thread(
@@ -112,6 +113,7 @@ async def _stream(answer: Answer, reply: Reply, response_format: ResponseFormat)
             continue
         events = response_format.events(deltas)
         if answer.complete:
+            await answer.settle()
             events += response_format.ending(answer.usage())
         # Why not the opening alone: a failure that comes first keeps its HTTP status.
         if events:

@@ -64,10 +64,10 @@ async def write_answer(answer: Answer, context: Context, counter: CallCounter) -
     async with answer:
         await context.write(started(answer.request))
         error = await _stream(answer, context)
-        await context.write(finish(answer.usage(), error))
-        counter.finish(error)
         if error is None or error is answer.error:
             await answer.settle()
+        await context.write(finish(answer.usage(), error))
+        counter.finish(error)
 
 
 async def _stream(answer: Answer, context: Context) -> HeadraceError | None:

@@ -186,6 +186,8 @@ class MultiPromptRun:
 
     async def _stream(self, answer: Answer, chunks: ChunkFormatter) -> None:
         async for deltas in answer:
+            if answer.complete:
+                await answer.settle()
             if events := chunks.events(deltas):
                 await self._reply.send_events(events, last=False)
             if answer.complete:
