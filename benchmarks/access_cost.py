@@ -10,23 +10,15 @@ python benchmarks/access_cost.py --rounds 7 --json benchmarks/results/access_cos
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ssl
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import httpx
-
 import rig
-from headrace.bench.cpu import cpu_seconds, difference
-from headrace.supervisor.state.state_dir import StateDir
+from chats import IN_FLIGHT, Cost, cost_of_chats
 
 REQUESTS = 400
-IN_FLIGHT = 16
 MODES = {
     "no keys": (),
     "keys": ("--auth", "keys"),
@@ -34,55 +26,9 @@ MODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    mode: str
-    cpu_ms_per_request: float
-    """Of all processes of the mesh, with what they do anyway."""
-    by_process: dict[str, float]
-    wall_s: float
-
-
-async def load(folder: Path, mode: str) -> None:
-    """Send the requests of one turn.
-
-    Raises:
-        SystemExit: a request failed; its cost would flatter.
-    """
-    url = StateDir(folder).read_record().url or ""
-    headers = {}
-    if mode != "no keys":
-        headers["authorization"] = f"Bearer {(folder / 'cli.key').read_text().strip()}"
-    ca_file = folder / "tls" / "ca.crt"
-    verify = ssl.create_default_context(cafile=str(ca_file)) if ca_file.exists() else False
-    body = {
-        "model": "scripted",
-        "messages": [{"role": "user", "content": "Say something short."}],
-        "max_tokens": 4,
-    }
-    left = iter(range(REQUESTS))
-
-    async def client(http: httpx.AsyncClient) -> None:
-        for _ in left:
-            answer = await http.post("/v1/chat/completions", json=body, headers=headers)
-            if answer.status_code != 200:
-                sys.exit(f"{mode}: {answer.status_code} {answer.text}")
-
-    limits = httpx.Limits(max_connections=IN_FLIGHT)
-    async with httpx.AsyncClient(
-        base_url=url, trust_env=False, timeout=60, verify=verify, limits=limits
-    ) as http:
-        await asyncio.gather(*(client(http) for _ in range(IN_FLIGHT)))
-
-
 def measure(folder: Path, mode: str) -> Cost:
-    record = StateDir(folder).read_record()
-    before, began_s = cpu_seconds(record), time.perf_counter()
-    asyncio.run(load(folder, mode))
-    used = difference(before, cpu_seconds(record))
-    by_process = {name: round(s / REQUESTS * 1000, 3) for name, s in used.items()}
-    wall_s = round(time.perf_counter() - began_s, 2)
-    return Cost(mode, round(sum(used.values()) / REQUESTS * 1000, 3), by_process, wall_s)
+    key = "" if mode == "no keys" else (folder / "cli.key").read_text().strip()
+    return cost_of_chats(folder, mode, REQUESTS, key=key)
 
 
 @contextlib.contextmanager

@@ -51,23 +51,25 @@ def mesh(*up: str) -> Iterator[MeshRecord]:
 
 
 @contextmanager
-def mesh_in_folder(*up: str) -> Iterator[Path]:
-    """The same; yields its state directory."""
+def mesh_in_folder(*up: str, python: str = sys.executable) -> Iterator[Path]:
+    """The same, of the code that this interpreter finds; yields its state directory."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         state = ("--state-dir", folder)
-        headrace("up", "--detach", "--port", "0", *up, *state)
+        headrace("up", "--detach", "--port", "0", *up, *state, python=python)
         try:
             yield Path(folder)
         finally:
-            headrace("down", *state)
+            headrace("down", *state, python=python)
 
 
-def headrace(*arguments: str) -> None:
+def headrace(*arguments: str, python: str = sys.executable) -> str:
+    """Run a command, and return what it prints."""
     # One thread for all: more of them spin while they wait for each other.
-    command = ("env", "OMP_NUM_THREADS=1", sys.executable, "-m", "headrace", *arguments)
+    command = ("env", "OMP_NUM_THREADS=1", python, "-m", "headrace", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
     if done.returncode:
         sys.exit(f"headrace {arguments[0]}: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def load_on(record: MeshRecord, **changes: Any) -> Load:
