@@ -39,7 +39,7 @@ USAGE_BYTES = 256 * 1024
 USAGE_WAIT_S = 1.0
 RETRY_S = 0.5
 POSITION_S = 1.0
-"""How often the place in the usage is stored where nothing else is."""
+"""How often the place in the usage is stored where nothing else is, and for who purges it."""
 _LIMIT_NAMES = {
     int(number): name.removeprefix("LIMIT_KIND_").lower() for name, number in LimitKind.items()
 }
@@ -226,6 +226,7 @@ class QuotaKeeper:
         """Hand over the usage stream, from where the record has read it to."""
         position = self._position
         published: UsagePosition | None = None
+        published_s = float("-inf")
         while True:
             try:
                 found = await self._bus.usage_after(
@@ -236,9 +237,11 @@ class QuotaKeeper:
                     self._usage.extend(found)
                     self._due.set()
                     await self._usage_settled()
-                if published != self._position:
-                    await self._bus.put_usage_position(KEEPER, self._position)
-                    published = self._position
+                now_s = self._clock.monotonic_s()
+                if published != self._position and now_s >= published_s + POSITION_S:
+                    put = self._position
+                    await self._bus.put_usage_position(KEEPER, put)
+                    published, published_s = put, now_s
             except BusError as error:
                 log.info("quota.usage_unread", extra={"why": str(error)})
                 await asyncio.sleep(RETRY_S)

@@ -1,7 +1,8 @@
 """The stream of usage records, read by sequence; and where the requests are from that it is about.
 
 Why without consumers: the scheduler writes this stream, and the broker delivers what a consumer
-reads to any subject that its creator names.
+reads to any subject that its creator names. When there is something to read, a reader knows by a
+subscription to what is published; reading costs the broker and the reader more than that.
 
 A restored stream of requests has a new time of creation. So the sources of what it held are saved
 with it, and stored again beside it, in a row that names the new stream.
@@ -13,11 +14,13 @@ import asyncio
 import hashlib
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
 import nats.js.errors
+from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
@@ -29,6 +32,10 @@ from headrace.cancellation import recheck_cancelled, rechecking_cancelled
 PUBLISH_S = 2.0
 """Longest wait for records to be stored; then they are sent again."""
 POLL_S = 0.05
+"""Time between reads while something was published lately: it may not be stored yet."""
+LATELY_S = 0.5
+IDLE_POLL_S = 1.0
+"""Time between reads while nothing was."""
 CHECK_S = 1.0
 _READ_AT_ONCE = 32
 _STORE_FAILED = 10077
@@ -42,6 +49,10 @@ class StoredUsageStream(Connected):
     """When the stream was created, as of `_usage_checked`."""
     _usage_checked = -1, float("-inf")
     """How many reconnects there were then, and when that was."""
+    _usage_published: asyncio.Event | None = None
+    """Set when the broker passes on what is published, which is before it is stored. None: this
+    connection has read nothing yet."""
+    _usage_published_s = float("-inf")
 
     @rechecking_cancelled
     async def publish_usage(self, records: bytes) -> None:
@@ -66,15 +77,40 @@ class StoredUsageStream(Connected):
         self, position: UsagePosition | None, *, max_messages: int, timeout_s: float
     ) -> list[StoredUsage]:
         end_s = time.monotonic() + timeout_s
+        published = await self._watch_usage()
         while True:
+            published.clear()
             stream = await self._current_stream()
             known = 0 if position is None or position.stream != stream else position.sequence
             if found := await self._read_after(known, max_messages):
                 return [_stored(stream, message) for message in found]
-            if time.monotonic() >= end_s:
+            left_s = end_s - (now_s := time.monotonic())
+            if left_s <= 0:
                 return []
-            await asyncio.sleep(POLL_S)
+            if now_s - self._usage_published_s < LATELY_S:
+                await asyncio.sleep(POLL_S)
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, IDLE_POLL_S)):
+                        await published.wait()
             recheck_cancelled()
+
+    async def _watch_usage(self) -> asyncio.Event:
+        if self._usage_published is None:
+            published = self._usage_published = asyncio.Event()
+
+            async def on_published(_: Msg) -> None:
+                self._usage_published_s = time.monotonic()
+                published.set()
+
+            with unavailable("usage records"):
+                try:
+                    await self._client.subscribe(subjects.USAGE, cb=on_published)
+                except BaseException:
+                    self._usage_published = None
+                    raise
+            return published
+        return self._usage_published
 
     async def _read_after(self, sequence: int, max_messages: int) -> list[RawStreamMsg]:
         """Return the messages after a sequence; a message that is missing ends them."""
