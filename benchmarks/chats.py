@@ -6,7 +6,6 @@ import asyncio
 import ssl
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
