@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from headrace.errors import InvalidRequest
 from headrace_control.base.accounts.usage import COSTS, HOUR_MS, SUMS, TOKENS, Values
 from headrace_control.store.database.billing_tables import usage, usage_hour
 from headrace_control.store.database.transactions import Database
@@ -20,6 +21,8 @@ GROUPS = ("tenant", "model", "key_id", "person", "batch", "kind", "currency")
 """What sums can be grouped by, besides time."""
 NO_END_MS = 2**53
 """As `until_ms`: there is no end."""
+MAX_SUMS = 50_000
+"""Of one call: some 10 MB of an answer, and of this process's memory several times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class UsageSums:
             by: some of GROUPS.
             every_ms: minutes, hours or days, which begin in UTC; 0: all of the time is one.
 
+        Raises:
+            InvalidRequest: there are more than MAX_SUMS.
+
         Returns:
             Of each group: `begin_ms` and the values of `by`; `requests`, numbers of tokens, and
             costs in nano-units, which add up within one `currency` only.
@@ -62,7 +68,12 @@ class UsageSums:
         query = sa.select(*keys, *totals).group_by(*keys).order_by(*keys)
         query = query.having(sa.func.count() > 0)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+            rows = (await connection.execute(query.limit(MAX_SUMS + 1))).mappings().all()
+        if len(rows) > MAX_SUMS:
+            raise InvalidRequest(
+                f"there are more than {MAX_SUMS} sums: ask for less time, longer parts of it or"
+                " fewer groups"
+            )
         return [_plain(dict(row)) for row in rows]
 
 

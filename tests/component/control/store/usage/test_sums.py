@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
+from headrace.errors import InvalidRequest
 from headrace.internal.v1.usage_pb2 import UsageKind
 from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.base.records import Price
 from headrace_control.store import PageOptions, Store
+from headrace_control.store.usage import sums
 from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
 from helpers.control_store import ROOT
 from helpers.usage_records import START_MS, message_of, usage_record
@@ -83,3 +87,14 @@ async def test_sums_of_any_range_are_those_of_its_rows(store: Store) -> None:
             for each in await store.usage_sums.sums(which, by, every_ms=every_ms)
         }
         assert found == expected(rows, which, by, every_ms)
+
+
+async def test_sums_that_are_too_many_to_be_held_are_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sums, "MAX_SUMS", 2)
+    records = [usage_record(n, end_ms=START_MS + n * MINUTE_MS) for n in range(3)]
+    await store.usage.record([message_of(1, *records)])
+    assert len(await store.usage_sums.sums(UsageFilter())) == 1
+    with pytest.raises(InvalidRequest, match="more than 2 sums: ask for less time"):
+        await store.usage_sums.sums(UsageFilter(), every_ms=MINUTE_MS)
