@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.auth.check.access import Access
+from headrace.auth.scopes import ANY_MODEL
 from headrace.clock import Clock
 from headrace_control.base.batches import Owner
 
@@ -27,4 +28,7 @@ class Owners:
         has_expired = key is not None and 0 < key.expire_ms <= self._clock.unix_s() * 1000
         if key is None or has_expired or key.tenant != owner.tenant:
             return "The API key that created this batch is not valid any more."
+        has_models = ANY_MODEL in key.models or key.models.issuperset(owner.models)
+        if not (has_models and key.scopes.issuperset(owner.scopes)):
+            return "The API key that created this batch may do less than it could then."
         return ""
