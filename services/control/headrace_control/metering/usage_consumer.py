@@ -26,7 +26,7 @@ from headrace_control.base import metrics
 log = logging.getLogger(__name__)
 
 AT_ONCE = 500
-"""Most messages of one transaction."""
+"""Most messages of one transaction; fewer after one that was not done in time, until all is well."""
 WAIT_S = 1.0
 GROUP_S = 0.25
 """Time between two transactions that are not full: what comes meanwhile is stored together, which
@@ -65,6 +65,7 @@ class UsageConsumer:
         self._bus, self._ledger, self._clock = bus, ledger, clock
         self.caught_up = asyncio.Event()
         """Set once all of the stream has been stored, in this run."""
+        self._at_once = AT_ONCE
         self._purged_s = float("-inf")
         self._failing = ConditionLog(log, active="usage.not_stored", cleared="usage.stored")
 
@@ -93,16 +94,26 @@ class UsageConsumer:
         """
         async with asyncio.timeout(ANSWER_S):
             position = await self._ledger.position()
-        messages = await self._bus.usage_after(position, max_messages=AT_ONCE, timeout_s=wait_s)
+        at_once = self._at_once
+        messages = await self._bus.usage_after(position, max_messages=at_once, timeout_s=wait_s)
         if messages:
-            await self._store(messages)
+            await self._store_in_time(messages)
             position = messages[-1].position
-            if len(messages) < AT_ONCE:
+            if len(messages) < at_once:
                 await asyncio.sleep(GROUP_S)
-        if len(messages) < AT_ONCE:
+        if len(messages) < at_once:
             self.caught_up.set()
         await self._purge(position)
         return bool(messages)
+
+    async def _store_in_time(self, messages: Sequence[StoredUsage]) -> None:
+        try:
+            await self._store(messages)
+        except TimeoutError:
+            # Why: as many again would take as long again, and nothing would ever be stored.
+            self._at_once = max(1, len(messages) // 2)
+            raise
+        self._at_once = min(2 * self._at_once, AT_ONCE)
 
     async def _store(self, messages: Sequence[StoredUsage]) -> None:
         """Store messages; those that the database refuses, alone."""

@@ -140,3 +140,30 @@ async def test_what_the_database_refuses_blocks_no_other_record(
     (kept,) = await store.usage.unreadable()
     assert kept.reason == "ValueError when it was stored"
     assert "usage.refused" in caplog.text
+
+
+class Slow:
+    """The store's ledger, with a database that is done in time with three messages at most."""
+
+    def __init__(self, store: Store) -> None:
+        self.position, self.set_aside = store.usage.position, store.usage.set_aside
+        self._ledger = store.usage
+
+    async def record(self, messages: Sequence[StoredUsage]) -> Recorded:
+        if len(messages) > 3:
+            raise TimeoutError
+        return await self._ledger.record(messages)
+
+
+async def test_a_database_that_is_slow_gets_fewer_messages_at_a_time(
+    bus: JetStreamBus, store: Store
+) -> None:
+    for n in range(20):
+        await bus.publish_usage(UsageRecords(records=[usage_record(n)]).SerializeToString())
+    consumer = UsageConsumer(bus, Slow(store), SystemClock())
+    consuming = asyncio.create_task(consumer.run())
+    async with asyncio.timeout(20):
+        await consumer.caught_up.wait()
+    consuming.cancel()
+    await asyncio.wait({consuming})
+    assert [each["requests"] for each in await store.usage_sums.sums(ALL)] == [20]
