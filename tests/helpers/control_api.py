@@ -15,6 +15,7 @@ from headrace.admin.v1 import (
     sessions_pb2_grpc,
     statements_pb2_grpc,
     tenants_pb2_grpc,
+    usage_pb2_grpc,
     webhooks_pb2_grpc,
 )
 from headrace.cli.console.admin_api import key_interceptors
@@ -43,6 +44,7 @@ class ControlApi:
         self.people: Any = people_pb2_grpc.PersonServiceStub(self._channel)
         self.members: Any = people_pb2_grpc.MemberServiceStub(self._channel)
         self.sessions: Any = sessions_pb2_grpc.SessionServiceStub(self._channel)
+        self.usage: Any = usage_pb2_grpc.UsageServiceStub(self._channel)
         self.webhooks: Any = webhooks_pb2_grpc.WebhookServiceStub(self._channel)
         return self
 

@@ -19,6 +19,8 @@ class Sums(Protocol):
         self, which: UsageFilter, by: Sequence[str] = (), *, every_ms: int = 0
     ) -> list[Values]: ...
 
+    async def own_since_ms(self, tenant: str) -> int: ...
+
 
 class OwnUsage:
     def __init__(self, sums: Sums) -> None:
@@ -28,7 +30,7 @@ class OwnUsage:
         """OwnUsageRequest -> OwnUsageResponse."""
         asked = OwnUsageRequest.FromString(payload)
         which = UsageFilter(
-            since_ms=asked.since_ms,
+            since_ms=max(asked.since_ms, await self._sums.own_since_ms(asked.tenant)),
             tenants=[asked.tenant],
             keys=[asked.key_id] if asked.key_id else (),
         )

@@ -26,7 +26,7 @@ from headrace_control.base import metrics
 log = logging.getLogger(__name__)
 
 AT_ONCE = 500
-"""Most messages of one transaction; fewer after one that was not done in time, until all is well."""
+"""Most messages of one transaction; fewer after one that was not done in time."""
 WAIT_S = 1.0
 GROUP_S = 0.25
 """Time between two transactions that are not full: what comes meanwhile is stored together, which

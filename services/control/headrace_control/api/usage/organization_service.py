@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -65,7 +66,7 @@ class OrganizationService(OrganizationServiceServicer):
         if kind not in KINDS:
             yield await send_json(context, usage_page(query, kind, ()))
             return
-        which = _filter(query, current_caller(), kinds=(KINDS[kind],))
+        which = await self._filter(query, kinds=(KINDS[kind],))
         by = tuple(GROUPS[name] for name in query.group_by)
         sums = await self._sums.sums(which, by, every_ms=query.width_s * 1000)
         yield await send_json(context, usage_page(query, kind, sums))
@@ -77,15 +78,23 @@ class OrganizationService(OrganizationServiceServicer):
         by = [GROUPS[name] for name in query.group_by if name in GROUPS]
         if "line_item" in query.group_by:
             by.append("model")
-        which = _filter(query, current_caller())
+        which = await self._filter(query)
         sums = await self._sums.sums(which, (*by, "currency"), every_ms=query.width_s * 1000)
         yield await send_json(context, costs_page(query, sums))
+
+    async def _filter(self, query: UsageQuery, kinds: Sequence[int] = ()) -> UsageFilter:
+        caller = current_caller()
+        which = _filter(query, caller, kinds)
+        if caller.is_operator:
+            return which
+        own_ms = await self._sums.own_since_ms(caller.tenant)
+        return replace(which, since_ms=max(which.since_ms, own_ms))
 
     def _now_s(self) -> int:
         return int(self._clock.unix_s())
 
 
-def _filter(query: UsageQuery, caller: Caller, kinds: Sequence[int] = ()) -> UsageFilter:
+def _filter(query: UsageQuery, caller: Caller, kinds: Sequence[int]) -> UsageFilter:
     tenants = query.lists.get("project_ids", ())
     if not caller.is_operator:
         # Of another tenant there is nothing, whether or not it exists.

@@ -39,8 +39,7 @@ class UsageService(UsageServiceServicer):
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
         columns, every_ms = groups_in(request.by)
-        tenant = _tenant(request.parent)
-        since_ms, until_ms = _range(request)
+        tenant, since_ms, until_ms = await self._which(request)
         which = UsageFilter(since_ms, until_ms, tenants=(tenant,) if tenant else ())
         found = await self._sums.sums(which, (*columns, "currency"), every_ms=every_ms)
         sums = (sum_message(each, has_time=bool(every_ms)) for each in found)
@@ -49,8 +48,7 @@ class UsageService(UsageServiceServicer):
     async def ListUsageRows(
         self, request: pb.ListUsageRowsRequest, context: Context
     ) -> pb.ListUsageRowsResponse:
-        tenant = _tenant(request.parent)
-        since_ms, until_ms = _range(request)
+        tenant, since_ms, until_ms = await self._which(request)
         page = await self._rows.page(
             tenant,
             since_ms=since_ms,
@@ -60,6 +58,16 @@ class UsageService(UsageServiceServicer):
         return pb.ListUsageRowsResponse(
             rows=map(row_message, page.items), next_page_token=page.next_page_token
         )
+
+    async def _which(
+        self, request: pb.GetUsageRequest | pb.ListUsageRowsRequest
+    ) -> tuple[str, int, int]:
+        """Return whose usage it is about, and of which time; an empty name: of all tenants."""
+        tenant = _tenant(request.parent)
+        since_ms, until_ms = _range(request)
+        if not current_caller().is_operator:
+            since_ms = max(since_ms, await self._sums.own_since_ms(tenant))
+        return tenant, since_ms, until_ms
 
     async def ReconcileUsage(
         self, request: pb.ReconcileUsageRequest, context: Context

@@ -78,6 +78,15 @@ async def accounts_of(
     return found
 
 
+async def own_since_ms(connection: AsyncConnection, tenant_id: str) -> int:
+    """Return from when on usage under a tenant's name is of the tenant that has it now, in Unix
+    milliseconds; 0: no other one has had it."""
+    query = sa.select(accounts.c.create_ms).where(accounts.c.tenant == tenant_id)
+    query = query.order_by(accounts.c.create_ms.desc()).limit(2)
+    found = (await connection.execute(query)).scalars().all()
+    return found[0] if len(found) > 1 else 0
+
+
 async def lifetime(connection: AsyncConnection, account: Account) -> tuple[int, int]:
     """Return from when on, and until when, requests of this tenant's name are of this account, in
     Unix milliseconds: by the account that was opened last before a request arrived.

@@ -3,6 +3,7 @@ it was, and what comes later is in the next one."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,14 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace.billing.currencies import digits_of, rounded
 from headrace.billing.money import amount_text
 from headrace.billing.months import begin_ms, end_ms, month_after, month_at
-from headrace.errors import FailedPrecondition, InternalError, InvalidRequest, ResourceNotFound
+from headrace.errors import (
+    ControlUnavailable,
+    FailedPrecondition,
+    InternalError,
+    InvalidRequest,
+    ResourceNotFound,
+)
 from headrace_control.base.accounts.statement import (
     Account,
     Line,
     Statement,
     closed_statement,
     content,
-    correction_line,
     difference,
     hash_of,
     in_order,
@@ -28,6 +34,7 @@ from headrace_control.base.accounts.statement import (
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.base.records import SYSTEM, Actor, Page
 from headrace_control.store.billing.accounts import all_accounts, find_account
+from headrace_control.store.billing.closed import closed_of, corrections_since
 from headrace_control.store.billing.usage_lines import (
     NONE_CLOSED,
     Closed,
@@ -43,6 +50,8 @@ from headrace_control.store.billing.usage_lines import (
 from headrace_control.store.database.billing_tables import corrections, statements, usage_position
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
 from headrace_control.store.database.transactions import Change, Database
+
+log = logging.getLogger(__name__)
 
 _STATEMENTS = Listing("statements", (statements.c.sequence,), descending=True)
 
@@ -114,18 +123,27 @@ class Statements:
             async with self._database.changing(by) as change:
                 # Why again: another process may have closed it meanwhile. What was recorded
                 # meanwhile is behind `recording`, so it is in the next one.
-                closed = await _closed(change.connection, account)
+                closed = await closed_of(change.connection, account)
                 if (closed[-1] if closed else NONE_CLOSED) == drawn.last:
                     return await _keep(change, drawn)
 
     async def close_due(self, after: timedelta, *, by_key: bool = False) -> Sequence[Statement]:
-        """Close every month with usage that ended so long ago, and return their statements."""
+        """Close every month with usage that ended so long ago, and return their statements.
+
+        A fault with one account is logged, and keeps no other one's months open.
+        """
         async with self._database.reading() as connection:
             accounts = await all_accounts(connection)
         done = []
         for account in accounts:
-            while (month := await self._due(account, after)) is not None:
-                done.append(await self.close(account, month, by_key=by_key, by=SYSTEM))
+            try:
+                while (month := await self._due(account, after)) is not None:
+                    done.append(await self.close(account, month, by_key=by_key, by=SYSTEM))
+            except ControlUnavailable:
+                raise
+            # Why all: as a time zone that the system's database has no more.
+            except Exception:
+                log.exception("statements.not_closed", extra={"tenant": account.tenant})
         return done
 
     async def differences(self) -> Sequence[tuple[Account, str]]:
@@ -136,7 +154,7 @@ class Statements:
             since_ms = await connection.scalar(sa.select(usage_position.c.rows_since_ms)) or 0
             for account in await all_accounts(connection):
                 before = NONE_CLOSED
-                for closed in await _closed(connection, account):
+                for closed in await closed_of(connection, account):
                     is_it = statements.c.sequence == closed.sequence
                     row = (await connection.execute(sa.select(statements).where(is_it))).one()
                     try:
@@ -195,7 +213,7 @@ class Statements:
         if (row := found.one_or_none()) is not None:
             return _Drawn(_kept(row), 0, 0, NONE_CLOSED)
         now = self._database.now()
-        closed = await _closed(connection, account)
+        closed = await closed_of(connection, account)
         last = closed[-1] if closed else NONE_CLOSED
         zone, month_ends_ms = account.time_zone, end_ms(month, account.time_zone)
         if month_ends_ms <= last.end_ms or month <= last.month:
@@ -218,7 +236,7 @@ class Statements:
         last_correction = last.last_correction
         if is_next:
             which = sa.or_(which, late_rows(last, recording))
-            last_correction, by_hand = await _corrections(connection, account, last)
+            last_correction, by_hand = await corrections_since(connection, account, last)
         lines = await usage_lines(connection, account, closed, which, by_key=by_key)
         statement = Statement(
             account, month, begins_ms, month_ends_ms, now, in_order((*lines, *by_hand))
@@ -245,14 +263,14 @@ class Statements:
         """Return the next month that is to be closed."""
         by_ms = milliseconds(self._database.now() - after)
         async with self._database.reading(snapshot=True) as connection:
-            closed = await _closed(connection, account)
+            closed = await closed_of(connection, account)
             last = closed[-1] if closed else NONE_CLOSED
             first_ms = await first_open_ms(connection, account, last)
             if first_ms is not None:
                 month = _month_from(first_ms, account, last)
                 return month if end_ms(month, account.time_zone) <= by_ms else None
             # Without usage, a month is closed only for what came late.
-            _, by_hand = await _corrections(connection, account, last)
+            _, by_hand = await corrections_since(connection, account, last)
             if not by_hand and not await has_late_rows(connection, account, last):
                 return None
         month = _ended_month(by_ms, account.time_zone)
@@ -277,36 +295,6 @@ def _month_from(time_ms: int, account: Account, last: Closed) -> str:
     """Return the month of a time behind the last closed one, which time zones may have moved."""
     month = month_at(time_ms, account.time_zone)
     return max(month, month_after(last.month)) if last.month else month
-
-
-async def _closed(connection: AsyncConnection, account: Account) -> Sequence[Closed]:
-    """Return the closed statements of an account, the oldest first."""
-    columns = (statements.c[name] for name in ("sequence", "month", "end_ms"))
-    covered = statements.c.last_recording, statements.c.last_correction
-    query = sa.select(*columns, *covered).where(statements.c.account_id == account.account_id)
-    rows = await connection.execute(query.order_by(statements.c.sequence))
-    return [
-        Closed(row.sequence, row.month, row.end_ms, row.last_recording, row.last_correction)
-        for row in rows
-    ]
-
-
-async def _corrections(
-    connection: AsyncConnection, account: Account, last: Closed
-) -> tuple[int, list[Line]]:
-    """Return the last correction, and the lines of those that no statement has yet."""
-    query = sa.select(corrections).where(
-        corrections.c.account_id == account.account_id,
-        corrections.c.sequence > last.last_correction,
-    )
-    rows = (await connection.execute(query.order_by(corrections.c.sequence))).all()
-    lines = [
-        correction_line(
-            account.currency, month=row.month, nanos=row.amount_nanos, reason=row.reason
-        )
-        for row in rows
-    ]
-    return rows[-1].sequence if rows else last.last_correction, lines
 
 
 async def _keep(change: Change, drawn: _Drawn) -> Statement:

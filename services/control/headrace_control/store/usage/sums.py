@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from headrace.errors import InvalidRequest
 from headrace_control.base.accounts.usage import COSTS, HOUR_MS, SUMS, TOKENS, Values
+from headrace_control.store.billing.accounts import own_since_ms
 from headrace_control.store.database.billing_tables import usage, usage_hour
 from headrace_control.store.database.transactions import Database
 
@@ -43,6 +44,12 @@ class UsageFilter:
 class UsageSums:
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def own_since_ms(self, tenant: str) -> int:
+        """Return from when on usage under this name is of the tenant that has it now: what a
+        deleted one has used before is none of its business. 0: from the first on."""
+        async with self._database.reading() as connection:
+            return await own_since_ms(connection, tenant)
 
     async def sums(
         self, which: UsageFilter, by: Sequence[str] = (), *, every_ms: int = 0

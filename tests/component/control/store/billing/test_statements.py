@@ -170,6 +170,19 @@ async def test_months_are_closed_some_days_after_their_end(
     assert (late.month, counts(late)) == ("2026-11", [("2026-08", "valley", 1)])
 
 
+async def test_a_fault_with_one_account_keeps_no_other_one_open(
+    store: Store, clock: TestClock, record: Recorder
+) -> None:
+    await store.tenants.create(Tenant("aaa"), by=ROOT)
+    await record("2026-08-20", tenant="aaa")
+    await record("2026-08-20")
+    # One that was known when it was chosen.
+    await store.tenants.update("aaa", lambda t: replace(t, time_zone="Atlantis/Old"), by=ROOT)
+    go_to(clock, "2026-09-10")
+    (closed,) = await store.statements.close_due(timedelta(days=3))
+    assert (closed.account.tenant, closed.month) == ("acme", "2026-08")
+
+
 async def test_a_correction_is_a_line_of_the_next_statement(
     store: Store, clock: TestClock, record: Recorder
 ) -> None:
