@@ -121,6 +121,7 @@ class StatementLine(_message.Message):
     OUTPUT_NANOS_FIELD_NUMBER: _builtins.int
     EXACT_NANOS_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    UNPRICED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     key: _builtins.str
     """Id of the key, if keys have lines of their own; empty: all keys, or none was used."""
@@ -144,6 +145,8 @@ class StatementLine(_message.Message):
     exact_nanos: _builtins.int
     amount: _builtins.str
     """Rounded once, half to even, to the smallest unit of the currency, as 12.50."""
+    unpriced: _builtins.bool
+    """It costs nothing because its model had no price when some of its requests ended."""
     def __init__(
         self,
         *,
@@ -162,10 +165,11 @@ class StatementLine(_message.Message):
         output_nanos: _builtins.int = ...,
         exact_nanos: _builtins.int = ...,
         amount: _builtins.str = ...,
+        unpriced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "batch", b"batch", "cached_input_nanos", b"cached_input_nanos", "cached_input_tokens", b"cached_input_tokens", "corrects_month", b"corrects_month", "exact_nanos", b"exact_nanos", "input_nanos", b"input_nanos", "input_tokens", b"input_tokens", "key", b"key", "kind", b"kind", "model", b"model", "output_nanos", b"output_nanos", "output_tokens", b"output_tokens", "reason", b"reason", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "batch", b"batch", "cached_input_nanos", b"cached_input_nanos", "cached_input_tokens", b"cached_input_tokens", "corrects_month", b"corrects_month", "exact_nanos", b"exact_nanos", "input_nanos", b"input_nanos", "input_tokens", b"input_tokens", "key", b"key", "kind", b"kind", "model", b"model", "output_nanos", b"output_nanos", "output_tokens", b"output_tokens", "reason", b"reason", "requests", b"requests", "unpriced", b"unpriced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -140,4 +140,5 @@ def _line(line: Line, digits: int) -> pb.StatementLine:
         output_nanos=line.output_nanos,
         exact_nanos=line.exact_nanos,
         amount=amount_text(line.amount_nanos, digits=digits),
+        unpriced=line.unpriced,
     )

@@ -43,7 +43,7 @@ class UsageService(UsageServiceServicer):
         which = UsageFilter(since_ms, until_ms, tenants=(tenant,) if tenant else ())
         found = await self._sums.sums(which, (*columns, "currency"), every_ms=every_ms)
         sums = (sum_message(each, has_time=bool(every_ms)) for each in found)
-        return pb.GetUsageResponse(sums=sums)
+        return pb.GetUsageResponse(sums=sums, unpriced_models=await self._sums.unpriced(which))
 
     async def ListUsageRows(
         self, request: pb.ListUsageRowsRequest, context: Context

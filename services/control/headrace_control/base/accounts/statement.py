@@ -61,6 +61,8 @@ class Line:
     exact_nanos: int = 0
     """What it costs, before it is rounded."""
     amount_nanos: int = 0
+    unpriced: bool = False
+    """It costs nothing because its model had no price when some of its requests ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,14 @@ async def price_at(
     return None if row is None else price_of(row)
 
 
+async def first_times(connection: AsyncConnection) -> dict[tuple[str, str], int]:
+    """Return from when on each model and currency has prices, in Unix milliseconds."""
+    columns = prices.c.model, prices.c.currency
+    query = sa.select(*columns, sa.func.min(prices.c.valid_from_ms).label("first"))
+    rows = await connection.execute(query.group_by(*columns))
+    return {(row.model, row.currency): row.first for row in rows}
+
+
 async def _create(change: Change, price: Price) -> Price:
     valid_from = change.now if price.valid_from is None else price.valid_from
     if valid_from < change.now:

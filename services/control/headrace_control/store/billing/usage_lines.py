@@ -6,7 +6,7 @@ those of the statement before. So a row that is recorded late is in the next one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_control.base.accounts.statement import Account, Line, usage_line
 from headrace_control.base.accounts.usage import kind_name
 from headrace_control.store.billing.accounts import lifetime
+from headrace_control.store.billing.prices import first_times
 from headrace_control.store.database.billing_tables import usage, usage_position
 
 _TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens")
@@ -36,6 +37,7 @@ class Closed:
 
 
 NONE_CLOSED = Closed()
+NO_END_MS = 2**62
 
 
 async def last_recording(connection: AsyncConnection, *, lock: bool = False) -> int:
@@ -86,13 +88,15 @@ async def usage_lines(
         (usage.c.key_id if by_key else sa.literal("")).label("key_id"),
         usage.c.kind,
         (usage.c.batch_id != "").label("batch"),
-        *(usage.c[name] for name in (*_PRICES, *_TOKENS)),
+        *(usage.c[name] for name in (*_PRICES, *_TOKENS, "end_ms")),
     )
     rows = query.where(which, *await _is_of(connection, account)).subquery()
     groups = [rows.c[name] for name in _GROUPS]
     sums = [sa.func.sum(rows.c[name]).label(name) for name in _TOKENS]
-    grouped = sa.select(*groups, sa.func.count().label("requests"), *sums).group_by(*groups)
-    return [_line(account, row) for row in await connection.execute(grouped)]
+    facts = sa.func.count().label("requests"), sa.func.min(rows.c.end_ms).label("first_ms")
+    grouped = sa.select(*groups, *facts, *sums).group_by(*groups)
+    priced_ms = await first_times(connection)
+    return [_line(account, row, priced_ms) for row in await connection.execute(grouped)]
 
 
 def of_month(begin_ms: int, end_ms: int, recording: int) -> sa.ColumnElement[bool]:
@@ -143,7 +147,8 @@ def _month_of(closed: Sequence[Closed]) -> sa.ColumnElement[str]:
     return sa.case(*((usage.c.end_ms < each.end_ms, each.month) for each in closed), else_="")
 
 
-def _line(account: Account, row: Any) -> Line:
+def _line(account: Account, row: Any, priced_ms: Mapping[tuple[str, str], int]) -> Line:
+    is_free = not any(getattr(row, name) for name in _PRICES)
     # PostgreSQL's sums of integers are decimals.
     return usage_line(
         account.currency,
@@ -159,4 +164,5 @@ def _line(account: Account, row: Any) -> Line:
         input_nanos=row.input_nanos,
         cached_input_nanos=row.cached_nanos,
         output_nanos=row.output_nanos,
+        unpriced=is_free and row.first_ms < priced_ms.get((row.model, account.currency), NO_END_MS),
     )

@@ -40,6 +40,7 @@ from headrace_control.store.database.published import in_parts
 from headrace_control.store.database.transactions import Database, inserting
 from headrace_control.store.usage.spending import add_spending
 from headrace_control.store.usage.terms import terms_for
+from headrace_control.store.usage.unpriced import UnpricedModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Unreadable:
 class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unpriced = UnpricedModels()
 
     async def position(self) -> UsagePosition | None:
         """Return up to where the stream is stored; None: nothing of any stream is."""
@@ -173,6 +175,7 @@ class Ledger:
         """Insert rows with their prices, sums and events; return how many, and what is no row."""
         terms = await terms_for(connection, rows)
         mark_billed(rows, await _billed_lines(connection, rows))
+        await self._unpriced.warn(connection, [row for row in rows if row["billed"]], terms)
         stored: list[Values] = []
         too_dear: list[Unreadable] = []
         for row in rows:

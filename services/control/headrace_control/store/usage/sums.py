@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from headrace.errors import InvalidRequest
 from headrace_control.base.accounts.usage import COSTS, HOUR_MS, SUMS, TOKENS, Values
 from headrace_control.store.billing.accounts import own_since_ms
+from headrace_control.store.billing.prices import first_times
 from headrace_control.store.database.billing_tables import usage, usage_hour
 from headrace_control.store.database.transactions import Database
 
@@ -50,6 +51,22 @@ class UsageSums:
         deleted one has used before is none of its business. 0: from the first on."""
         async with self._database.reading() as connection:
             return await own_since_ms(connection, tenant)
+
+    async def unpriced(self, which: UsageFilter) -> list[str]:
+        """Return the models that have used tokens, cost nothing, and have no price in the currency
+        of their tenant, by name."""
+        found = await self.sums(which, ("model", "currency"))
+        async with self._database.reading() as connection:
+            priced = await first_times(connection)
+        return sorted(
+            {
+                each["model"]
+                for each in found
+                if not each["cost_nanos"]
+                and each["input_tokens"] + each["output_tokens"]
+                and (each["model"], each["currency"]) not in priced
+            }
+        )
 
     async def sums(
         self, which: UsageFilter, by: Sequence[str] = (), *, every_ms: int = 0

@@ -134,6 +134,22 @@ async def test_statements_are_shown_as_text_json_and_csv(shown: Shown) -> None:
     ]
 
 
+async def test_what_has_no_price_is_named(acme: ControlApi, tmp_path: Path) -> None:
+    store = await Store.open(f"sqlite:///{tmp_path}/control.db")
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    await store.usage.record([usage_message(2, model="ridge", arrival_ms=now_ms, end_ms=now_ms)])
+    await store.close()
+    key = (tmp_path / "admin.key").read_text().strip()
+    to = ("--url", f"http://127.0.0.1:{acme.port}", "--api-key", key, "--tenant", "acme")
+    for command in ((), ("statement", "--month", MONTH)):
+        ran = await headrace("usage", *command, *to, folder=tmp_path)
+        assert ran.err.startswith("without a price, so that its use costs nothing: ridge (")
+    assert "no price was set" in ran.out
+    csv_ = await headrace("usage", *command, *to, "--csv", folder=tmp_path)
+    rows = list(csv.DictReader(io.StringIO(csv_.out)))
+    assert [row["unpriced"] for row in rows] == ["yes", "", ""]
+
+
 async def test_a_month_that_goes_on_is_closed_early_alone(shown: Shown) -> None:
     of = ("--tenant", "acme", "--month", MONTH)
     assert "goes on in UTC" in await shown("close", *of, status=2)

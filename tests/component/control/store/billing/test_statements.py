@@ -11,6 +11,7 @@ from headrace.errors import FailedPrecondition, InvalidRequest, ResourceNotFound
 from headrace_control.base.accounts.statement import Account, Line, content
 from headrace_control.base.records import Price, Tenant
 from headrace_control.store import Store
+from headrace_control.store.usage.sums import UsageFilter
 from helpers.control_store import ROOT, TestClock
 from helpers.statements import CENT, Recorder, close, counts, go_to, statement
 
@@ -181,6 +182,28 @@ async def test_a_fault_with_one_account_keeps_no_other_one_open(
     go_to(clock, "2026-09-10")
     (closed,) = await store.statements.close_due(timedelta(days=3))
     assert (closed.account.tenant, closed.month) == ("acme", "2026-08")
+
+
+async def test_lines_of_models_without_a_price_are_marked(
+    store: Store, clock: TestClock, record: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for model in ("gift", "new", "none", "valley"):
+        await record("2026-08-03", model=model)
+        await record("2026-08-03", model=model)
+    go_to(clock, "2026-08-04")
+    await store.prices.create(Price("gift", "USD", None, 0, 0, 0), by=ROOT)
+    await store.prices.create(Price("new", "USD", None, 5, 5, 5), by=ROOT)
+    await record("2026-08-05", model="new")
+    found = [(line.model, line.unpriced) for line in (await statement(store, "2026-08")).lines]
+    unpriced = [("gift", True), ("new", True), ("new", False), ("none", True)]
+    assert found == [*unpriced, ("valley", False)]
+    assert await store.usage_sums.unpriced(UsageFilter()) == ["none"]
+    go_to(clock, "2026-09-01")
+    assert await close(store, "2026-08") == await statement(store, "2026-08")
+    warned = [r for r in caplog.records if r.message == "usage.unpriced"]
+    assert [r.__dict__["model"] for r in warned] == ["gift", "new", "none"]
+    await record("2026-09-03", model="gift")
+    assert [line.unpriced for line in (await statement(store, "2026-09")).lines] == [False]
 
 
 async def test_a_correction_is_a_line_of_the_next_statement(

@@ -16,6 +16,7 @@ from headrace.admin.v1.statements_pb2_grpc import StatementServiceStub
 from headrace.billing.money import NANOS
 from headrace.billing.months import checked_month
 from headrace.cli.admin.access.values import day_text, shown_time
+from headrace.cli.admin.billing.usage_output import warn_of_unpriced
 from headrace.cli.console import terminal
 from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
@@ -27,6 +28,7 @@ COLUMNS = (
     *("month", "corrects_month", "model", "kind", "batch", "key", "reason", "requests"),
     *("input_tokens", "cached_input_tokens", "output_tokens"),
     *("input_price", "cached_input_price", "output_price", "exact_amount", "amount", "currency"),
+    "unpriced",
 )
 """Of the CSV. Prices are of a token."""
 DRAW_S = 300.0
@@ -144,7 +146,8 @@ def write_csv(found: pb.Statement, file: IO[str]) -> None:
     rows = csv.DictWriter(file, COLUMNS, lineterminator="\n", restval="")
     rows.writeheader()
     for line in found.lines:
-        rows.writerow({**_line(line), "month": found.month, "currency": found.currency})
+        texts = {"month": found.month, "currency": found.currency}
+        rows.writerow({**_line(line), **texts, "unpriced": "yes" if line.unpriced else ""})
     total = {"exact_amount": _nanos_text(found.exact_nanos), "amount": found.total}
     rows.writerow({"month": found.month, "model": "total", "currency": found.currency, **total})
 
@@ -194,6 +197,7 @@ def _line(line: pb.StatementLine) -> dict[str, object]:
         "output_price": _nanos_text(line.output_nanos),
         "exact_amount": _nanos_text(line.exact_nanos),
         "amount": line.amount,
+        "unpriced": line.unpriced,
     }
 
 
@@ -213,6 +217,7 @@ def _print(found: pb.Statement, *, as_json: bool) -> None:
     table = terminal.table("model", "kind", "requests", "input", "cached", "output", "amount", "")
     for each in found.lines:
         about = [each.key, "batch" if each.batch else "", each.reason]
+        about += ["no price was set"] if each.unpriced else []
         if each.corrects_month:
             about.insert(0, f"of {each.corrects_month}")
         counts = (each.requests, each.input_tokens, each.cached_input_tokens, each.output_tokens)
@@ -229,3 +234,4 @@ def _print(found: pb.Statement, *, as_json: bool) -> None:
     click.echo(f"{summary['tenant']} {found.month} ({found.time_zone}): {state}")
     terminal.console().print(table if found.lines else "nothing was used")
     click.echo(f"total: {found.total} {found.currency}")
+    warn_of_unpriced(sorted({each.model for each in found.lines if each.unpriced}))

@@ -98,6 +98,17 @@ class Printer:
             terminal.console().print(self._table if self._count else nothing)
 
 
+def warn_of_unpriced(models: Sequence[str]) -> None:
+    """Say of which models the use costs nothing for want of a price; beside what is printed."""
+    if models:
+        names = ", ".join(models)
+        click.echo(
+            f"without a price, so that its use costs nothing: {names}"
+            " (headrace price set MODEL ... sets one, for what comes)",
+            err=True,
+        )
+
+
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"

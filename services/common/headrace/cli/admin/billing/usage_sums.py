@@ -11,7 +11,7 @@ from headrace.admin.v1 import usage_pb2 as pb
 from headrace.admin.v1.usage_pb2_grpc import UsageServiceStub
 from headrace.billing.money import amount_text
 from headrace.cli.admin.access.values import shown_time
-from headrace.cli.admin.billing.usage_output import Printer
+from headrace.cli.admin.billing.usage_output import Printer, warn_of_unpriced
 from headrace.cli.console.admin_api import call_admin_api
 from headrace.cli.console.options import MeshTarget
 
@@ -38,6 +38,7 @@ def show_sums(
     )
     printer.add(_as_dict(each, by) for each in found.sums)
     printer.finish(nothing="no request has ended in this time")
+    warn_of_unpriced(found.unpriced_models)
 
 
 def _as_dict(sums: pb.UsageSum, by: tuple[str, ...]) -> dict[str, Any]:
