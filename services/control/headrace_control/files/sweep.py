@@ -1,5 +1,6 @@
 """Deletes what is left of files: expired ones, uploads that broke off with their process, bytes of
-no file; and marks files whose bytes are lost.
+no file; and marks files whose bytes are lost, until they are there again, as after a broker was
+restored later than the database.
 
 Nothing waits for it: what has expired, or is not whole, is not found already.
 """
@@ -13,7 +14,7 @@ from headrace.bus import BusError
 from headrace.bus.objects import Objects
 from headrace.cancellation import recheck_cancelled
 from headrace.errors import ControlUnavailable
-from headrace_control.base.files import PROCESSED, UPLOADING
+from headrace_control.base.files import ERROR, PROCESSED, UPLOADING
 from headrace_control.files.file_store import FileStore
 from headrace_control.store.files.rows import Files
 
@@ -66,6 +67,10 @@ class FileSweep:
         broken = await self._rows.ids(UPLOADING) - self._store.uploading
         orphans = names - await self._rows.ids() - self._store.uploading
         lost = whole - names
+        found = await self._rows.ids(ERROR) & names
+        if found:
+            log.info("files.found", extra={"files": len(found)})
+            await self._rows.mark_found(sorted(found))
         if lost:
             log.error("files.lost", extra={"files": len(lost), "first": min(lost)})
             await self._rows.mark_lost(sorted(lost))

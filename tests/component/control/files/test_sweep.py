@@ -113,6 +113,18 @@ async def test_a_file_whose_bytes_are_lost_has_an_error(
     await files.delete("acme", lost.file_id)
 
 
+async def test_a_file_whose_bytes_come_back_is_whole_again(
+    sweep: FileSweep, files: FileStore, bus: JetStreamBus
+) -> None:
+    file = await files.create(new(), pieces(b"x"))
+    await bus.delete_object(file.file_id)
+    await sweep.compare()
+    assert (await files.get("acme", file.file_id)).status == "error"
+    await bus.put_object(file.file_id, pieces(b"x"))
+    await sweep.compare()
+    assert await files.get("acme", file.file_id) == file
+
+
 async def test_it_runs_again_and_again(
     sweep: FileSweep, files: FileStore, store: Store, clock: TestClock
 ) -> None:

@@ -186,9 +186,20 @@ class Files:
     async def mark_lost(self, file_ids: Sequence[str]) -> None:
         """Give files whose bytes are lost the status `error`."""
         async with self._database.writing() as connection:
-            for some in in_parts(file_ids):
-                is_one = sa.and_(files.c.file_id.in_(some), files.c.status == PROCESSED)
-                await connection.execute(sa.update(files).where(is_one).values(status=ERROR))
+            await _set_status(connection, file_ids, PROCESSED, ERROR)
+
+    async def mark_found(self, file_ids: Sequence[str]) -> None:
+        """Give files whose bytes are there again their status back."""
+        async with self._database.writing() as connection:
+            await _set_status(connection, file_ids, ERROR, PROCESSED)
+
+
+async def _set_status(
+    connection: AsyncConnection, file_ids: Sequence[str], before: str, after: str
+) -> None:
+    for some in in_parts(file_ids):
+        is_one = sa.and_(files.c.file_id.in_(some), files.c.status == before)
+        await connection.execute(sa.update(files).where(is_one).values(status=after))
 
 
 def _name(tenant: str, file_id: str) -> str:
