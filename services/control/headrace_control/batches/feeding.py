@@ -17,6 +17,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
+from headrace.cancellation import recheck_cancelled
 from headrace.errors import CapacityError, ControlUnavailable, HeadraceError
 from headrace_control.base import metrics
 from headrace_control.base.batches import Batch, BatchLimits, FinishedRow
@@ -126,6 +127,7 @@ class Feeding:
                 try:
                     response = await self._runner.run(self._batch, row, is_fresh=is_fresh)
                 except CapacityError as error:
+                    recheck_cancelled()
                     wait_s = error.retry_after_s or wait_s
                 else:
                     if not response.HasField("retry_after"):
@@ -154,6 +156,7 @@ class Feeding:
         try:
             await self._runner.cancel(self._batch, line)
         except HeadraceError as error:
+            recheck_cancelled()
             facts = {"batch_id": self._batch.batch_id, "line": line, "why": str(error)}
             log.warning("batch.row_not_cancelled", extra=facts)
 
@@ -173,4 +176,5 @@ class Feeding:
             try:
                 return await self._store.add_rows(self._batch.batch_id, rows)
             except ControlUnavailable as error:
+                recheck_cancelled()
                 await asyncio.sleep(error.retry_after_s or self._limits.retry_s)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace.bus import BusError
+from headrace.cancellation import recheck_cancelled, run_isolated
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
 from headrace_control.base import metrics
@@ -78,6 +79,7 @@ class BatchWork:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
+                recheck_cancelled()
                 self._news.clear()
                 try:
                     await self._look(tasks)
@@ -122,11 +124,13 @@ class BatchWork:
             try:
                 await self._step(batch, stopped)
             except (HeadraceError, BusError) as error:
+                recheck_cancelled()
                 facts = {"batch_id": batch_id, "status": batch.status, "why": str(error)}
                 log.warning("batch.waits", extra=facts)
                 await asyncio.sleep(self._limits.retry_s)
             except Exception:
                 # Why all: one batch that cannot be worked on must not stop the others.
+                recheck_cancelled()
                 log.exception("batch.broken", extra={"batch_id": batch_id})
                 await asyncio.sleep(30 * self._limits.retry_s)
             else:
@@ -138,6 +142,7 @@ class BatchWork:
             try:
                 return await self._store.find(batch_id)
             except HeadraceError:
+                recheck_cancelled()
                 await asyncio.sleep(self._limits.retry_s)
 
     async def _step(self, batch: Batch, stopped: asyncio.Event) -> None:
@@ -162,7 +167,8 @@ class BatchWork:
         )
         stopping = asyncio.create_task(self._stop_in_time(batch, feeding, stopped))
         try:
-            await feeding.run()
+            # Why isolated: a row that fails must not mark the task of its batch as cancelled.
+            await run_isolated(feeding.run())
         except LOST as error:
             await self._close(batch, FAILED, (BatchError(INPUT_LOST, error.message),))
         else:

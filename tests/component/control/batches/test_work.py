@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from headrace.errors import GatewayUnreachable
 from headrace.internal.v1.rows_pb2 import RunRowResponse
 from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
 from headrace_control.base.records import Tenant
@@ -231,3 +232,21 @@ async def test_a_deleted_tenants_batch_is_worked_on_no_more(world: World) -> Non
         await world.store.tenants.delete("acme", by=ROOT)
         await eventually(lambda: world.runner.running == 0)
     assert world.runner.runs.total() == 0
+
+
+class _CutOff(ScriptedRunner):
+    """Gateways whose connections break while their calls are cancelled."""
+
+    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RunRowResponse:
+        self.running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise GatewayUnreachable("the connection broke")
+
+
+async def test_work_ends_although_calls_fail_as_they_are_cancelled(world: World) -> None:
+    world.runner = _CutOff(world.steps)
+    await world.create(rows(3))
+    async with asyncio.timeout(10), world.working():
+        await eventually(lambda: world.runner.running == 3)
