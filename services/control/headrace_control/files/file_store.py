@@ -133,6 +133,10 @@ class FileStore:
         """
         return await self._rows.get(tenant, file_id)
 
+    async def check_room(self, tenant: str, limits: FileLimits) -> None:
+        """Check that a tenant may have more files written; raises as `Files.check_room`."""
+        await self._rows.check_room(tenant, limits)
+
     async def list(self, tenant: str, query: FileQuery) -> tuple[tuple[File, ...], bool]:
         """Return a page of a tenant's files, and whether there are more.
 

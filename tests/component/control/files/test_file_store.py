@@ -181,6 +181,17 @@ async def test_no_more_bytes_are_stored_than_a_tenant_may(
         await receive(files, limits=limits)
 
 
+async def test_what_batches_wrote_beyond_the_limit_leaves_no_room_for_more(
+    files: FileStore,
+) -> None:
+    limits = FileLimits(tenant_bytes=1000, tenant_files=100, mesh_bytes=1 << 30)
+    await files.create(new(), pieces(b"x" * 1000))
+    await files.check_room("acme", limits)
+    await files.create(new(), pieces(b"x"))
+    with pytest.raises(InsufficientQuota, match="may store 1000 bytes"):
+        await files.check_room("acme", limits)
+
+
 async def test_uploads_at_once_share_what_a_tenant_may_store(files: FileStore) -> None:
     limits = FileLimits(tenant_bytes=1000, tenant_files=100, mesh_bytes=1 << 30)
     both_begun = asyncio.Barrier(2)

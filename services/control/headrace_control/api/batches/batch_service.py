@@ -37,6 +37,7 @@ class BatchParts(Protocol):
 class BatchService(BatchServiceServicer):
     def __init__(self, parts: BatchParts) -> None:
         self._batches, self._files = parts.store.batches, parts.files
+        self._file_limits = parts.settings.file_limits
         self._wake, self._limit = parts.wake_batches, parts.settings.batches_per_tenant
 
     async def CreateBatch(self, request: HttpBody, context: Context) -> AsyncIterator[HttpBody]:
@@ -46,6 +47,8 @@ class BatchService(BatchServiceServicer):
         if file.purpose != BATCH:
             fact = f"file {file.file_id} has the purpose {file.purpose}; it must be {BATCH}"
             raise InvalidRequest(fact, field="input_file_id")
+        # Why here: what a batch writes is stored whatever else is, and it may be much.
+        await self._files.check_room(caller.tenant, self._file_limits)
         batch = await self._batches.create(new, by=actor(caller), limit=self._limit)
         self._wake()
         yield await send_json(context, batch_object(batch))

@@ -74,6 +74,14 @@ class Files:
                 return 1 << 62
             return size + await _room(connection, tenant, limits)
 
+    async def check_room(self, tenant: str, limits: FileLimits) -> None:
+        """
+        Raises:
+            InsufficientQuota: more is stored than the limits allow, as what batches have written.
+        """
+        async with self._database.reading() as connection:
+            await _room(connection, tenant, limits)
+
     async def finish(
         self,
         file_id: str,
