@@ -84,6 +84,8 @@ def test_of_a_mixed_answer_only_public_addresses_are_used() -> None:
         "https://[::ffff:10.0.0.1]/",
         "https://[fd00::1]/",
         "http://127.0.0.1:8000/",
+        "http://localhost:8000/",
+        "https://localhost/",
         "https://169.254.169.254/latest/meta-data",
         "https://exa mple.com/",
     ],
@@ -99,4 +101,5 @@ def test_other_urls_are_taken_as_they_are() -> None:
     for url in ("https://example.com/hooks?for=acme", "https://8.8.8.8:8443/"):
         assert check_url(url, (), field="url") == url
     assert check_url("http://127.0.0.1:8000/", loopback, field="url")
-    assert check_url("http://localhost:8000/", (), field="url")  # seen when it is resolved
+    assert check_url("http://localhost:8000/", loopback, field="url")
+    assert check_url("https://name.inside/", (), field="url")  # seen when it is resolved
