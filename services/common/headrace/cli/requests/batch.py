@@ -85,7 +85,7 @@ def list_batches(*, mesh: MeshTarget, as_json: bool) -> None:
         rows = f"{counts['completed'] + counts['failed']}/{counts['total']}"
         columns = each["id"], each["endpoint"], each["status"], rows, str(counts["failed"])
         table.add_row(*columns, _shown(each["created_at"]))
-    terminal.console().print(table)
+    terminal.console().print(table if found else "no batches")
 
 
 @batch.command()
@@ -122,6 +122,8 @@ def output(*, mesh: MeshTarget, batch_id: str, errors: bool) -> None:
             raise click.ClickException(f"batch {batch_id} is {found['status']}; wait for its end")
         file_id = found["error_file_id" if errors else "output_file_id"]
         if file_id is None:
+            what = "no row failed" if errors else "no row has an answer"
+            click.echo(f"{what}; `headrace batch show {batch_id}` says more", err=True)
             return
         with http.stream("GET", f"/v1/files/{file_id}/content") as answer:
             check(answer)
@@ -131,8 +133,15 @@ def output(*, mesh: MeshTarget, batch_id: str, errors: bool) -> None:
 
 
 def _end(http: httpx.Client, found: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a batch has ended, however often the mesh cannot be reached meanwhile."""
+    """Wait until a batch has ended, however often the mesh cannot be reached meanwhile.
+
+    Its id and status are shown on standard error, for those who do not wait to the end.
+    """
+    shown = ""
     while found["status"] not in _FINAL:
+        if found["status"] != shown:
+            shown = found["status"]
+            click.echo(f"{found['id']}: {shown}", err=True)
         time.sleep(_LOOK_S)
         with suppress(httpx.TransportError, CapacityError):
             found = answer_of(http.get(f"/v1/batches/{found['id']}"))
@@ -161,14 +170,14 @@ def _print(found: dict[str, Any], *, as_json: bool) -> None:
         "endpoint": found["endpoint"],
         "rows": f"{counts['completed']} completed, {counts['failed']} failed of {counts['total']}",
         "tokens": f"{usage['input_tokens']} in, {usage['output_tokens']} out",
-        "input": found["input_file_id"],
-        "output": found["output_file_id"] or "-",
-        "errors": found["error_file_id"] or "-",
+        "input file": found["input_file_id"],
+        "output file": found["output_file_id"] or "-",
+        "error file": found["error_file_id"] or "-",
         "created": _shown(found["created_at"]),
         "expires": _shown(found["expires_at"]),
     }
     for name, value in facts.items():
-        click.echo(f"{name:<10}{value}")
+        click.echo(f"{name:<13}{value}")
     for error in (found["errors"] or {"data": []})["data"]:
         where = f"line {error['line']}: " if error["line"] else ""
         click.echo(f"{where}{error['message']} ({error['code']})")

@@ -101,7 +101,7 @@ def download(file_id: str, path: Path, mesh: MeshTarget) -> None:
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
             return
-        with path.open("xb") as output, _progress(size, path.name) as moved:
+        with _new_file(path) as output, _progress(size, path.name) as moved:
             try:
                 for piece in response.iter_bytes(_PIECE_BYTES):
                     output.write(piece)
@@ -121,6 +121,13 @@ def delete(file_ids: tuple[str, ...], mesh: MeshTarget) -> None:
         for file_id in file_ids:
             answer_of(http.delete(_path(file_id)))
             click.echo(f"{file_id} is deleted")
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    try:
+        return path.open("xb")
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists: give another PATH") from None
 
 
 class _Watched:
@@ -168,4 +175,4 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -42,7 +42,7 @@ async def test_a_file_is_uploaded_listed_shown_downloaded_and_deleted(
         await done("download", file_id, str(copy))
         assert copy.read_bytes() == rows.read_bytes()
         again = await run("download", file_id, str(copy))
-        assert (again.status, "File exists" in again.err) == (1, True)
+        assert (again.status, "copy exists: give another PATH" in again.err) == (1, True)
 
         assert await done("delete", file_id) == f"{file_id} is deleted"
         for arguments in (("show", file_id), ("download", file_id, "none"), ("delete", file_id)):

@@ -121,6 +121,7 @@ async def test_statements_are_shown_as_text_json_and_csv(shown: Shown) -> None:
     text = await shown("statement", *of)
     assert text.startswith(f"acme {MONTH} (UTC): open, as of ")
     assert text.endswith("total: 5.12 USD\n")
+    assert "25.00 25.00" in text  # prices of a million tokens
     found = json.loads(await shown("statement", *of, "--json"))
     sums = found["state"], found["total"], found["exact_amount"]
     assert sums == ("open", "5.12", "5.125000000")

@@ -54,8 +54,8 @@ def shown_time(message: Any, field: str) -> str | None:
 
 
 def day_text(time: str | None) -> str:
-    """Return a time in a table: to the minute."""
-    return "-" if time is None else time[:16].replace("T", " ")
+    """Return a time in a table: to the minute, in UTC."""
+    return "-" if time is None else f"{time[:16].replace('T', ' ')}Z"
 
 
 def time_after(span: timedelta) -> Timestamp:

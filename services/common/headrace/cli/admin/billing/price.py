@@ -130,7 +130,8 @@ def list_prices(
 @mesh_options
 def delete(mesh: MeshTarget, model: str, currency: str, valid_from: datetime) -> None:
     """Delete the price of MODEL from a time on that has not come yet."""
-    at = _timestamp(valid_from)
+    at = Timestamp()
+    at.FromDatetime(valid_from)
 
     async def deleted(stub: Any) -> bool:
         for each in await _all_prices(stub, model, currency):
@@ -139,9 +140,12 @@ def delete(mesh: MeshTarget, model: str, currency: str, valid_from: datetime) ->
                 return True
         return False
 
+    which = f"in {currency} from {at.ToJsonString()} on"
     if not _call(mesh, deleted):
-        raise click.ClickException(f"{model} has no price in {currency} from {valid_from} on")
-    click.echo(f"the price of {model} in {currency} from {valid_from} on is deleted")
+        raise click.ClickException(
+            f"{model} has no price {which}; `headrace price list` shows currencies and times"
+        )
+    click.echo(f"the price of {model} {which} is deleted")
 
 
 def _nanos(amount: str, per: int, option: str) -> int:

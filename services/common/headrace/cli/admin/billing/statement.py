@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from headrace.admin.v1 import statements_pb2 as pb
 from headrace.admin.v1.statements_pb2_grpc import StatementServiceStub
-from headrace.billing.money import NANOS
+from headrace.billing.money import NANOS, amount_text
 from headrace.billing.months import checked_month
 from headrace.cli.admin.access.values import day_text, shown_time
 from headrace.cli.admin.billing.usage_output import warn_of_unpriced
@@ -31,6 +31,7 @@ COLUMNS = (
     "unpriced",
 )
 """Of the CSV. Prices are of a token."""
+_SHOWN_PER = 1_000_000
 DRAW_S = 300.0
 """Longest that a statement is drawn up: all rows of its month are read."""
 
@@ -207,6 +208,12 @@ def _nanos_text(nanos: int) -> str:
     return f"{'-' if nanos < 0 else ''}{whole}.{part:09d}"
 
 
+def _prices(line: pb.StatementLine) -> str:
+    """Return the prices of a million input, cached and output tokens."""
+    nanos = (line.input_nanos, line.cached_input_nanos, line.output_nanos)
+    return " ".join(amount_text(each * _SHOWN_PER) for each in nanos) if any(nanos) else "none"
+
+
 def _print(found: pb.Statement, *, as_json: bool) -> None:
     summary = _summary(found)
     if as_json:
@@ -214,7 +221,9 @@ def _print(found: pb.Statement, *, as_json: bool) -> None:
             json.dumps({**summary, "lines": [_line(each) for each in found.lines]}, indent=1)
         )
         return
-    table = terminal.table("model", "kind", "requests", "input", "cached", "output", "amount", "")
+    table = terminal.table(
+        *("model", "kind", "requests", "input", "cached", "output", "prices of 1M", "amount", "")
+    )
     for each in found.lines:
         about = [each.key, "batch" if each.batch else "", each.reason]
         about += ["no price was set"] if each.unpriced else []
@@ -226,6 +235,7 @@ def _print(found: pb.Statement, *, as_json: bool) -> None:
             escape(each.model) or "correction",
             each.kind,
             *(str(count) if is_usage else "" for count in counts),
+            _prices(each) if is_usage else "",
             each.amount,
             escape(", ".join(filter(None, about))),
         )
