@@ -34,6 +34,14 @@ def _open_request(number: int) -> OpenRequest:
     return OpenRequest(record, float("inf"), SystemClock(), lambda *_: None)
 
 
+class _Unlimited:
+    def ask(self, open_request: OpenRequest) -> None:
+        raise AssertionError("nothing is reserved for it")
+
+    def stop(self, binding: SlotBinding, worker_id: str) -> None:
+        raise AssertionError("nothing is reserved for it")
+
+
 async def _read(open_request: OpenRequest) -> None:
     tokens = 0
     async for events in open_request.reader().events():
@@ -48,7 +56,7 @@ async def microseconds_per_token(sequences: int) -> float:
     open_requests = [_open_request(number) for number in range(sequences)]
     for open_request in open_requests:
         requests.add(open_request)
-    line = WorkerStream("w1", requests, _faultless)
+    line = WorkerStream("w1", requests, _faultless, _Unlimited())
     openings = [Opening(slot=n, request_id=f"r{n}", attempt=1) for n in range(sequences)]
     line.take(DeliverRequest(openings=openings))
     messages = [

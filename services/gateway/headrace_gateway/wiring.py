@@ -35,6 +35,7 @@ from headrace_gateway.stream.delivery import DeliveryService
 from headrace_gateway.stream.last_token import LastTokenClock
 from headrace_gateway.stream.lost_attempts import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.output_budgets import OutputBudgets
 from headrace_gateway.submit.watchdog import watch_deadlines
 
 
@@ -68,6 +69,7 @@ class Mesh:
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
         self.keeper = QuotaClient(bus, address.gateway_id, clock)
         self.quotas = Quotas(rows, self.keeper, clock, refusal_kept_s=settings.quota_refusal_kept_s)
+        self.budgets = OutputBudgets(self.quotas, self.lost_attempts)
         self.usage_room = UsageRoom(bus)
         self.admission = LaneAdmission(
             settings,
@@ -78,6 +80,7 @@ class Mesh:
             self.settlements,
             lanes=self.lanes,
             quotas=self.quotas,
+            budgets=self.budgets,
             usage_room=self.usage_room,
             read_in_background=self.background.read,
         )
@@ -91,6 +94,7 @@ class Mesh:
             requests,
             self.admission,
             quotas=self.quotas,
+            budgets=self.budgets,
             read_in_background=self.background.read,
         )
         self.directory = RequestDirectory(
@@ -142,6 +146,7 @@ class Mesh:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.settlements.run())
             tasks.create_task(self.lost_attempts.run())
+            tasks.create_task(self.budgets.run())
             tasks.create_task(self.heartbeat.run())
             tasks.create_task(self.keeper.run())
             tasks.create_task(self.usage_room.run())
@@ -152,7 +157,7 @@ class Mesh:
 
 def serve_delivery(server: grpc.aio.Server, mesh: Mesh) -> None:
     """Add the services that workers and other gateways call."""
-    delivery = DeliveryService(mesh.requests, mesh.lost_attempts, mesh.last_token)
+    delivery = DeliveryService(mesh.requests, mesh.lost_attempts, mesh.budgets, mesh.last_token)
     add_DeliveryServiceServicer_to_server(delivery, server)
     attach = AttachService(mesh.requests, mesh.build_answer)
     add_AttachServiceServicer_to_server(attach, server)

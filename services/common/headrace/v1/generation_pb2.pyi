@@ -49,6 +49,29 @@ TOOL_CHOICE_MODE_REQUIRED: ToolChoiceMode.ValueType  # 3
 """The output is one or more calls and nothing else."""
 Global___ToolChoiceMode: _TypeAlias = ToolChoiceMode  # noqa: Y015
 
+class _QueuedReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QueuedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueuedReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUEUED_REASON_UNSPECIFIED: _QueuedReason.ValueType  # 0
+    """For a worker."""
+    QUEUED_REASON_QUOTA: _QueuedReason.ValueType  # 1
+    """For quota: a limit of the tenant or its key admits no more output now. Sent every 10 s until
+    it does, or until the deadline.
+    """
+
+class QueuedReason(_QueuedReason, metaclass=_QueuedReasonEnumTypeWrapper): ...
+
+QUEUED_REASON_UNSPECIFIED: QueuedReason.ValueType  # 0
+"""For a worker."""
+QUEUED_REASON_QUOTA: QueuedReason.ValueType  # 1
+"""For quota: a limit of the tenant or its key admits no more output now. Sent every 10 s until
+it does, or until the deadline.
+"""
+Global___QueuedReason: _TypeAlias = QueuedReason  # noqa: Y015
+
 @_typing.final
 class ChatMessage(_message.Message):
     """A message of a conversation."""
@@ -434,10 +457,13 @@ class Queued(_message.Message):
 
     POSITION_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """Requests of its lane that are ahead of it, approximately: tenants take turns, and more urgent
     requests go first.
     """
+    reason: Global___QueuedReason.ValueType
+    """Why it waits; the other fields are unset where it is not for a worker."""
     @_builtins.property
     def estimated_wait(self) -> _duration_pb2.Duration:
         """Unset while unknown."""
@@ -447,10 +473,11 @@ class Queued(_message.Message):
         *,
         position: _builtins.int = ...,
         estimated_wait: _duration_pb2.Duration | None = ...,
+        reason: Global___QueuedReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "position", b"position", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,6 +43,11 @@ quota_unavailable_total = Counter(
     "Requests with limits for which the quota keeper did not answer in time.",
     ["outcome"],
 )
+quota_pauses_total = Counter(
+    "headrace_gateway_quota_pauses_total",
+    "Times that a request had used up what was reserved for it, and had to wait for more.",
+    ["model"],
+)
 quota_decision_seconds = Histogram(
     "headrace_gateway_quota_decision_seconds",
     "Time until the quota keeper has answered a request to reserve.",

@@ -33,6 +33,7 @@ from headrace_gateway.request.generation import Generation, ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.output_budgets import OutputBudgets
 from headrace_gateway.stream.stored_record import digest_of
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,12 @@ class LaneAdmission:
         *,
         lanes: LaneView,
         quotas: Quotas,
+        budgets: OutputBudgets,
         usage_room: UsageRoom,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._settings, self._address = settings, address
-        self._quotas, self._usage_room = quotas, usage_room
+        self._quotas, self._budgets, self._usage_room = quotas, budgets, usage_room
         self._bus = bus
         self._clock = clock
         self._requests = requests
@@ -187,6 +189,7 @@ class LaneAdmission:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's confirmation.
         self._requests.add(open_request)
+        self._budgets.begin(open_request)
         counted = self._lanes.publishing(record.model, record.priority)
         try:
             with nullcontext() if is_canary else counted:

@@ -16,6 +16,9 @@ LOOK_EVERY_S = 0.25
 """As often as leaders report."""
 NEWS_EVERY_S = 1.0
 """Of one request, at most."""
+QUOTA_NEWS_EVERY_S = 10.0
+"""Of one request that waits for quota."""
+WAITS_FOR_QUOTA = Queued(waits_for_quota=True)
 
 
 async def report_queued(
@@ -38,6 +41,9 @@ def news(
 ) -> Queued | None:
     """Return the place to report to a waiting request, if a report is due."""
     silent_s = now_s - open_request.reported_s
+    if open_request.waits_for_quota:
+        is_known = open_request.queued == WAITS_FOR_QUOTA and silent_s < QUOTA_NEWS_EVERY_S
+        return None if is_known else WAITS_FOR_QUOTA
     is_first = open_request.queued == Queued()
     if silent_s < (settings.queue_told_after_s if is_first else NEWS_EVERY_S):
         return None

@@ -82,8 +82,7 @@ class Reservation:
         """Reserve it. An error leaves nothing reserved, once `release` has been called.
 
         Raises:
-            HeadraceError: as `extend`; but QuotaUnavailable only where the tenant does not allow
-                that.
+            HeadraceError: as `Quotas.extend`.
         """
         tokens = self._reserve.input_tokens + self._reserve.output_tokens
         self._quotas.check(self._payer, TokenRange(tokens, tokens))
@@ -101,20 +100,6 @@ class Reservation:
         except HeadraceError:
             self._state = _State.RELEASED  # Nothing was charged.
             raise
-
-    async def extend(self, output_tokens: int) -> None:
-        """Reserve output up to this total; what was reserved before is not charged again.
-
-        Raises:
-            RateLimitExceeded: not now; what was reserved before stays.
-            InsufficientQuota: not before a day or a budget begins again, or never.
-            QuotaUnavailable: the keeper does not answer.
-        """
-        extended = Reserve()
-        extended.CopyFrom(self._reserve)
-        extended.output_tokens = output_tokens
-        await self._quotas.charge(self._payer, extended)
-        self._reserve = extended
 
     def confirm(self) -> None:
         """Report that the request is stored."""
@@ -237,23 +222,59 @@ class Quotas:
     async def charge(
         self, payer: Payer, reserve: Reserve, *, is_one_of_several: bool = False
     ) -> None:
-        """Reserve, or extend a reservation.
+        """Reserve for a request that is to be queued.
 
         Raises:
-            HeadraceError: as `Reservation.extend`.
+            HeadraceError: as `extend`; but QuotaUnavailable always if the keeper does not answer.
         """
-        began_s = self._clock.monotonic_s()
-        reply = await self.keeper.reserve(reserve)
-        metrics.quota_decision_seconds.observe(self._clock.monotonic_s() - began_s)
+        reply = await self._reserve(reserve)
         now_ms = self._now_ms()
         if reply.HasField("refusal"):
-            metrics.quota_refusals_total.labels(limit_name(reply.refusal.kind), "keeper").inc()
             tokens = reserve.input_tokens + reserve.output_tokens
             self._memory.add(payer, tokens, reply, now_ms)
             if is_one_of_several:
                 reply = until_all_fit(reply)
             raise self._refused(payer, reply, now_ms)
         note_limits(reply.limits, now_ms)
+
+    async def extend(self, record: RequestRecord, output_tokens: int) -> None:
+        """Reserve output of a running request up to this total; what was reserved before is not
+        charged again.
+
+        Raises:
+            RateLimitExceeded: not now; what was reserved before stays.
+            InsufficientQuota: not before a day or a budget begins again, or never.
+            QuotaUnavailable: the keeper does not answer, and the tenant does not allow that.
+        """
+        batch = bool(record.batch_id)
+        payer = Payer(record.tenant, record.key_id, record.listed_model, batch=batch)
+        reserve = Reserve(
+            reservation_id=record.reservation_id,
+            tenant=record.tenant,
+            key_id=record.key_id,
+            model=record.listed_model,
+            input_tokens=record.prompt_tokens,
+            output_tokens=output_tokens,
+            batch=batch,
+            deadline_ms=record.deadline.ToMilliseconds(),
+        )
+        try:
+            reply = await self._reserve(reserve)
+        except QuotaUnavailable:
+            if self.survives_keeper(payer):
+                return
+            raise
+        # Why it is not remembered: it says nothing of requests that are not queued yet.
+        if reply.HasField("refusal"):
+            raise self._refused(payer, reply, self._now_ms())
+
+    async def _reserve(self, reserve: Reserve) -> QuotaReply:
+        began_s = self._clock.monotonic_s()
+        reply = await self.keeper.reserve(reserve)
+        metrics.quota_decision_seconds.observe(self._clock.monotonic_s() - began_s)
+        if reply.HasField("refusal"):
+            metrics.quota_refusals_total.labels(limit_name(reply.refusal.kind), "keeper").inc()
+        return reply
 
     def survives_keeper(self, payer: Payer) -> bool:
         """Return whether the tenant's requests are admitted while the keeper does not answer."""
@@ -279,7 +300,7 @@ class Quotas:
             key_id=payer.key_id,
             model=payer.model,
             input_tokens=request.prompt_tokens,
-            output_tokens=request.most_output_tokens,
+            output_tokens=request.first_output_tokens,
             batch=payer.batch,
             deadline_ms=self._now_ms() + round(request.timeout_s * 1000),
         )

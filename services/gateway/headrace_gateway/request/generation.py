@@ -18,7 +18,7 @@ from headrace.logprobs import Logprobs
 from headrace.request_keys import public_id, request_key
 from headrace.v1 import common_pb2
 from headrace_gateway.base.calls import BatchRow
-from headrace_gateway.request.payer import Payer, TokenRange
+from headrace_gateway.request.payer import Payer, TokenRange, first_output
 from headrace_gateway.request.served_names import SEPARATOR
 
 
@@ -95,12 +95,17 @@ class ValidRequest:
         return self.n * self.sampling.max_tokens
 
     @property
+    def first_output_tokens(self) -> int:
+        """Reserved before it is queued; more is reserved while it runs."""
+        return first_output(self.most_output_tokens, batch=self.row is not None)
+
+    @property
     def payer(self) -> Payer:
         return Payer(self.tenant, self.key_id, self.model, batch=self.row is not None)
 
     @property
     def tokens(self) -> TokenRange:
-        tokens = self.prompt_tokens + self.most_output_tokens
+        tokens = self.prompt_tokens + self.first_output_tokens
         return TokenRange(tokens, tokens)
 
 
@@ -161,6 +166,8 @@ class Queued:
     """Of its lane, requests that came before it and wait; None if unknown."""
     wait_s: float | None = None
     """Estimated; None if unknown."""
+    waits_for_quota: bool = False
+    """It is in no lane: the quota keeper is to grant it more output first."""
 
 
 Event = Tokens | ChoiceEnded | Failed | Queued

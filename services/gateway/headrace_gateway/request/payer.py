@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+AHEAD_TOKENS = 512
+"""Output that is reserved before it is made, of all choices together."""
+
+
+def first_output(most: int, *, batch: bool) -> int:
+    """Return how much of its output is reserved before a request is queued. Rows of batches
+    reserve all of it: they are run again if they are refused, and do not wait half-way."""
+    return most if batch else min(most, AHEAD_TOKENS)
+
 
 @dataclass(frozen=True, slots=True)
 class Payer:
@@ -18,7 +27,7 @@ class Payer:
 
 
 class TokenRange(NamedTuple):
-    """How many tokens a request needs, its whole output included, as far as is known."""
+    """How many tokens a request reserves before it is queued, as far as is known."""
 
     fewest: int
     most: int

@@ -34,6 +34,7 @@ from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.request.generation import Generation
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.output_budgets import OutputBudgets
 from headrace_gateway.stream.stored_record import wants_logprobs
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,13 @@ class Takeovers:
         admission: LaneAdmission,
         *,
         quotas: Quotas,
+        budgets: OutputBudgets,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._address = address
         self._bus, self._clock = bus, clock
-        self._requests, self._admission, self._quotas = requests, admission, quotas
+        self._requests, self._admission = requests, admission
+        self._quotas, self._budgets = quotas, budgets
         self._read_in_background = read_in_background
 
     def report(self) -> GatewayReport:
@@ -132,6 +135,7 @@ class Takeovers:
         progress = () if wants_logprobs(record) else record.progress
         open_request.output.resume(record.attempt, progress)
         self._quotas.confirm(record)
+        self._budgets.begin(open_request)
         return open_request
 
     async def _confirm(self, model: str, open_request: OpenRequest) -> None:

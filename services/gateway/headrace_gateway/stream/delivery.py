@@ -18,6 +18,7 @@ from headrace_gateway.request.logprob_columns import UnequalColumns
 from headrace_gateway.stream.last_token import LastTokenClock
 from headrace_gateway.stream.lost_attempts import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.output_budgets import OutputBudgets
 from headrace_gateway.stream.worker_stream import WorkerStream
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,13 @@ Context = grpc.aio.ServicerContext[DeliverRequest, DeliverResponse]
 
 class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
     def __init__(
-        self, requests: OpenRequests, lost_attempts: LostAttempts, last_token: LastTokenClock
+        self,
+        requests: OpenRequests,
+        lost_attempts: LostAttempts,
+        budgets: OutputBudgets,
+        last_token: LastTokenClock,
     ) -> None:
-        self._requests = requests
+        self._requests, self._budgets = requests, budgets
         self._lost_attempts = lost_attempts
         self._last_token = last_token
 
@@ -43,7 +48,9 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             await abort(
                 context, InvalidRequest("the first message names its worker", field="worker_id")
             )
-        line = WorkerStream(first.worker_id, self._requests, self._lost_attempts.lose)
+        line = WorkerStream(
+            first.worker_id, self._requests, self._lost_attempts.lose, self._budgets
+        )
         log.info("delivery.opened", extra={"worker_id": line.worker_id})
         metrics.worker_streams.inc()
         malformed: UnequalColumns | None = None

@@ -1,4 +1,7 @@
-"""Attempts whose worker's stream broke: after a short wait, fences and reports them."""
+"""Attempts that cannot go on: fences and reports them, those of a broken stream after a short wait.
+
+A request that has to wait for quota is reported as well, and again when it can go on.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from headrace.bus import Messages, subjects
 from headrace.bus.outbox import OutboxPerModel, portions
 from headrace.clock import Clock
 from headrace.errors import EngineFailed
-from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
+from headrace.internal.v1.reports_pb2 import LostRequest, ParkCause, ResumePoint
 from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
@@ -23,7 +26,14 @@ class _Loss:
     open_request: OpenRequest
     attempt: int
     worker_id: str
-    error: EngineFailed | None
+    error: EngineFailed | None = None
+    cause: ParkCause.ValueType = ParkCause.PARK_CAUSE_LOST
+
+    def point(self) -> ResumePoint:
+        point = self.open_request.resume_point(self.error)
+        # Why not what holds now: a leader that learns of a wait too late is to ask, too.
+        point.cause = self.cause
+        return point
 
     @property
     def is_moot(self) -> bool:
@@ -93,15 +103,24 @@ class LostAttempts:
             open_request.record.model, _Loss(open_request, binding.attempt, worker_id, error)
         )
 
+    def stop_for_quota(self, binding: SlotBinding, worker_id: str) -> None:
+        """Fence this attempt, whose request is to run nowhere for now, and report it."""
+        open_request, attempt = binding.open_request, binding.attempt
+        open_request.fence(attempt)
+        loss = _Loss(open_request, attempt, worker_id, cause=ParkCause.PARK_CAUSE_QUOTA)
+        self._reports.add(open_request.record.model, loss)
+
+    def go_on(self, open_request: OpenRequest) -> None:
+        """Report that a request that was stopped for quota can run again."""
+        attempt = open_request.output.newest_attempt
+        granted = _Loss(open_request, attempt, "", cause=ParkCause.PARK_CAUSE_QUOTA_GRANTED)
+        self._reports.add(open_request.record.model, granted)
+
     async def _send(self, model: str, lost_attempts: list[_Loss]) -> None:
         # Points are made here and not when lost, so that a late report is true when it is made.
         current = [loss for loss in lost_attempts if not loss.is_moot]
         for worker_id in {loss.worker_id for loss in current}:
-            points = (
-                loss.open_request.resume_point(loss.error)
-                for loss in current
-                if loss.worker_id == worker_id
-            )
+            points = (loss.point() for loss in current if loss.worker_id == worker_id)
             for some in portions(points, ResumePoint.ByteSize):
                 request = LostRequest(gateway_id=self._gateway_id, worker_id=worker_id, points=some)
                 await self._messages.request(

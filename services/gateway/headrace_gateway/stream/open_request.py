@@ -80,6 +80,8 @@ class OpenRequest:
         """When that was; before the first report, when the request was opened."""
         self.first_token_ms = 0
         """From its arrival to its first token; 0 before that, or where another gateway had it."""
+        self.waits_for_quota = False
+        """It runs nowhere until the quota keeper grants it more output."""
         self._clock = clock
         self._on_close = on_close
         self._bindings: set[SlotBinding] = set()
@@ -219,12 +221,14 @@ class OpenRequest:
 
     def resume_point(self, error: HeadraceError | None = None) -> ResumePoint:
         """Return the output so far; it stays current only after a fence."""
+        causes = ParkCause
+        waits = self.waits_for_quota
         return ResumePoint(
             request_id=self.request_id,
             attempt=self.output.newest_attempt,
             progress=self.output.progress(),
             error=None if error is None else to_status(error),
-            cause=ParkCause.PARK_CAUSE_LOST,
+            cause=causes.PARK_CAUSE_QUOTA if waits else causes.PARK_CAUSE_LOST,
         )
 
     @property

@@ -2,7 +2,8 @@
 
 Exactly-once delivery follows from (attempt, choice, index) alone: only tokens of the newest attempt
 are accepted, only the next index is new, and a repeated index is compared with what is stored. The
-log holds token ids and their logprobs until the request is settled: at most `max_tokens` a choice.
+log holds token ids and their logprobs until the request is settled: at most `max_tokens` a choice,
+and of all choices together at most its budget, which may grow.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Verdict(Enum):
     """Already in the log, and different: the log stays as it is. Determinism is broken."""
     STALE = auto()
     """Of an attempt that is not accepted, or of an ended choice. The slot must be cancelled."""
+    BEYOND_BUDGET = auto()
+    """Not taken: the budget is used up. The attempt must be stopped until there is more."""
 
 
 class SenderFault(Exception):
@@ -71,6 +74,9 @@ class OutputLog:
             for _ in range(choices)
         ]
         self._max_tokens, self._prompt_logprobs = max_tokens, prompt_logprobs
+        self.budget = self._ask_at = self.most_tokens
+        """Most output tokens, of all choices together."""
+        self._taken = 0
         self._accepted_attempt = 0
         """The attempt whose tokens are accepted; 0 if none."""
         self._newest_attempt = 0
@@ -98,13 +104,33 @@ class OutputLog:
         for point in progress:
             kept = self._choices[point.choice]
             kept.ids.extend(point.output_ids)
+            self._taken += len(point.output_ids)
             kept.reason, kept.ended = point.finish_reason, point.finish_reason != 0
             if point.HasField("cached_prompt_tokens"):
                 kept.cached = point.cached_prompt_tokens
 
     @property
     def output_tokens(self) -> int:
-        return sum(len(choice.ids) for choice in self._choices)
+        return self._taken
+
+    @property
+    def most_tokens(self) -> int:
+        """Of all choices together, if none ends early."""
+        return len(self._choices) * self._max_tokens
+
+    def allow(self, budget: int, *, ask_at: int) -> None:
+        """Take so many output tokens in all; `is_low` from `ask_at` tokens on."""
+        self.budget, self._ask_at = budget, ask_at
+
+    @property
+    def is_low(self) -> bool:
+        """Whether more budget is to be asked for now."""
+        return self._taken >= self._ask_at and self.budget < self.most_tokens
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether nothing more can be made without more budget."""
+        return self._taken >= self.budget and self.budget < self.most_tokens and not self.ended
 
     @property
     def cached_prompt(self) -> int | None:
@@ -182,6 +208,8 @@ class OutputLog:
         if index == len(ids):
             if index >= self._max_tokens:
                 raise SenderFault(f"output index {index} of at most {self._max_tokens} tokens")
+            if self._taken >= self.budget:
+                return Verdict.BEYOND_BUDGET
             if index == 0 and kept.prompt is not None:
                 self._require_whole(kept.prompt)
             if kept.logprobs is not None:
@@ -189,6 +217,7 @@ class OutputLog:
                     raise SenderFault(f"output index {index} without logprobs")
                 kept.logprobs.extend(logprobs)
             ids.append(token_id)
+            self._taken += 1
             return Verdict.TAKEN
         if index > len(ids):
             raise SenderFault(f"output index {index} where {len(ids)} was next")

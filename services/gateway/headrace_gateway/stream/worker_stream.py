@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from headrace.errors import EngineFailed, RequestCancelled
 from headrace.internal.v1.delivery_pb2 import (
@@ -24,7 +25,7 @@ from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.base import metrics
 from headrace_gateway.request.logprob_columns import UnequalColumns, by_row, read_run
-from headrace_gateway.stream.open_request import SlotBinding
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.output_log import SenderFault, Verdict
 
@@ -37,9 +38,19 @@ OnFault = Callable[[SlotBinding, str, EngineFailed], None]
 """Fences the attempt of a binding, for this worker and this error."""
 
 
+class Budgets(Protocol):
+    """`OutputBudgets`, as it is used here."""
+
+    def ask(self, open_request: OpenRequest) -> None: ...
+
+    def stop(self, binding: SlotBinding, worker_id: str) -> None: ...
+
+
 class WorkerStream:
-    def __init__(self, worker_id: str, requests: OpenRequests, on_fault: OnFault) -> None:
-        self.worker_id = worker_id
+    def __init__(
+        self, worker_id: str, requests: OpenRequests, on_fault: OnFault, budgets: Budgets
+    ) -> None:
+        self.worker_id, self._budgets = worker_id, budgets
         self._news = asyncio.Event()
         self._requests = requests
         self._on_fault = on_fault
@@ -148,6 +159,8 @@ class WorkerStream:
             if verdict is taken:
                 is_new = True
                 open_request.wake()
+                if open_request.output.is_low:
+                    self._budgets.ask(open_request)
             else:
                 self._count_verdict(binding, verdict)
         if late:
@@ -160,6 +173,8 @@ class WorkerStream:
                 metrics.repeated_tokens_total.inc()
             case Verdict.MISMATCHED:
                 metrics.replay_mismatch_total.inc()
+            case Verdict.BEYOND_BUDGET:
+                self._budgets.stop(binding, self.worker_id)
             case Verdict.STALE:
                 metrics.stale_tokens_total.inc()
                 binding.open_request.unbind(binding)

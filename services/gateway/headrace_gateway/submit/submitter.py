@@ -20,7 +20,7 @@ from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer, make_answer
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, Terms, TokenIds
-from headrace_gateway.request.payer import Payer, TokenRange
+from headrace_gateway.request.payer import Payer, TokenRange, first_output
 from headrace_gateway.request.tasks import require_task
 
 
@@ -189,8 +189,9 @@ def _tokens(requested: GenerationRequest, card: ModelCard) -> TokenRange:
     tokenised."""
     prompt = requested.prompt
     fewest = len(prompt.token_ids) if isinstance(prompt, TokenIds) else 1
-    output = max(1, requested.parameters.max_tokens)
-    return TokenRange(fewest + requested.n * output, requested.n * card.context_tokens)
+    output = requested.n * max(1, requested.parameters.max_tokens)
+    first = first_output(output, batch=requested.row is not None)
+    return TokenRange(fewest + first, requested.n * card.context_tokens)
 
 
 async def _token_ids(requested: GenerationRequest, served: ServedModel) -> list[int]:

@@ -299,21 +299,3 @@ async def test_what_no_moment_can_admit_together_is_refused_for_good(
         with pytest.raises(InsufficientQuota, match=fact) as refused:
             await gateway.mesh.admission.open_all([request("r1", n=1), request("r2", n=1)])
         assert refused.value.retry_after_s is None
-
-
-async def test_more_output_is_reserved_under_the_same_name(bus: Bus) -> None:
-    async with scripted_keeper(bus) as keeper, running_mesh(bus, rows=LIMITED) as gateway:
-        async with gateway.mesh.quotas.reserved([request()]) as (reservation,):
-            assert reservation is not None
-            await reservation.extend(712)
-            assert reservation.output_tokens == 712
-            keeper.decide = refuse
-            with pytest.raises(RateLimitExceeded):
-                await reservation.extend(1224)
-            assert reservation.output_tokens == 712
-            reservation.confirm()
-        first, *others = keeper.reserved
-        assert {reserve.reservation_id for reserve in others} == {first.reservation_id}
-        assert [reserve.output_tokens for reserve in keeper.reserved] == [200, 712, 1224]
-        await eventually(lambda: keeper.confirmed == [first.reservation_id])
-        assert keeper.released == []

@@ -127,3 +127,16 @@ async def test_tokens_come_before_news_of_a_wait_that_is_over() -> None:
     open_request.wake()
     async with asyncio.timeout(5):
         assert await anext(events) == [ChoiceEnded(0, STOP)]
+
+
+def test_a_request_that_waits_for_quota_gets_that_at_once_and_every_10_s() -> None:
+    waiter = Waiter()
+    waiter.report(9, wait_s=1)
+    waiter.open_request.waits_for_quota = True
+    found = news(waiter.open_request, waiter.lanes, 0.0, SETTINGS)
+    assert found == Queued(waits_for_quota=True)
+    waiter.open_request.report_queued(found)
+    assert news(waiter.open_request, waiter.lanes, 9.9, SETTINGS) is None
+    assert news(waiter.open_request, waiter.lanes, 10.0, SETTINGS) == found
+    waiter.open_request.waits_for_quota = False
+    assert news(waiter.open_request, waiter.lanes, 10.0, SETTINGS) == Queued(0, 1.0)

@@ -37,6 +37,8 @@ class Room:
 
     requests: OpenRequests = field(default_factory=OpenRequests)
     faults: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    """Requests for which more budget was asked for."""
 
     def open(
         self,
@@ -61,7 +63,13 @@ class Room:
         return open_request
 
     def line(self) -> WorkerStream:
-        return WorkerStream("w1", self.requests, self.on_fault)
+        return WorkerStream("w1", self.requests, self.on_fault, self)
+
+    def ask(self, open_request: OpenRequest) -> None:
+        self.asked.append(open_request.request_id)
+
+    def stop(self, binding: SlotBinding, worker_id: str) -> None:
+        binding.open_request.fence(binding.attempt)
 
     def on_fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         self.faults.append(f"{worker_id}: {error.message}")
@@ -303,3 +311,34 @@ async def test_a_finished_stream_sends_the_last_response_and_then_nothing() -> N
 
 def counted(name: str) -> float:
     return REGISTRY.get_sample_value(f"headrace_gateway_{name}_total") or 0.0
+
+
+def test_what_is_beyond_the_budget_is_not_taken_and_stops_every_choice() -> None:
+    room = Room()
+    open_request, line = room.open("r1", choices=2), room.line()
+    open_request.output.allow(4, ask_at=3)
+    line.take(DeliverRequest(openings=[opening(1), opening(2, choice=1)]))
+    line.take(tokens((1, 0, 70), (2, 0, 80)))
+    assert room.asked == []
+    line.take(tokens((1, 1, 71)))
+    assert room.asked == ["r1"]
+    line.take(tokens((2, 1, 81), (1, 2, 72), (2, 2, 82)))
+    assert open_request.output.output_tokens == 4
+    assert open_request.output.is_used_up
+    assert open_request.bindings == 0
+    assert room.faults == []
+    open_request.output.allow(8, ask_at=7)
+    line.take(DeliverRequest(openings=[opening(3, attempt=2)]))
+    line.take(tokens((3, 2, 72)))
+    assert open_request.output.output_tokens == 5
+
+
+def test_an_end_at_the_budget_needs_no_more_of_it() -> None:
+    room = Room()
+    open_request, line = room.open("r1"), room.line()
+    open_request.output.allow(2, ask_at=2)
+    line.take(DeliverRequest(openings=[opening(1)]))
+    line.take(tokens((1, 0, 70), (1, 1, 71)))
+    line.take(ending(1, 2))
+    assert open_request.output.ended
+    assert not open_request.output.is_used_up

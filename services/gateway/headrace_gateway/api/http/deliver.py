@@ -60,6 +60,8 @@ def comment(queued: Queued | None, *, ids: bool) -> str:
 def _state(queued: Queued | None) -> str:
     if queued is None:
         return "keep-alive"
+    if queued.waits_for_quota:
+        return "waiting for quota"
     if queued.ahead is None:
         return "waiting"
     known = queued.wait_s is not None

@@ -55,6 +55,9 @@ def delta(choice_delta: ChoiceDelta) -> StreamGenerateResponse:
 
 def queued_message(queued: Queued) -> StreamGenerateResponse | None:
     """Return None if the queue position is unknown."""
+    if queued.waits_for_quota:
+        reason = generation_pb2.QUEUED_REASON_QUOTA
+        return StreamGenerateResponse(queued=generation_pb2.Queued(reason=reason))
     if queued.ahead is None:
         return None
     message = StreamGenerateResponse(queued=generation_pb2.Queued(position=queued.ahead))

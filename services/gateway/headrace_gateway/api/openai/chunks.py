@@ -174,7 +174,8 @@ class ChunkFormatter:
 
     def queued(self, queued: Queued) -> str:
         # Why not to all: benchmarks read each line as data, and their requests wait by the hundred.
-        return self.keep_alive(queued) if self._has_ids else ""
+        is_shown = self._has_ids or queued.waits_for_quota
+        return self.keep_alive(queued) if is_shown else ""
 
     def keep_alive(self, queued: Queued | None) -> str:
         # Why by ids: a client that gets them reads all of server-sent events, comments too.
