@@ -56,18 +56,16 @@ class _QueuedReason:
 class _QueuedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueuedReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     QUEUED_REASON_UNSPECIFIED: _QueuedReason.ValueType  # 0
-    """For a worker."""
     QUEUED_REASON_QUOTA: _QueuedReason.ValueType  # 1
-    """For quota: a limit of the tenant or its key admits no more output now. Sent every 10 s until
+    """It waits for quota: a limit of the tenant or its key admits no more output now. Sent every 10 s until
     it does, or until the deadline.
     """
 
 class QueuedReason(_QueuedReason, metaclass=_QueuedReasonEnumTypeWrapper): ...
 
 QUEUED_REASON_UNSPECIFIED: QueuedReason.ValueType  # 0
-"""For a worker."""
 QUEUED_REASON_QUOTA: QueuedReason.ValueType  # 1
-"""For quota: a limit of the tenant or its key admits no more output now. Sent every 10 s until
+"""It waits for quota: a limit of the tenant or its key admits no more output now. Sent every 10 s until
 it does, or until the deadline.
 """
 Global___QueuedReason: _TypeAlias = QueuedReason  # noqa: Y015
@@ -463,7 +461,7 @@ class Queued(_message.Message):
     requests go first.
     """
     reason: Global___QueuedReason.ValueType
-    """Why it waits; the other fields are unset where it is not for a worker."""
+    """Unset: it waits for a worker. Else it is in no lane, and has no position."""
     @_builtins.property
     def estimated_wait(self) -> _duration_pb2.Duration:
         """Unset while unknown."""
@@ -473,13 +471,15 @@ class Queued(_message.Message):
         *,
         position: _builtins.int = ...,
         estimated_wait: _duration_pb2.Duration | None = ...,
-        reason: Global___QueuedReason.ValueType = ...,
+        reason: Global___QueuedReason.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "estimated_wait", b"estimated_wait", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "estimated_wait", b"estimated_wait", "position", b"position", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
+    _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
 
 Global___Queued: _TypeAlias = Queued  # noqa: Y015
 

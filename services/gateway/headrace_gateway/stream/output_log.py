@@ -74,6 +74,8 @@ class OutputLog:
             for _ in range(choices)
         ]
         self._max_tokens, self._prompt_logprobs = max_tokens, prompt_logprobs
+        self.most_tokens = choices * max_tokens
+        """Of all choices together, if none ends early."""
         self.budget = self._ask_at = self.most_tokens
         """Most output tokens, of all choices together."""
         self._taken = 0
@@ -112,11 +114,6 @@ class OutputLog:
     @property
     def output_tokens(self) -> int:
         return self._taken
-
-    @property
-    def most_tokens(self) -> int:
-        """Of all choices together, if none ends early."""
-        return len(self._choices) * self._max_tokens
 
     def allow(self, budget: int, *, ask_at: int) -> None:
         """Take so many output tokens in all; `is_low` from `ask_at` tokens on."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from headrace.errors import InsufficientQuota
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.api.http.endpoint import HttpCall
 from headrace_gateway.api.http.reply import Reply
@@ -91,7 +92,11 @@ async def deliver(
                 )
         except GenerationFailed as failed:
             await answer.settle()
-            await reply.fail(failed.error, answer.usage())
+            so_far = b""
+            # Why: what was made is billed, and the same request would be refused again.
+            if isinstance(failed.error, InsufficientQuota) and not stream:
+                so_far = await serialize_in_thread(response_format.response_body, answer.outcome())
+            await reply.fail(failed.error, answer.usage(), so_far)
 
 
 async def serialize_in_thread(

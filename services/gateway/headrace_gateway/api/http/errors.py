@@ -25,6 +25,11 @@ class HttpResponse:
     body: bytes
     headers: Headers = ()
 
+    def beside(self, members: bytes) -> HttpResponse:
+        """Return it with the members of another JSON object."""
+        body = json.dumps(json.loads(members) | json.loads(self.body)).encode()
+        return HttpResponse(self.status, body, self.headers)
+
 
 class ErrorFormat(Protocol):
     """How an API reports an error."""

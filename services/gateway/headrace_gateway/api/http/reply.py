@@ -109,8 +109,14 @@ class Reply:
         await self._send(HttpResponse(200, events.encode(), _STREAM_HEADERS), EVENT_STREAM)
         self._last_write_s = asyncio.get_running_loop().time()
 
-    async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
-        """Send the error, unless the response is complete."""
+    async def fail(
+        self, error: HeadraceError, usage: Usage | None = None, so_far: bytes = b""
+    ) -> None:
+        """Send the error, unless the response is complete.
+
+        Args:
+            so_far: JSON object whose members are sent beside the error's, if nothing has been sent.
+        """
         if self._finished:
             return
         log.info(
@@ -120,7 +126,8 @@ class Reply:
         if self._head_sent:
             await self.send_events(self._error_format.error_event(error, usage), last=True)
         else:
-            await self._send(self._error_format.error_response(error), JSON)
+            response = self._error_format.error_response(error)
+            await self._send(response.beside(so_far) if so_far else response, JSON)
         self._finish(error)
 
     async def _send(self, response: HttpResponse, content_type: str) -> None:

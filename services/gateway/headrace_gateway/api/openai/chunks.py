@@ -276,7 +276,9 @@ def _choice(head: ResponseFields, choice: Choice, formatter: LogprobsFormatter |
             tool_call(call.call_id, call.name, call.arguments) for call in choice.tool_calls
         ]
         content["message"]["content"] = piece.text or None
-    reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
+    # Of an answer that a limit has ended, choices have no reason of their own.
+    ended, called = choice.finish_reason != UNFINISHED, bool(choice.tool_calls)
+    reason = _finish_reason(choice.finish_reason, called) if ended else None
     index = head.first_choice + choice.index
     body = json.dumps({"index": index, **content, "finish_reason": reason})
     of_prompt = "" if opens else _of_prompt(formatter, choice)

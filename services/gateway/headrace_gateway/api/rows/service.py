@@ -169,9 +169,11 @@ class RowReply(Reply):
         super().__init__(self._written, OPENAI_ERRORS, request_id, self.counter)
         self._retry_after_s: float | None = None
 
-    async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
+    async def fail(
+        self, error: HeadraceError, usage: Usage | None = None, so_far: bytes = b""
+    ) -> None:
         self._retry_after_s = retry_after_s(error)
-        await super().fail(error, usage)
+        await super().fail(error, usage, so_far)
 
     def response(self) -> RunRowResponse:
         written = self._written
