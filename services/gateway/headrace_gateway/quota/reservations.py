@@ -11,9 +11,7 @@ A request of 12 tokens with `max_tokens` 100 and two choices, of a key with limi
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import Enum, auto
@@ -36,6 +34,7 @@ from headrace_gateway.quota.limits import (
 )
 from headrace_gateway.quota.memory import RefusalMemory
 from headrace_gateway.quota.refusals import limit_name, refusal_error, until_all_fit
+from headrace_gateway.quota.together import all_or_worst
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
 
@@ -167,7 +166,7 @@ class Quotas:
         try:
             if len(begun) > 1:
                 # Why at once: they are one message to the keeper.
-                await _all_or_worst(each.charge(is_one_of_several=True) for each in begun)
+                await all_or_worst(each.charge(is_one_of_several=True) for each in begun)
             elif begun:
                 await begun[0].charge()
             yield reservations
@@ -335,24 +334,3 @@ class Quotas:
 
     def _now_ms(self) -> int:
         return round(self._clock.unix_s() * 1000)
-
-
-async def _all_or_worst(charges: Iterable[Awaitable[None]]) -> None:
-    """Wait for all of them.
-
-    Raises:
-        HeadraceError: the one that lasts longest.
-    """
-    results = await asyncio.gather(*charges, return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
-    for error in errors:
-        if not isinstance(error, HeadraceError):
-            raise error
-    if errors:
-        raise max(errors, key=_lasting_s)
-
-
-def _lasting_s(error: BaseException) -> float:
-    """Return how long the same call is refused."""
-    wait_s: float | None = getattr(error, "retry_after_s", None)
-    return math.inf if wait_s is None else wait_s
