@@ -27,7 +27,7 @@ from pathlib import Path
 import rig
 from chats import IN_FLIGHT, Cost, cost_of_chats
 
-REQUESTS = 600
+REQUESTS = 200
 UP = ("--engine", "scripted", "--auth", "keys")
 MUCH = "1000000000"
 LIMITS = (
