@@ -39,7 +39,10 @@ async def test_the_first_keys_are_written_once_and_published(
             [],
         )
         assert (cli.tenant, list(cli.models)) == ("default", ["*"])
-        assert list(cli.scopes) == ["generate", "embed", "models:read", "usage:read"]
+        assert list(cli.scopes) == [
+            *("generate", "embed", "files", "batches"),
+            *("models:read", "usage:read"),
+        ]
         assert TABLE_STAMP in rows
         assert {"headrace", "default"} < (await bus.rows(TENANTS_TABLE)).keys()
         assert (await readiness(running)).text == "ok\nactive\n"
