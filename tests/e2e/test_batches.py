@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from helpers.command import headrace
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.running_mesh import start, stop
+from helpers.tiny_encoders import save_encoder, save_modules, tiny_encoder
 
 ROWS, TOKENS = 200, 100
 SLOTS = ("--set", "worker.max_slots=8")
@@ -76,15 +77,43 @@ async def lines(client: openai.AsyncOpenAI, file_id: str | None) -> list[dict[st
     return [json.loads(line) for line in content.text.splitlines()]
 
 
-async def billed_tokens(client: openai.AsyncOpenAI) -> int:
-    """Return the output tokens of all rows of batches that have been metered."""
+async def billed(
+    client: openai.AsyncOpenAI, kind: str = "completions", of: str = "output_tokens"
+) -> int:
+    """Return what rows of batches are billed, in all."""
     day = int(time.time()) - 24 * 3600
     query = {"start_time": day, "batch": "true", "bucket_width": "1d"}
     page: Any = await client.get(
-        "/organization/usage/completions", cast_to=object, options={"params": query}
+        f"/organization/usage/{kind}", cast_to=object, options={"params": query}
     )
     results = [result for bucket in page["data"] for result in bucket["results"]]
-    return sum(result["output_tokens"] for result in results)
+    return sum(result[of] for result in results)
+
+
+async def through_kills(
+    mesh: FreshMesh, client: openai.AsyncOpenAI, batch: Batch, *, rows: int, victims: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Kill processes while a batch runs; return its output, which has each row once."""
+    for number, victim in enumerate(victims, 1):
+        batch = await progressed(client, batch, to=number * rows // (2 * len(victims)))
+        assert batch.status == "in_progress", f"it ended before the death of {victim}"
+        await mesh.kill(victim)
+    batch = await ended(client, batch)
+    assert batch.status == "completed"
+    assert await lines(client, batch.error_file_id) == []
+    output = await lines(client, batch.output_file_id)
+    assert [line["custom_id"] for line in output] == [f"row-{number}" for number in range(rows)]
+    return output
+
+
+async def stays_billed(client: openai.AsyncOpenAI, kind: str, requests: int) -> None:
+    """So many requests are billed, and no more once every record is stored."""
+
+    async def are_billed() -> bool:
+        return await billed(client, kind, "num_model_requests") >= requests
+
+    await eventually(are_billed, within_s=30)
+    assert await billed(client, kind, "num_model_requests") == requests
 
 
 def texts(output: list[dict[str, Any]]) -> dict[str, str]:
@@ -136,9 +165,52 @@ async def test_a_batch_survives_the_death_of_every_process_and_each_row_is_answe
             await mesh.back(process)
 
         async def each_token_is_billed_once() -> bool:
-            return await billed_tokens(client) == 2 * ROWS * TOKENS
+            return await billed(client) == 2 * ROWS * TOKENS
 
         await eventually(each_token_is_billed_once, within_s=30)
+
+
+@pytest.mark.timeout(200)
+async def test_vectors_and_several_prompts_of_a_row_are_billed_once_through_kills(
+    tmp_path: Path,
+) -> None:
+    encoder = save_encoder(tmp_path / "toy", tiny_encoder())
+    save_modules(encoder, pooling={"pooling_mode": "mean"}, normalise=True)
+    models = ("--model", "default", "--model", f"{encoder}=toy", "--gateways", "2")
+    slow = ("--set", "worker.encoder_pass_tokens=64", *SLOTS)
+    count, prompts = 40, 3
+    running = start(tmp_path / ".headrace", *models, *slow)
+    mesh = FreshMesh(tmp_path, running.url)
+    try:
+        async with openai.AsyncOpenAI(
+            base_url=f"{mesh.url}/v1", api_key="none", max_retries=60
+        ) as client:
+            url, texts = "/v1/embeddings", [f"the mill {'and the river ' * 20}"] * 20
+            body = {"model": "toy", "input": texts}
+            rows = [row(number, url=url, body=body) for number in range(count)]
+            batch = await create(client, rows, endpoint=url)
+            victims = ("gateway-0", "control-0")
+            output = await through_kills(mesh, client, batch, rows=count, victims=victims)
+            vectors = [len(line["response"]["body"]["data"]) for line in output]
+            assert vectors == [len(texts)] * count
+            counts = (line["response"]["body"]["usage"]["prompt_tokens"] for line in output)
+            counted = sum(map(int, counts))
+
+            async def each_input_is_billed_once() -> bool:
+                return await billed(client, "embeddings", "input_tokens") == counted
+
+            await eventually(each_input_is_billed_once, within_s=30)
+            body = row(0)["body"] | {"model": "valley", "prompt": ["a", "b", "c"], "max_tokens": 8}
+            rows = [row(number, body=body | {"seed": number}) for number in range(count)]
+            batch = await create(client, rows)
+            output = await through_kills(mesh, client, batch, rows=count, victims=victims[:1])
+            choices = [len(line["response"]["body"]["choices"]) for line in output]
+            assert choices == [prompts] * count
+            tokens = [line["response"]["body"]["usage"]["completion_tokens"] for line in output]
+            await stays_billed(client, "completions", prompts * count)
+            assert await billed(client) == sum(tokens)
+    finally:
+        stop(running)
 
 
 async def test_a_batch_of_chat_and_of_vectors_and_what_fails_in_them(
