@@ -47,7 +47,7 @@ usage_repeated = Counter(
 )
 usage_unreadable = Counter(
     "headrace_control_usage_unreadable",
-    "Records of usage that cannot be rows; they are kept, and billed to nobody.",
+    "Records of usage that cannot be rows; they are kept, and not billed.",
 )
 usage_missing = Counter(
     "headrace_control_usage_missing",

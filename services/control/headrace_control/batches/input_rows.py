@@ -23,7 +23,7 @@ MAX_MODELS, MAX_MODEL_CHARACTERS = 100, 256
 """Of one batch: gateways are asked about all of them in one message."""
 _DIGEST_BYTES = 16
 _REFUSED_TRUE = ("stream", "background")
-"""Fields of a body that mean that somebody reads along, or comes back."""
+"""Fields of a body that mean that a client reads along, or comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class InputCheck:
     """Checks the lines of one file, one after the other; it keeps 16 bytes of each custom_id.
 
     What is wrong with models is only known once they have all been named: `models` are those, and
-    `report_models` is told which of them may not be used.
+    `report_models` is called with which of them may not be used.
     """
 
     def __init__(self, endpoint: str, *, max_rows: int = MAX_ROWS) -> None:

@@ -129,7 +129,7 @@ usage_position = sa.Table(
     _small("id", key=True),
     # Rows of requests that ended before are deleted.
     _number("rows_since_ms"),
-    # When the stream was created: one that was made anew has another position.
+    # When the stream was created: one that was made again has another position.
     text("stream"),
     _number("sequence"),
     _number("time_ms"),
