@@ -83,7 +83,7 @@ async def test_no_call_fails_while_keys_and_peppers_are_rotated(mesh: RunningMes
         return found == []
 
     async with callers.calling():
-        rotated = await json_of(mesh, "key", "rotate", made["id"], "--grace", "3s")
+        rotated = await json_of(mesh, "key", "rotate", made["id"], "--grace", "60s")
         assert isinstance(rotated, dict)
         await asyncio.sleep(0.5)
         callers.key = rotated["key"]
