@@ -34,6 +34,8 @@ STORE_PROBES = "headrace.trials"
 
 USAGE = "headrace.usage"
 """UsageRecords, from every leader to the stream that control and the quota keeper read."""
+USAGE_STORED = "headrace.usage_stored"
+"""The same, which the broker publishes once they are stored."""
 
 ACCESS_REPORTS = "headrace.control.access"
 """AccessReport -> AccessReportResponse, from every gateway to the active control process."""

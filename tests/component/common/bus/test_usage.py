@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from headrace.bus import StoreRefused
+from headrace.bus import StoreRefused, subjects
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.bus.usage import KEEPER, StoredUsage, UsagePosition
 from headrace.testing.nats_server import NatsServer, nats_server
@@ -58,6 +59,54 @@ async def test_a_reader_that_is_at_the_end_gets_what_comes(bus: JetStreamBus) ->
     await publish(bus, 1, 1)
     (found,) = await reading
     assert found.payload == b"1"
+
+
+async def test_a_reader_that_keeps_up_reads_nothing_from_the_stream(
+    bus: JetStreamBus, server: NatsServer
+) -> None:
+    publisher = await connect(server.url, name="publisher")
+    await publish(publisher, 0, 3)
+    at = (await read(bus, None))[-1].position
+    reads: list[str] = []
+
+    async def on_read(message: Msg) -> None:
+        reads.append(message.subject)
+
+    await publisher.client.subscribe("$JS.API.STREAM.MSG.GET.>", cb=on_read)
+    await publisher.client.flush()
+    seen: list[bytes] = []
+    publishing = asyncio.create_task(publish(publisher, 3, 200))
+    while len(seen) < 200:
+        found = await bus.usage_after(at, max_messages=7, timeout_s=20.0)
+        assert 0 < len(found) <= 7
+        seen += [each.payload for each in found]
+        at = found[-1].position
+    await publishing
+    assert seen == [b"%d" % n for n in range(3, 203)]
+    # The first calls may come before what was published is passed on.
+    assert len(reads) <= 2
+    await publisher.close()
+
+
+async def test_a_reader_gets_what_the_broker_did_not_publish_and_a_version_before_is_updated(
+    bus: JetStreamBus,
+) -> None:
+    js = bus.jetstream
+    await publish(bus, 0, 2)
+    found = await read(bus, None)
+    config = (await js.stream_info("USAGE")).config
+    config.republish = None
+    await js.update_stream(config)
+    reading = asyncio.create_task(
+        bus.usage_after(found[-1].position, max_messages=5, timeout_s=20.0)
+    )
+    await publish(bus, 2, 1)
+    (lost,) = await reading
+    assert lost.payload == b"2"
+    await bus.ensure_stores(1)
+    republish = (await js.stream_info("USAGE")).config.republish
+    assert republish is not None
+    assert republish.dest == subjects.USAGE_STORED
 
 
 async def test_equal_records_that_are_sent_again_are_stored_once(bus: JetStreamBus) -> None:

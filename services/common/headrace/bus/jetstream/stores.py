@@ -67,8 +67,8 @@ def _request_streams(replicas: int) -> list[StreamConfig]:
             allow_msg_ttl=True,
             max_msgs_per_subject=1,
             max_bytes=1 << 30,
-            # Why not received as they are published: a process that may both publish and receive a
-            # subject can publish anywhere, as the answer to a message of its own.
+            # Why not received as they are published, here and below: a process that may both
+            # publish and receive a subject can publish anywhere, as the answer to its own message.
             republish=RePublish(
                 src=f"{subjects.RESULTS}.*", dest=f"{subjects.ENDED}.{{{{wildcard(1)}}}}"
             ),
@@ -106,6 +106,7 @@ def _account_streams(replicas: int) -> list[StreamConfig]:
             max_age=USAGE_KEPT_S,
             max_bytes=USAGE_KEPT_BYTES,
             duplicate_window=120,
+            republish=RePublish(src=subjects.USAGE, dest=subjects.USAGE_STORED),
         ),
         StreamConfig(
             name=QUOTA_JOURNAL,

@@ -1,8 +1,9 @@
 """The stream of usage records, read by sequence; and where the requests are from that it is about.
 
 Why without consumers: the scheduler writes this stream, and the broker delivers what a consumer
-reads to any subject that its creator names. When there is something to read, a reader knows by a
-subscription to what is published; reading costs the broker and the reader more than that.
+reads to any subject that its creator names. The broker publishes what it has stored, with its
+sequence. What does not follow a reader's position (at the start, after a reconnect, where one was
+lost) the reader reads from the stream.
 
 A restored stream of requests has a new time of creation. So the sources of what it held are saved
 with it, and stored again beside it, in a row that names the new stream.
@@ -14,32 +15,75 @@ import asyncio
 import hashlib
 import json
 import time
-from contextlib import suppress
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
 import nats.js.errors
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
-from headrace.bus.jetstream.connection import Connected, unavailable
+from headrace.bus.jetstream.connection import Connected, is_for, unavailable
 from headrace.bus.stores import POSITION_BUCKET, REQUEST_STREAM, USAGE_STREAM
 from headrace.bus.usage import KEEPER, RequestSources, StoredUsage, UsagePosition, UsageState
 from headrace.cancellation import recheck_cancelled, rechecking_cancelled
 
 PUBLISH_S = 2.0
 """Longest wait for records to be stored; then they are sent again."""
-POLL_S = 0.05
-"""Time between reads while something was published lately: it may not be stored yet."""
-LATELY_S = 0.5
 IDLE_POLL_S = 1.0
-"""Time between reads while nothing was."""
+"""Time between reads while the broker publishes nothing: the last message may have been lost."""
+RECENT_MESSAGES, RECENT_BYTES = 1024, 8 << 20
+"""Most of what was published that is kept for a reader; earlier messages are read."""
 CHECK_S = 1.0
 _READ_AT_ONCE = 32
 _STORE_FAILED = 10077
 """The server's error code for a message that exceeds a bound of its stream."""
+
+
+class RecentUsage:
+    """The newest messages of a stream, without a gap, as the broker published them. Pure."""
+
+    def __init__(self) -> None:
+        self._messages: deque[StoredUsage] = deque()
+        self._bytes = 0
+        self._stream, self._since = "", datetime.min.replace(tzinfo=UTC)
+
+    def begin(self, stream: str) -> None:
+        """Keep only what is of the stream that was created at that time."""
+        if stream != self._stream:
+            self._clear()
+            self._stream, self._since = stream, datetime.fromisoformat(stream)
+
+    def add(self, sequence: int, stored_at: str, payload: bytes) -> None:
+        if datetime.fromisoformat(stored_at) < self._since:
+            return  # of the stream before
+        if sequence != self.last + 1:
+            self._clear()
+        self._messages.append(StoredUsage(UsagePosition(self._stream, sequence), payload))
+        self._bytes += len(payload)
+        while len(self._messages) > RECENT_MESSAGES or self._bytes > RECENT_BYTES:
+            self._bytes -= len(self._messages.popleft().payload)
+
+    def _clear(self) -> None:
+        self._messages.clear()
+        self._bytes = 0
+
+    @property
+    def last(self) -> int:
+        """Sequence of the newest message; -1 if there is none."""
+        return self._messages[-1].position.sequence if self._messages else -1
+
+    def after(self, sequence: int, max_messages: int) -> list[StoredUsage]:
+        """Return what follows; none as well if that is not known."""
+        # From the end: a reader is nearly there.
+        count = self.last - sequence
+        if not 0 < count <= len(self._messages):
+            return []
+        first = len(self._messages) - count
+        return [self._messages[first + i] for i in range(min(count, max_messages))]
 
 
 class StoredUsageStream(Connected):
@@ -49,10 +93,13 @@ class StoredUsageStream(Connected):
     """When the stream was created, as of `_usage_checked`."""
     _usage_checked = -1, float("-inf")
     """How many reconnects there were then, and when that was."""
-    _usage_published: asyncio.Event | None = None
-    """Set when the broker passes on what is published, which is before it is stored. None: this
-    connection has read nothing yet."""
-    _usage_published_s = float("-inf")
+    _usage_arrived: asyncio.Event | None = None
+    """Set when the broker publishes what it has stored. None: this connection has read nothing
+    yet."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._recent_usage = RecentUsage()
 
     @rechecking_cancelled
     async def publish_usage(self, records: bytes) -> None:
@@ -76,41 +123,48 @@ class StoredUsageStream(Connected):
     async def usage_after(
         self, position: UsagePosition | None, *, max_messages: int, timeout_s: float
     ) -> list[StoredUsage]:
-        end_s = time.monotonic() + timeout_s
-        published = await self._watch_usage()
+        end_s, recent, is_idle = time.monotonic() + timeout_s, self._recent_usage, False
+        arrived = await self._watch_usage()
         while True:
-            published.clear()
+            arrived.clear()
             stream = await self._current_stream()
             known = 0 if position is None or position.stream != stream else position.sequence
-            if found := await self._read_after(known, max_messages):
-                return [_stored(stream, message) for message in found]
-            left_s = end_s - (now_s := time.monotonic())
-            if left_s <= 0:
-                return []
-            if now_s - self._usage_published_s < LATELY_S:
-                await asyncio.sleep(POLL_S)
-            else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left_s, IDLE_POLL_S)):
-                        await published.wait()
+            if found := recent.after(known, max_messages):
+                return found
+            left_s = end_s - time.monotonic()
+            if is_idle or left_s <= 0 or recent.last != known:
+                if read := await self._read_after(known, max_messages):
+                    return [_stored(stream, message) for message in read]
+                if left_s <= 0:
+                    return []
+            try:
+                async with asyncio.timeout(min(left_s, IDLE_POLL_S)):
+                    await arrived.wait()
+                is_idle = False
+            except TimeoutError:
+                is_idle = True
             recheck_cancelled()
 
     async def _watch_usage(self) -> asyncio.Event:
-        if self._usage_published is None:
-            published = self._usage_published = asyncio.Event()
+        if self._usage_arrived is not None:
+            return self._usage_arrived
+        arrived = self._usage_arrived = asyncio.Event()
 
-            async def on_published(_: Msg) -> None:
-                self._usage_published_s = time.monotonic()
-                published.set()
+        async def on_stored(message: Msg) -> None:
+            if is_for(subjects.USAGE_STORED, message):
+                # The broker's come last, and the last of a name counts.
+                headers = message.headers or {}
+                sequence, stored_at = headers["Nats-Sequence"], headers["Nats-Time-Stamp"]
+                self._recent_usage.add(int(sequence), stored_at, message.data)
+                arrived.set()
 
-            with unavailable("usage records"):
-                try:
-                    await self._client.subscribe(subjects.USAGE, cb=on_published)
-                except BaseException:
-                    self._usage_published = None
-                    raise
-            return published
-        return self._usage_published
+        with unavailable("usage records"):
+            try:
+                await self._client.subscribe(subjects.USAGE_STORED, cb=on_stored)
+            except BaseException:
+                self._usage_arrived = None
+                raise
+        return arrived
 
     async def _read_after(self, sequence: int, max_messages: int) -> list[RawStreamMsg]:
         """Return the messages after a sequence; a message that is missing ends them."""
@@ -188,6 +242,7 @@ class StoredUsageStream(Connected):
             checked = self.reconnects, now_s
             self._usage_stream = (await stream_info(self, USAGE_STREAM))["created"]
             self._usage_checked = checked
+            self._recent_usage.begin(self._usage_stream)
         return self._usage_stream
 
 

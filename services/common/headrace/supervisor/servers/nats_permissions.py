@@ -196,7 +196,7 @@ _SCHEDULER_PUBLISHES = (
 )
 _SCHEDULER_READS = (
     *(subjects.WORKER_REPORTS, subjects.GATEWAY_REPORTS, subjects.PREFIX_REPORTS),
-    *("headrace.scheduler.*.*", subjects.QUOTA, subjects.USAGE, _DRAIN),
+    *("headrace.scheduler.*.*", subjects.QUOTA, subjects.USAGE_STORED, _DRAIN),
 )
 _WORKER_PUBLISHES = (
     *(subjects.WORKER_REPORTS, subjects.PREFIX_REPORTS),
@@ -231,5 +231,5 @@ _CONTROL_PUBLISHES = (
 )
 _CONTROL_READS = (
     *(subjects.ACCESS_REPORTS, subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
-    *(subjects.GATEWAY_REPORTS, subjects.OWN_USAGE, subjects.USAGE, _DRAIN),
+    *(subjects.GATEWAY_REPORTS, subjects.OWN_USAGE, subjects.USAGE_STORED, _DRAIN),
 )
