@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 KEEPER = "keeper"
@@ -15,8 +15,12 @@ class UsagePosition:
 
     stream: str
     """When the stream was created. One that was lost and made again, or restored from a backup,
-    has another time, and its sequences mean nothing in this one."""
+    has another time, and its sequences mean nothing in this one. One that a power failure has put
+    back, whose sequences are used again, keeps its time, and gets a name behind it."""
     sequence: int
+    stored_at: str = field(default="", compare=False)
+    """When the broker stored this message, by which a reader that was there notices that it is
+    another one since a power failure; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class UsageStream(Protocol):
     ) -> list[StoredUsage]:
         """Return what follows a position, oldest first; none if none came in `timeout_s`.
 
-        None, or a position in a former stream, is before the oldest message there is.
+        None, or a position in a former stream, is before the oldest message there is. So is a
+        position that is past the end of the stream, or of another message: the stream was put back.
 
         Raises:
             BusUnavailable: the broker is away.

@@ -66,6 +66,7 @@ class UsageConsumer:
         self.caught_up = asyncio.Event()
         """Set once all of the stream has been stored, in this run."""
         self._at_once = AT_ONCE
+        self._last: UsagePosition | None = None
         self._purged_s = float("-inf")
         self._failing = ConditionLog(log, active="usage.not_stored", cleared="usage.stored")
 
@@ -94,11 +95,14 @@ class UsageConsumer:
         """
         async with asyncio.timeout(ANSWER_S):
             position = await self._ledger.position()
+        if position == self._last:
+            # The database does not hold when its message was stored.
+            position = self._last
         at_once = self._at_once
         messages = await self._bus.usage_after(position, max_messages=at_once, timeout_s=wait_s)
         if messages:
             await self._store_in_time(messages)
-            position = messages[-1].position
+            position = self._last = messages[-1].position
             if len(messages) < at_once:
                 await asyncio.sleep(GROUP_S)
         if len(messages) < at_once:

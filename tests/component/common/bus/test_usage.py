@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -185,3 +186,50 @@ async def test_requests_of_a_stream_that_was_made_again_have_another_source(
     await bus.jetstream.delete_stream("REQUESTS")
     await bus.ensure_stores(1)
     assert await bus.request_sources() != before
+
+
+async def put_back(server: NatsServer, store: Path, bus: JetStreamBus) -> None:
+    """Start the server with an older copy of its store, as after a power failure."""
+    reconnects = bus.reconnects
+    await server.kill()
+    shutil.rmtree(server.directory / "store")
+    shutil.copytree(store, server.directory / "store")
+    await server.start()
+    await eventually(lambda: bus.reconnects > reconnects and bus.connected)
+
+
+async def copy_store(server: NatsServer, bus: JetStreamBus, to: Path) -> None:
+    """Copy the store of the server, which starts again."""
+    reconnects = bus.reconnects
+    await server.stop()
+    shutil.copytree(server.directory / "store", to)
+    await server.start()
+    await eventually(lambda: bus.reconnects > reconnects and bus.connected)
+
+
+@pytest.mark.parametrize("published_before_it_reads", [3, 40])
+async def test_a_stream_that_a_power_failure_put_back_is_read_as_another_one(
+    bus: JetStreamBus, server: NatsServer, tmp_path: Path, published_before_it_reads: int
+) -> None:
+    await publish(bus, 0, 5)
+    await copy_store(server, bus, tmp_path / "copy")
+    await publish(bus, 5, 5)
+    found = await read(bus, None)
+    await bus.put_usage_position(KEEPER, found[-1].position)
+    await put_back(server, tmp_path / "copy", bus)
+    other = await connect(server.url, name="leader")
+    await publish(other, 100, published_before_it_reads)
+    again = await read(bus, found[-1].position)
+    expected = [*range(5), *range(100, 100 + published_before_it_reads)]
+    assert [each.payload for each in again] == [b"%d" % n for n in expected]
+    assert again[0].position.stream != found[0].position.stream
+    # Another reader is at the same position of the same stream.
+    assert await read(other, found[-1].position) == again
+    assert await read(other, again[-2].position) == again[-1:]
+    assert (await other.usage_state()).last == again[-1].position
+    await bus.purge_usage(again[-1].position)
+    assert await read(other, None) == again
+    await bus.put_usage_position(KEEPER, again[-2].position)
+    await bus.purge_usage(again[-1].position)
+    assert await read(other, None) == again[-1:]
+    await other.close()

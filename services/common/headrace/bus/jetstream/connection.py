@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import nats.errors
 from google.protobuf.message import DecodeError
@@ -23,6 +25,7 @@ from headrace.internal.v1.reports_pb2 import BrokerReport
 log = logging.getLogger(__name__)
 
 STORE_TIMEOUT_S = 5.0
+STREAM_INFO_S = 2.0
 _PING_TIMEOUT_S = 0.5
 FAULT_KEPT_S = 5.0
 """How long a report of the broker's supervisor is valid; one comes each second."""
@@ -187,3 +190,18 @@ class CoreMessages(Connected):
             task.add_done_callback(self._answers.discard)
 
         return OpenSubscription(await self._client.subscribe(subject, cb=receive))
+
+
+async def stream_info(bus: Connected, stream: str) -> dict[str, Any]:
+    """Return what the broker says of a stream.
+
+    Raises:
+        BusUnavailable: the broker is away, or there is no such stream.
+    """
+    # Why not nats-py's: it leaves out when the first message was stored.
+    with unavailable(f"stream {stream}"):
+        answer = await bus.client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=STREAM_INFO_S)
+    info: dict[str, Any] = json.loads(answer.data)
+    if error := info.get("error"):
+        raise BusUnavailable(f"stream {stream}: {error.get('description', error)}")
+    return info

@@ -5,6 +5,10 @@ reads to any subject that its creator names. The broker publishes what it has st
 sequence. What does not follow a reader's position (at the start, after a reconnect, where one was
 lost) the reader reads from the stream.
 
+A broker that loses its power forgets what it had not synced, so the stream may be put back, with
+its time of creation: a reader's position is past its end, or of another message. Whoever finds that
+first gives the stream a name more, in a row beside it, and all read it from its beginning.
+
 A restored stream of requests has a new time of creation. So the sources of what it held are saved
 with it, and stored again beside it, in a row that names the new stream.
 """
@@ -14,10 +18,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
+import secrets
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -26,10 +31,13 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
-from headrace.bus.jetstream.connection import Connected, is_for, unavailable
+from headrace.bus.jetstream.connection import Connected, is_for, stream_info, unavailable
+from headrace.bus.jetstream.stores import WRONG_LAST_SEQUENCE
 from headrace.bus.stores import POSITION_BUCKET, REQUEST_STREAM, USAGE_STREAM
 from headrace.bus.usage import KEEPER, RequestSources, StoredUsage, UsagePosition, UsageState
 from headrace.cancellation import recheck_cancelled, rechecking_cancelled
+
+log = logging.getLogger(__name__)
 
 PUBLISH_S = 2.0
 """Longest wait for records to be stored; then they are sent again."""
@@ -38,6 +46,8 @@ IDLE_POLL_S = 1.0
 RECENT_MESSAGES, RECENT_BYTES = 1024, 8 << 20
 """Most of what was published that is kept for a reader; earlier messages are read."""
 CHECK_S = 1.0
+NAME_SUBJECT = f"$KV.{POSITION_BUCKET}.{USAGE_STREAM}"
+"""Row of the stream's name, where it is not its time of creation alone."""
 _READ_AT_ONCE = 32
 _STORE_FAILED = 10077
 """The server's error code for a message that exceeds a bound of its stream."""
@@ -52,17 +62,19 @@ class RecentUsage:
         self._stream, self._since = "", datetime.min.replace(tzinfo=UTC)
 
     def begin(self, stream: str) -> None:
-        """Keep only what is of the stream that was created at that time."""
+        """Keep only what is of this stream, whose name begins with its time of creation."""
         if stream != self._stream:
             self._clear()
-            self._stream, self._since = stream, datetime.fromisoformat(stream)
+            self._stream = stream
+            self._since = datetime.fromisoformat(stream.partition(" ")[0])
 
     def add(self, sequence: int, stored_at: str, payload: bytes) -> None:
-        if datetime.fromisoformat(stored_at) < self._since:
+        if (time_stored := datetime.fromisoformat(stored_at)) < self._since:
             return  # of the stream before
         if sequence != self.last + 1:
             self._clear()
-        self._messages.append(StoredUsage(UsagePosition(self._stream, sequence), payload))
+        position = UsagePosition(self._stream, sequence, time_stored.isoformat())
+        self._messages.append(StoredUsage(position, payload))
         self._bytes += len(payload)
         while len(self._messages) > RECENT_MESSAGES or self._bytes > RECENT_BYTES:
             self._bytes -= len(self._messages.popleft().payload)
@@ -90,7 +102,7 @@ class StoredUsageStream(Connected):
     """Implements `headrace.bus.UsageStream`."""
 
     _usage_stream = ""
-    """When the stream was created, as of `_usage_checked`."""
+    """`UsagePosition.stream`, as of `_usage_checked`."""
     _usage_checked = -1, float("-inf")
     """How many reconnects there were then, and when that was."""
     _usage_arrived: asyncio.Event | None = None
@@ -127,13 +139,16 @@ class StoredUsageStream(Connected):
         arrived = await self._watch_usage()
         while True:
             arrived.clear()
-            stream = await self._current_stream()
+            stream = await self._current_stream(position)
             known = 0 if position is None or position.stream != stream else position.sequence
             if found := recent.after(known, max_messages):
                 return found
             left_s = end_s - time.monotonic()
             if is_idle or left_s <= 0 or recent.last != known:
-                if read := await self._read_after(known, max_messages):
+                read = await self._read_after(known, max_messages)
+                if self._usage_checked[0] != self.reconnects:
+                    continue
+                if read:
                     return [_stored(stream, message) for message in read]
                 if left_s <= 0:
                     return []
@@ -202,7 +217,7 @@ class StoredUsageStream(Connected):
             first = datetime.fromisoformat(state["first_ts"])
             age_s = max(0.0, (datetime.now(UTC) - first).total_seconds())
         return UsageState(
-            UsagePosition(info["created"], state["last_seq"]),
+            UsagePosition((await self._name(info["created"]))[0], state["last_seq"]),
             messages=state["messages"],
             stored_bytes=state["bytes"],
             max_bytes=config["max_bytes"],
@@ -217,7 +232,8 @@ class StoredUsageStream(Connected):
 
     @rechecking_cancelled
     async def purge_usage(self, position: UsagePosition) -> None:
-        stream = (await stream_info(self, USAGE_STREAM))["created"]
+        await self._check_stream(position)
+        stream = self._usage_stream
         with unavailable("usage records"):
             try:
                 found = await self._js.get_last_msg(
@@ -234,35 +250,65 @@ class StoredUsageStream(Connected):
     async def request_sources(self) -> RequestSources:
         return await read_sources(self)
 
-    async def _current_stream(self) -> str:
-        """Return when the stream was created; it may be made again without a reconnect."""
+    async def _current_stream(self, position: UsagePosition | None) -> str:
+        """Return the name of the stream; it may be made again without a reconnect."""
         reconnects, checked_s = self._usage_checked
-        now_s = time.monotonic()
-        if reconnects != self.reconnects or now_s >= checked_s + CHECK_S:
-            checked = self.reconnects, now_s
-            self._usage_stream = (await stream_info(self, USAGE_STREAM))["created"]
-            self._usage_checked = checked
-            self._recent_usage.begin(self._usage_stream)
+        if reconnects != self.reconnects or time.monotonic() >= checked_s + CHECK_S:
+            await self._check_stream(position)
         return self._usage_stream
+
+    async def _check_stream(self, position: UsagePosition | None) -> None:
+        """Look at the stream; give it another name if it does not hold this position any more."""
+        checked = self.reconnects, time.monotonic()
+        info = await stream_info(self, USAGE_STREAM)
+        name, revision = await self._name(info["created"])
+        if position and position.stream == name:
+            last = info["state"]["last_seq"]
+            is_first = self._usage_checked[0] != self.reconnects
+            if position.sequence > last or (is_first and await self._is_another(position)):
+                facts = {"stream": name, "position": position.sequence, "last": last}
+                log.error("usage.stream_put_back", extra=facts)
+                await self._rename(info["created"], revision)
+                name, _ = await self._name(info["created"])
+        self._usage_stream, self._usage_checked = name, checked
+        self._recent_usage.begin(name)
+
+    async def _is_another(self, position: UsagePosition) -> bool:
+        """Return whether the message at a position is not the one that was read there."""
+        if not position.stored_at:
+            return False
+        message = await self._usage_message(position.sequence, is_first=False)
+        return message is not None and _stored_at(message) != position.stored_at
+
+    async def _name(self, created: str) -> tuple[str, int]:
+        """Return the stream's name, and the revision of the row that it is in; 0: of none."""
+        with unavailable("name of the stream of usage"):
+            try:
+                row = await self._js.get_last_msg(f"KV_{POSITION_BUCKET}", NAME_SUBJECT)
+            except nats.js.errors.NotFoundError:
+                return created, 0
+        name = (row.data or b"").decode()
+        return (name if name.startswith(f"{created} ") else created), row.seq or 0
+
+    async def _rename(self, created: str, revision: int) -> None:
+        """Store a new name, unless another process does."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        name = f"{created} {secrets.token_hex(8)}"
+        with unavailable("name of the stream of usage"):
+            try:
+                await self._js.publish(NAME_SUBJECT, name.encode(), headers=headers)
+            except nats.js.errors.APIError as error:
+                if error.err_code != WRONG_LAST_SEQUENCE:
+                    raise
 
 
 def _stored(stream: str, message: RawStreamMsg) -> StoredUsage:
-    return StoredUsage(UsagePosition(stream, message.seq or 0), message.data or b"")
+    position = UsagePosition(stream, message.seq or 0, _stored_at(message))
+    return StoredUsage(position, message.data or b"")
 
 
-async def stream_info(bus: Connected, stream: str) -> dict[str, Any]:
-    """Return what the broker says of a stream.
-
-    Raises:
-        BusUnavailable: the broker is away, or there is no such stream.
-    """
-    # Why not nats-py's: it leaves out when the first message was stored.
-    with unavailable(f"stream {stream}"):
-        answer = await bus.client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=PUBLISH_S)
-    info: dict[str, Any] = json.loads(answer.data)
-    if error := info.get("error"):
-        raise BusUnavailable(f"stream {stream}: {error.get('description', error)}")
-    return info
+def _stored_at(message: RawStreamMsg) -> str:
+    return "" if message.time is None else message.time.isoformat()
 
 
 async def read_sources(bus: Connected) -> RequestSources:

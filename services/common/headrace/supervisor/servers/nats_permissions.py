@@ -153,6 +153,7 @@ _LANES_WRITE = f"{subjects.REQUESTS}.*.*"
 _RESULTS_WRITE = f"{subjects.RESULTS}.*"
 _LEASES_READ = _messages(_kv(stores.LEASE_BUCKET))
 _DRAIN = "headrace.control.*.drain"
+_USAGE_NAME = f"$KV.{stores.POSITION_BUCKET}.{stores.USAGE_STREAM}"
 
 _GATEWAY_PUBLISHES = (
     *(subjects.GATEWAY_REPORTS, subjects.ACCESS_REPORTS),
@@ -162,6 +163,7 @@ _GATEWAY_PUBLISHES = (
     *_messages(stores.RESULT_STREAM),
     # What came from a cache no leader has seen.
     *(subjects.USAGE, f"{_API}.STREAM.INFO.{stores.USAGE_STREAM}"),
+    f"{_API}.STREAM.MSG.GET.{_kv(stores.POSITION_BUCKET)}",
     *(f"{subjects.RESPONSES}.*.*", *_messages(stores.RESPONSE_STREAM)),
     f"{_API}.STREAM.PURGE.{stores.RESPONSE_STREAM}",
     *_MODELS_READ,
@@ -182,6 +184,7 @@ _SCHEDULER_PUBLISHES = (
     *_messages(stores.RESULT_STREAM),
     *(subjects.USAGE, *_messages(stores.USAGE_STREAM)),
     *(f"$KV.{stores.POSITION_BUCKET}.{KEEPER}", *_messages(_kv(stores.POSITION_BUCKET))),
+    _USAGE_NAME,
     *_LEASES_READ,
     *(f"$KV.{stores.LEASE_BUCKET}.{lease}" for lease in ("leader.*", stores.KEEPER_LEASE)),
     *(subjects.QUOTA_JOURNAL, *_messages(stores.QUOTA_JOURNAL)),
@@ -220,7 +223,7 @@ _CONTROL_PUBLISHES = (
     *(_DRAIN, "headrace.supervisor.*.drained"),
     *_messages(stores.DEAD_STREAM),
     *(*_messages(stores.USAGE_STREAM), *_messages(_kv(stores.POSITION_BUCKET))),
-    f"{_API}.STREAM.PURGE.{stores.USAGE_STREAM}",
+    *(_USAGE_NAME, f"{_API}.STREAM.PURGE.{stores.USAGE_STREAM}"),
     *(_LANES_WRITE, *_messages(stores.RESULT_STREAM)),
     *_LEASES_READ,
     f"$KV.{stores.LEASE_BUCKET}.control",
