@@ -113,6 +113,7 @@ class Journal:
         cached: int = 0,
         batch_id: str = "",
         code: int = 0,
+        request_id: str = "",
     ) -> bool:
         """Settle by a usage record; return whether anything changed."""
         usage = UsageRecord(
@@ -126,6 +127,7 @@ class Journal:
             end_ms=self.now_ms,
             batch_id=batch_id,
             code=code,
+            request_id=request_id,
         )
         change = settlement(self.record, usage, self.terms)
         if change is not None:

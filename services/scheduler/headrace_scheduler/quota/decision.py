@@ -71,7 +71,8 @@ def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaCh
     What was never reserved is charged now: of callers without limits, which may be given some, of
     requests that were admitted without a keeper, or whose reservation has ended.
     """
-    reservation_id = usage.reservation_id or f"{usage.source}:{usage.sequence}"
+    # Why the request, too: a broker that lost its power uses sequences again.
+    reservation_id = usage.reservation_id or f"{usage.source}:{usage.sequence}:{usage.request_id}"
     if record.reservation(reservation_id) is None and record.was_settled(reservation_id):
         return None
     price = terms.prices.at(usage.end_ms or record.time_ms)

@@ -9,11 +9,14 @@ from hashlib import blake2b
 from headrace.internal.v1.quota_pb2 import SettledReservations
 
 KEPT_S = 600
+MIN_KEPT = 10_000
+"""Whatever their age. Why: a leader that died before it had removed a request's message has a
+successor that publishes the record again, as soon as there is one."""
 MAX_KEPT = 100_000
 
 
 class SettledIds:
-    """Of the last `KEPT_S`, at most `MAX_KEPT`. Of each id 64 bits are kept."""
+    """Of the last `KEPT_S`; at least `MIN_KEPT`, at most `MAX_KEPT`. 64 bits of each id are kept."""
 
     def __init__(self) -> None:
         self._digests: set[int] = set()
@@ -31,6 +34,8 @@ class SettledIds:
 
     def drop_old(self, second: int) -> None:
         while self._seconds and self._seconds[0][0] < second - KEPT_S:
+            if len(self._digests) - len(self._seconds[0][1]) < MIN_KEPT:
+                return
             self._digests.difference_update(self._seconds.popleft()[1])
 
     def store(self) -> Iterator[SettledReservations]:

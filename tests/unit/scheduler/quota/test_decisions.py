@@ -228,6 +228,14 @@ def test_what_was_never_reserved_is_charged_once() -> None:
     assert journal.used() == [1, 70]
 
 
+def test_a_request_whose_sequence_was_another_ones_is_charged() -> None:
+    journal = Journal(terms(Limits(requests_per_day=5, tokens_per_day=1000)))
+    journal.settle("", 70, request_id="a")
+    assert journal.settle("", 30, request_id="b")
+    assert not journal.settle("", 30, request_id="b")
+    assert journal.used() == [2, 100]
+
+
 def test_a_limit_that_is_set_later_counts_what_is_used_already() -> None:
     journal = Journal(terms())
     journal.settle("", 70)
