@@ -49,6 +49,10 @@ usage_unreadable = Counter(
     "headrace_control_usage_unreadable",
     "Records of usage that cannot be rows; they are kept, and not billed.",
 )
+usage_renamed = Counter(
+    "headrace_control_usage_renamed",
+    "Rows of usage whose stream and place were another request's before the broker lost its power.",
+)
 usage_missing = Counter(
     "headrace_control_usage_missing",
     "Messages of usage that were gone from the broker before they were stored.",

@@ -45,6 +45,8 @@ class Recorded(Protocol):
     @property
     def unreadable(self) -> int: ...
     @property
+    def renamed(self) -> int: ...
+    @property
     def missing(self) -> int: ...
 
 
@@ -160,6 +162,10 @@ def _count(messages: Sequence[StoredUsage], done: Recorded) -> None:
     if done.unreadable:
         metrics.usage_unreadable.inc(done.unreadable)
         log.error("usage.unreadable", extra={"records": done.unreadable, **facts})
+    if done.renamed:
+        # A broker that lost its power has used sequences again.
+        metrics.usage_renamed.inc(done.renamed)
+        log.error("usage.sequence_used_again", extra={"records": done.renamed, **facts})
     if done.missing:
         metrics.usage_missing.inc(done.missing)
         log.error("usage.missing", extra={"messages": done.missing, **facts})

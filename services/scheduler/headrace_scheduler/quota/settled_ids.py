@@ -16,7 +16,7 @@ MAX_KEPT = 100_000
 
 
 class SettledIds:
-    """Of the last `KEPT_S`; at least `MIN_KEPT`, at most `MAX_KEPT`. 64 bits of each id are kept."""
+    """Of the last `KEPT_S`; `MIN_KEPT` at least, `MAX_KEPT` at most. Of each id, 64 bits."""
 
     def __init__(self) -> None:
         self._digests: set[int] = set()

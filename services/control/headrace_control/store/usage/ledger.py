@@ -38,6 +38,7 @@ from headrace_control.store.database.billing_tables import (
 )
 from headrace_control.store.database.published import in_parts
 from headrace_control.store.database.transactions import Database, inserting
+from headrace_control.store.usage.row_keys import new_rows, rows_of
 from headrace_control.store.usage.spending import add_spending
 from headrace_control.store.usage.terms import terms_for
 from headrace_control.store.usage.unpriced import UnpricedModels
@@ -51,6 +52,8 @@ class Recorded:
     repeated: int = 0
     """Records whose rows were there."""
     unreadable: int = 0
+    renamed: int = 0
+    """Rows whose records had the key of another request."""
     missing: int = 0
     """Positions whose messages are gone; nothing is known of them."""
 
@@ -78,7 +81,7 @@ class Ledger:
     async def record(self, messages: Sequence[StoredUsage]) -> Recorded:
         """Store messages, which follow one another in one stream, and the position of the last.
 
-        A record whose (source, sequence) has a row changes nothing; nor do messages that are not
+        A record whose request has a row changes nothing; nor do messages that are not
         behind the stored position, which another process has stored meanwhile.
         """
         async with self._database.writing() as connection:
@@ -88,12 +91,13 @@ class Ledger:
                 return Recorded()
             missing = await self._note_gaps(connection, before, new)
             readable, unreadable = _read(new)
-            rows = await _without_known(connection, readable)
+            rows, renamed = await new_rows(connection, readable)
             repeated = len(readable) - len(rows)
             stored, too_dear = await self._store_rows(connection, rows)
-            await self._set_aside(connection, [*unreadable, *too_dear])
+            unreadable += too_dear
+            await self._set_aside(connection, unreadable)
             await self._move(connection, new[-1].position)
-        return Recorded(stored, repeated, len(unreadable) + len(too_dear), missing)
+        return Recorded(stored, repeated, len(unreadable), renamed, missing)
 
     async def set_aside(self, message: StoredUsage, reason: str) -> None:
         """Store a message that the database refuses to have as rows, and its position."""
@@ -110,9 +114,8 @@ class Ledger:
         async with self._database.writing() as connection:
             await self._locked_position(connection, at.stream)
             readable, _ = _read([StoredUsage(at, payload)])
-            stored, _ = await self._store_rows(
-                connection, await _without_known(connection, readable)
-            )
+            rows, _ = await new_rows(connection, readable)
+            stored, _ = await self._store_rows(connection, rows)
         return stored
 
     async def retry_unreadable(self) -> int:
@@ -127,17 +130,10 @@ class Ledger:
                     await connection.execute(sa.delete(usage_unreadable).where(is_it))
         return stored
 
-    async def rows_of(self, records: Sequence[UsageRecord]) -> dict[tuple[str, int], Values]:
-        """Return the rows that some records have, by source and sequence."""
-        found: dict[tuple[str, int], Values] = {}
+    async def rows_of(self, records: Sequence[UsageRecord]) -> list[Values | None]:
+        """Return the row that each of some records has."""
         async with self._database.reading() as connection:
-            for source in {each.source for each in records}:
-                sequences = [each.sequence for each in records if each.source == source]
-                for some in in_parts(sequences):
-                    query = sa.select(usage).where(usage.c.source == source)
-                    rows = await connection.execute(query.where(usage.c.sequence.in_(some)))
-                    found |= {(r.source, r.sequence): dict(r._mapping) for r in rows}
-        return found
+            return await rows_of(connection, records)
 
     async def unreadable(self, limit: int = 1000) -> tuple[Unreadable, ...]:
         """Return what is no row, the oldest first."""
@@ -277,19 +273,6 @@ def _records_in(payload: bytes) -> list[UsageRecord]:
         if records:
             return records
     return []
-
-
-async def _without_known(connection: AsyncConnection, rows: Sequence[Values]) -> list[Values]:
-    """Return the rows that the database does not have, each once, in the order of their keys."""
-    by_key = {(row["source"], row["sequence"]): row for row in reversed(rows)}
-    for source in {row["source"] for row in rows}:
-        sequences = [sequence for of, sequence in by_key if of == source]
-        for some in in_parts(sequences):
-            query = sa.select(usage.c.sequence)
-            query = query.where(usage.c.source == source, usage.c.sequence.in_(some))
-            for known in (await connection.scalars(query)).all():
-                del by_key[source, known]
-    return [by_key[key] for key in sorted(by_key)]
 
 
 async def _billed_lines(connection: AsyncConnection, rows: Sequence[Values]) -> set[BatchLine]:

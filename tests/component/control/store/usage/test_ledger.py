@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from headrace.bus.usage import StoredUsage, UsagePosition
+from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
 from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.store import Store
 from headrace_control.store.usage.ledger import Recorded
@@ -14,6 +16,10 @@ from headrace_control.store.usage.sums import UsageFilter
 from helpers.usage_records import START_MS, STREAM, message_of, usage_message, usage_record
 
 ALL = UsageFilter()
+
+
+def read(message: StoredUsage) -> UsageRecord:
+    return UsageRecords.FromString(message.payload).records[0]
 
 
 async def test_a_record_is_a_row_and_a_part_of_its_hour(store: Store) -> None:
@@ -41,6 +47,26 @@ async def test_a_record_that_comes_twice_counts_once(store: Store) -> None:
 async def test_the_same_sequence_of_another_source_is_another_request(store: Store) -> None:
     await store.usage.record([usage_message(1, 7), usage_message(2, 7, source="requests:2")])
     assert [each["requests"] for each in await store.usage_sums.sums(ALL)] == [2]
+
+
+async def test_a_request_whose_sequence_was_another_ones_is_a_row_of_its_own(store: Store) -> None:
+    """A broker that lost its power has forgotten a request, and given its sequence to another."""
+    await store.usage.record([usage_message(1, 7)])
+    others = [
+        usage_message(2, 7, request_id="another"),
+        usage_message(3, 7, request_id="req-7", arrival_ms=START_MS + 1),
+        usage_message(4, 7, request_id="another"),
+        usage_message(5, 7),
+    ]
+    assert await store.usage.record(others) == Recorded(rows=2, repeated=2, renamed=2)
+    again = [replace(each, position=UsagePosition("later", 1)) for each in others[:1]]
+    assert await store.usage.record(again) == Recorded(repeated=1)
+    assert [each["requests"] for each in await store.usage_sums.sums(ALL)] == [3]
+    rows = await store.usage.rows_of([read(each) for each in others])
+    assert [row and row["request_id"] for row in rows] == ["another", "req-7", "another", "req-7"]
+    assert len({row and row["source"] for row in rows}) == 3
+    (row,) = await store.usage.rows_of([usage_record(7, request_id="a third one")])
+    assert row is None
 
 
 async def test_two_processes_that_store_the_same_at_once_store_it_once(
