@@ -286,6 +286,16 @@ async def test_the_command_creates_a_batch_waits_for_it_and_prints_its_output(
     assert [json.loads(line)["custom_id"] for line in output.out.splitlines()] == [
         *("row-0", "row-1", "row-2")
     ]
+    waited = await headrace("batch", "wait", batch["id"], folder=mesh.folder)
+    assert (waited.status, waited.err) == (0, f"{batch['id']}: completed, 3/3 rows\n")
+    assert "3 completed, 0 failed of 3" in waited.out
+    file.write_text(json.dumps(row(1, method="GET")))
+    wrong = await headrace(
+        *("batch", "create", str(file), "--endpoint", "/v1/completions", "--json"),
+        folder=mesh.folder,
+    )
+    failed = await headrace("batch", "wait", json.loads(wrong.out)["id"], folder=mesh.folder)
+    assert (failed.status, "method is 'GET'" in failed.out) == (1, True)
     shown = await headrace("batch", "show", batch["id"], folder=mesh.folder)
     assert "completed" in shown.out
     listed = await headrace("batch", "list", folder=mesh.folder)

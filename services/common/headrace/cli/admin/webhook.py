@@ -39,7 +39,7 @@ _TEST_S, _LOOK_S = 12.0, 0.2
 
 @click.group()
 def webhook() -> None:
-    """Create, list, test or delete endpoints of webhooks; list and resend their deliveries."""
+    """Create, list, change, test or delete endpoints of webhooks; list and resend deliveries."""
 
 
 @webhook.command()
@@ -66,6 +66,39 @@ def create(target: str, mesh: MeshTarget, tenant: str, as_json: bool, **options:
     request = pb.CreateWebhookEndpointRequest(parent=f"tenants/{tenant}", webhook_endpoint=message)
     made = _call(mesh, lambda stub: stub.CreateWebhookEndpoint(request))
     _print_secret(made, as_json=as_json)
+
+
+@webhook.command()
+@click.argument("webhook_id", metavar="ID")
+@click.option("--to", "target", metavar="URL", help="Where its events are sent from now on.")
+@click.option("--event", "events", multiple=True, help="Type of event. May be repeated.")
+@click.option("--all-events", is_flag=True, help="Events of all types, unless --event is given.")
+@click.option("--label", "labels", type=Label(), multiple=True, help="Label. May be repeated.")
+@click.option("--no-labels", is_flag=True, help="Without labels, unless --label is given.")
+@click.option("--display-name", help="Name for people.")
+@click.option("--disable/--enable", "disabled", default=None, help="Whether nothing is sent.")
+@json_option
+@mesh_options
+def update(webhook_id: str, mesh: MeshTarget, as_json: bool, **options: Any) -> None:
+    """Change the endpoint ID: what is given, and nothing else. Its secret stays."""
+    changes: dict[str, Any] = {
+        field: value
+        for field, value in (
+            ("url", options["target"]),
+            ("display_name", options["display_name"]),
+            ("disabled", options["disabled"]),
+            ("event_types", options["events"] or ([] if options["all_events"] else None)),
+            ("labels", dict(options["labels"]) or ({} if options["no_labels"] else None)),
+        )
+        if value is not None
+    }
+    if not changes:
+        raise click.UsageError("nothing to change is given")
+    message = pb.WebhookEndpoint(name=_name(webhook_id), **changes)
+    request = pb.UpdateWebhookEndpointRequest(webhook_endpoint=message)
+    request.update_mask.paths.extend(changes)
+    found = _call(mesh, lambda stub: stub.UpdateWebhookEndpoint(request))
+    terminal.print_fields(_as_dict(found), as_json=as_json)
 
 
 @webhook.command("list")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,15 @@ import httpx
 from headrace.cli.console import terminal
 from headrace.cli.console.openai_api import answer_of, check, openai_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
-from headrace.errors import CapacityError
+from headrace.cli.requests.batch_progress import FINAL, wait_for_end
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-_FINAL = ("completed", "failed", "expired", "cancelled")
-_LOOK_S = 1.0
 _PAGE = 100
 
 
 @click.group()
 def batch() -> None:
-    """Run the rows of a file as a batch; list, show or cancel batches, or print their output."""
+    """Run the rows of a file as a batch; list, show, wait for or cancel one; print its output."""
 
 
 @batch.command()
@@ -64,9 +60,21 @@ def create(
             body["metadata"] = metadata
         found = answer_of(http.post("/v1/batches", json=body))
         if wait:
-            found = _end(http, found)
+            found = wait_for_end(http, found)
     _print(found, as_json=as_json)
     return 1 if wait and found["status"] != "completed" else 0
+
+
+@batch.command()
+@click.argument("batch_id", metavar="BATCH")
+@json_option
+@mesh_options
+def wait(*, mesh: MeshTarget, batch_id: str, as_json: bool) -> int:
+    """Wait for the end of a batch, and show how far it is. Exit with 1 unless it completes."""
+    with openai_api(mesh) as http:
+        found = wait_for_end(http, answer_of(http.get(f"/v1/batches/{batch_id}")))
+    _print(found, as_json=as_json)
+    return 0 if found["status"] == "completed" else 1
 
 
 @batch.command("list")
@@ -118,7 +126,7 @@ def output(*, mesh: MeshTarget, batch_id: str, errors: bool) -> None:
     """Print the answers of a batch that has ended, a line for each row, in the rows' order."""
     with openai_api(mesh) as http:
         found = answer_of(http.get(f"/v1/batches/{batch_id}"))
-        if found["status"] not in _FINAL:
+        if found["status"] not in FINAL:
             raise click.ClickException(f"batch {batch_id} is {found['status']}; wait for its end")
         file_id = found["error_file_id" if errors else "output_file_id"]
         if file_id is None:
@@ -130,22 +138,6 @@ def output(*, mesh: MeshTarget, batch_id: str, errors: bool) -> None:
             for piece in answer.iter_bytes():
                 sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
-
-
-def _end(http: httpx.Client, found: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a batch has ended, however often the mesh cannot be reached meanwhile.
-
-    Its id and status are shown on standard error, for those who do not wait to the end.
-    """
-    shown = ""
-    while found["status"] not in _FINAL:
-        if found["status"] != shown:
-            shown = found["status"]
-            click.echo(f"{found['id']}: {shown}", err=True)
-        time.sleep(_LOOK_S)
-        with suppress(httpx.TransportError, CapacityError):
-            found = answer_of(http.get(f"/v1/batches/{found['id']}"))
-    return found
 
 
 def _all(http: httpx.Client) -> list[dict[str, Any]]:
