@@ -30,6 +30,6 @@ class ReadOutputLog(OutputLog):
     def over(self) -> bool:
         return self._reader.over
 
-    def stop_reading(self, choice: int) -> None:
-        """Its reader found a stop string."""
-        self._reader.stop(choice)
+    def stop_reading(self, choice: int, tokens: int) -> None:
+        """Its reader found a stop string, which ends the choice after so many tokens."""
+        self._reader.stop(choice, tokens)

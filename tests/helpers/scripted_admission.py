@@ -67,7 +67,7 @@ class ScriptedGeneration(Generation):
         if self._open:
             await self._ended.wait()
 
-    def end_choice(self, choice: int) -> None:
+    def end_choice(self, choice: int, tokens: int) -> None:
         self.ended_here.append(choice)
         self._open.discard(choice)
         if not self._open:

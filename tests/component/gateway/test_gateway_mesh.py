@@ -180,7 +180,7 @@ async def test_a_stop_string_frees_its_slot_and_the_other_choice_continues(bus: 
         second = await w1.start("r1", attempt=1, choice=1)
         await w1.run_on(first, first=0, ids=[7])
         assert await read_some(generation, tokens=1) == [7]
-        generation.end_choice(0)
+        generation.end_choice(0, 1)
         await eventually(lambda: w1.cancelled == [first])
         await w1.run_on(second, first=0, ids=[8])
         await w1.end(second, output_tokens=1)

@@ -282,8 +282,11 @@ class _KeptOutput(Generation):
     def events(self) -> AsyncIterator[list[Event]]:
         return self._own.events()
 
-    def end_choice(self, choice: int) -> None:
-        self._own.end_choice(choice)
+    def arrived(self) -> list[Event]:
+        return self._own.arrived()
+
+    def end_choice(self, choice: int, tokens: int) -> None:
+        self._own.end_choice(choice, tokens)
 
     async def settle(self, outcome: RequestOutcome) -> None:
         await self._own.settle(outcome)

@@ -90,9 +90,13 @@ class SharedOutput(Generation):
             self._count(events)
             yield events
 
-    def end_choice(self, choice: int) -> None:
+    def arrived(self) -> list[Event]:
+        events = self._source.arrived()
+        return list(self._unread(events)) if self._is_own else events
+
+    def end_choice(self, choice: int, tokens: int) -> None:
         self._ended.add(choice)
-        self._source.end_choice(choice)
+        self._source.end_choice(choice, tokens)
 
     async def settle(self, outcome: RequestOutcome) -> None:
         failed = outcome.HasField("error")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,11 +17,14 @@ from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.output.position import BEGINNING, Offset
 from headrace_gateway.output.replay import Replay
 from headrace_gateway.request.generation import (
+    ChoiceEnded,
+    Event,
     Failed,
     Generation,
     Queued,
     RecordedRequest,
     RequestDescription,
+    Tokens,
 )
 
 
@@ -75,7 +78,10 @@ class Answer:
     ) -> None:
         if not self._ended:
             self._ended = True
-            await self._generation.abandon()
+            try:
+                self._read_arrived()
+            finally:
+                await self._generation.abandon()
 
     def __aiter__(self) -> Self:
         return self
@@ -96,14 +102,23 @@ class Answer:
                 raise
             raise InternalError("a generation stopped without an end") from None
         self.queued = next((event for event in events if isinstance(event, Queued)), None)
-        delta = self._take(e for e in events if not isinstance(e, Failed | Queued))
-        for news in delta:
-            if news.stopped:
-                self._generation.end_choice(news.choice)
+        delta = self._take(_outputs(events))
+        self._end_stopped(delta)
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and not self.complete:
             self.error = failed.error
         return delta
+
+    def _read_arrived(self) -> None:
+        """End choices at the stop strings in what its reader leaves unread: what is behind them
+        is not billed."""
+        # Why not `_take`: an offset that is wrong changes nothing of what was made.
+        self._end_stopped(self._assembler.take(_outputs(self._generation.arrived())))
+
+    def _end_stopped(self, deltas: Iterable[ChoiceDelta]) -> None:
+        for delta in deltas:
+            if delta.stopped:
+                self._generation.end_choice(delta.choice, delta.end_index)
 
     @property
     def arrival_s(self) -> float:
@@ -131,6 +146,10 @@ class Answer:
             return
         self._ended = True
         await self._generation.settle(self.outcome())
+
+
+def _outputs(events: Iterable[Event]) -> Iterator[Tokens | ChoiceEnded]:
+    return (event for event in events if not isinstance(event, Failed | Queued))
 
 
 def rebuild_answer(

@@ -237,8 +237,14 @@ class Generation:
         """
         raise NotImplementedError
 
-    def end_choice(self, choice: int) -> None:
-        """Stop a choice in which a stop string was found; its worker is notified at once."""
+    def arrived(self) -> list[Event]:
+        """Return what `events` would yield now, without waiting: all that a reader that leaves
+        has not read."""
+        return []
+
+    def end_choice(self, choice: int, tokens: int) -> None:
+        """Stop a choice in which a stop string was found, after so many tokens; its worker is
+        notified at once."""
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
         """Report that the end has been sent to the caller. Store the outcome, free what is held.

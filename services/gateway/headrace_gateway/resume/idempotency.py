@@ -74,8 +74,11 @@ class JoinOnDuplicate(Generation):
                 yield others
             return
 
-    def end_choice(self, choice: int) -> None:
-        self._read.end_choice(choice)
+    def arrived(self) -> list[Event]:
+        return self._read.arrived()
+
+    def end_choice(self, choice: int, tokens: int) -> None:
+        self._read.end_choice(choice, tokens)
 
     async def settle(self, outcome: RequestOutcome) -> None:
         await self._read.settle(outcome)

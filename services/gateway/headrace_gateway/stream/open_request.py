@@ -275,8 +275,11 @@ class OutputReader(Generation):
                 yield [self._open_request.queued]
             self._is_queue_news = False
 
-    def end_choice(self, choice: int) -> None:
-        self._reading.stop(choice)
+    def arrived(self) -> list[Event]:
+        return self._reading.drain()
+
+    def end_choice(self, choice: int, tokens: int) -> None:
+        self._reading.stop(choice, tokens)
         self._open_request.end_choice(choice)
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:

@@ -248,12 +248,18 @@ class OutputLog:
         kept.ended = True
         return Verdict.TAKEN if output_tokens == len(kept.ids) else Verdict.MISMATCHED
 
-    def stop(self, choice: int) -> None:
-        """End a choice in which a reader found a stop string."""
+    def stop(self, choice: int, tokens: int) -> None:
+        """End a choice in which a reader found a stop string, and drop what came behind it.
+
+        Args:
+            tokens: of the choice up to its end; what was made behind it is no output.
+        """
         kept = self._choices[choice]
-        if not kept.ended:
-            kept.reason = FinishReason.FINISH_REASON_STOP
-            kept.ended = True
+        self._taken -= len(kept.ids[tokens:])
+        del kept.ids[tokens:]
+        if kept.logprobs is not None:
+            kept.logprobs = kept.logprobs.cut(0, tokens)
+        kept.reason, kept.ended = FinishReason.FINISH_REASON_STOP, True
 
     def fail(self, error: HeadraceError) -> bool:
         """End the whole request with an error; False: it has ended already."""
@@ -321,9 +327,9 @@ class OutputCursor:
         self.over = False
         """Ended, and the end has been drained or was the reader's own."""
 
-    def stop(self, choice: int) -> None:
-        """The reader's own end of a choice."""
-        self._output.stop(choice)
+    def stop(self, choice: int, tokens: int) -> None:
+        """The reader's own end of a choice, after so many tokens."""
+        self._output.stop(choice, tokens)
         self._drained[choice], self._ended_choices[choice] = self._output.length(choice), True
         self.over = self.over or all(self._ended_choices)
 

@@ -112,7 +112,7 @@ async def test_a_failure_follows_the_output_before_it() -> None:
 async def test_a_generation_that_stops_without_an_end_is_an_internal_error() -> None:
     answer, generation = answer_to([[Tokens(0, 0, ids_of("mill"))]])
     await anext(answer)
-    generation.end_choice(0)
+    generation.end_choice(0, 1)
     with pytest.raises(InternalError):
         await anext(answer)
 

@@ -163,11 +163,13 @@ def test_a_request_ends_when_its_last_choice_does() -> None:
 def test_a_choice_stopped_by_its_reader_gets_nothing_more() -> None:
     made = opened(choices=2)
     say(made, 1, 0, [7, 8])
-    made.stop_reading(0)
+    made.stop_reading(0, 1)
     assert made.take(0, 1, 2, 9) is Verdict.STALE
+    # What came behind the stop string is no output.
+    assert (made.output_tokens, list(made.progress()[0].output_ids)) == (1, [7])
     say(made, 1, 0, [5], choice=1)
     assert made.drain() == [Tokens(1, 0, [5])]
-    made.stop_reading(1)
+    made.stop_reading(1, 1)
     assert made.over
 
 

@@ -35,7 +35,7 @@ class KnownGeneration(Generation):
     async def events(self) -> AsyncIterator[list[Event]]:
         yield self.known
 
-    def end_choice(self, choice: int) -> None:
+    def end_choice(self, choice: int, tokens: int) -> None:
         raise AssertionError("a canary has no stop strings")
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
