@@ -249,16 +249,11 @@ class OutputLog:
         return Verdict.TAKEN if output_tokens == len(kept.ids) else Verdict.MISMATCHED
 
     def stop(self, choice: int, tokens: int) -> None:
-        """End a choice in which a reader found a stop string, and drop what came behind it.
-
-        Args:
-            tokens: of the choice up to its end; what was made behind it is no output.
-        """
+        """End a choice behind the stop string that a reader found; what follows is no output."""
         kept = self._choices[choice]
         self._taken -= len(kept.ids[tokens:])
         del kept.ids[tokens:]
-        if kept.logprobs is not None:
-            kept.logprobs = kept.logprobs.cut(0, tokens)
+        kept.logprobs = kept.logprobs and kept.logprobs.cut(0, tokens)
         kept.reason, kept.ended = FinishReason.FINISH_REASON_STOP, True
 
     def fail(self, error: HeadraceError) -> bool:
