@@ -39,7 +39,7 @@ async def fuzzed_api() -> AsyncIterator[RunningApi]:
     valley, sense = ModelCard(), ModelCard()
     valley.CopyFrom(CARD)
     valley.capabilities.grammar = True
-    valley.tool_format = "hermes"
+    valley.tool_parser = "hermes"
     sense.CopyFrom(CARD)
     sense.model, sense.tokenizer_digest, sense.max_slots = "sense", "t2", 256
     sense.vocabulary_size = word_pieces().get_vocab_size()

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from headrace.v1 import access_pb2 as headrace_dot_v1_dot_access__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/generation.proto\x12\x0bheadrace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\"{\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12)\n\ntool_calls\x18\x04 \x03(\x0b\x32\x15.headrace.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"M\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"E\n\nToolChoice\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.headrace.v1.ToolChoiceMode\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xf7\x04\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12*\n\x08messages\x18\x03 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\x12\x18\n\x10prompt_token_ids\x18\x04 \x03(\r\x12\x33\n\nparameters\x18\x05 \x01(\x0b\x32\x1f.headrace.v1.SamplingParameters\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x01n\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\'\n\x08priority\x18\x08 \x01(\x0e\x32\x15.headrace.v1.Priority\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08patience\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12 \n\x05tools\x18\x0c \x03(\x0b\x32\x11.headrace.v1.Tool\x12,\n\x0btool_choice\x18\r \x01(\x0b\x32\x17.headrace.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x0e \x01(\x08H\x02\x88\x01\x01\x12\x10\n\x08\x64\x65tached\x18\x0f \x01(\x08\x12\x17\n\ncache_salt\x18\x14 \x01(\tH\x03\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x15 \x01(\x05H\x04\x88\x01\x01\x42\x07\n\x05_seedB\x04\n\x02_nB\x16\n\x14_parallel_tool_callsB\r\n\x0b_cache_saltB\x19\n\x17_truncate_prompt_tokens\"Q\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\"\x88\x02\n\x05\x44\x65lta\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\r\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\'\n\x08logprobs\x18\x06 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\x0fprompt_logprobs\x18\x07 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\ntool_calls\x18\x08 \x03(\x0b\x32\x1a.headrace.v1.ToolCallDelta\"P\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"N\n\x06\x46inish\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.headrace.v1.Usage\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x88\x01\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x06reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.QueuedReasonH\x00\x88\x01\x01\x42\t\n\x07_reason\"\xbd\x01\n\x16StreamGenerateResponse\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12#\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x12.headrace.v1.DeltaH\x00\x12%\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x13.headrace.v1.FinishH\x00\x12%\n\x06queued\x18\x04 \x01(\x0b\x32\x13.headrace.v1.QueuedH\x00\x42\x07\n\x05\x65vent\"\x8c\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12$\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x13.headrace.v1.Choice\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.headrace.v1.Usage*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*F\n\x0cQueuedReason\x12\x1d\n\x19QUEUED_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13QUEUED_REASON_QUOTA\x10\x01\x32\xd3\x01\n\x11GenerationService\x12\x65\n\x0eStreamGenerate\x12\x1c.headrace.v1.GenerateRequest\x1a#.headrace.v1.StreamGenerateResponse\"\x0e\xba\xe1\x18\n\n\x08generate0\x01\x12W\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\"\x0e\xba\xe1\x18\n\n\x08generateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/generation.proto\x12\x0bheadrace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x18headrace/v1/access.proto\x1a\x18headrace/v1/common.proto\"\x8e\x01\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12)\n\ntool_calls\x18\x04 \x03(\x0b\x32\x15.headrace.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\"M\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"E\n\nToolChoice\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.headrace.v1.ToolChoiceMode\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xfc\x05\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12*\n\x08messages\x18\x03 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\x12\x18\n\x10prompt_token_ids\x18\x04 \x03(\r\x12\x33\n\nparameters\x18\x05 \x01(\x0b\x32\x1f.headrace.v1.SamplingParameters\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x01n\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\'\n\x08priority\x18\x08 \x01(\x0e\x32\x15.headrace.v1.Priority\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08patience\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12 \n\x05tools\x18\x0c \x03(\x0b\x32\x11.headrace.v1.Tool\x12,\n\x0btool_choice\x18\r \x01(\x0b\x32\x17.headrace.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x0e \x01(\x08H\x02\x88\x01\x01\x12\x10\n\x08\x64\x65tached\x18\x0f \x01(\x08\x12\x17\n\ncache_salt\x18\x14 \x01(\tH\x03\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x15 \x01(\x05H\x04\x88\x01\x01\x12\x35\n\x14\x63hat_template_kwargs\x18\x16 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10reasoning_effort\x18\x17 \x01(\t\x12\x1d\n\x10reasoning_budget\x18\x18 \x01(\rH\x05\x88\x01\x01\x42\x07\n\x05_seedB\x04\n\x02_nB\x16\n\x14_parallel_tool_callsB\r\n\x0b_cache_saltB\x19\n\x17_truncate_prompt_tokensB\x13\n\x11_reasoning_budget\"Q\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\"\x9b\x02\n\x05\x44\x65lta\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\r\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\'\n\x08logprobs\x18\x06 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\x0fprompt_logprobs\x18\x07 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\ntool_calls\x18\x08 \x03(\x0b\x32\x1a.headrace.v1.ToolCallDelta\x12\x11\n\treasoning\x18\t \x01(\t\"P\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"N\n\x06\x46inish\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.headrace.v1.Usage\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x88\x01\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x06reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.QueuedReasonH\x00\x88\x01\x01\x42\t\n\x07_reason\"\xbd\x01\n\x16StreamGenerateResponse\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12#\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x12.headrace.v1.DeltaH\x00\x12%\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x13.headrace.v1.FinishH\x00\x12%\n\x06queued\x18\x04 \x01(\x0b\x32\x13.headrace.v1.QueuedH\x00\x42\x07\n\x05\x65vent\"\x8c\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12$\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x13.headrace.v1.Choice\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.headrace.v1.Usage*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*F\n\x0cQueuedReason\x12\x1d\n\x19QUEUED_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13QUEUED_REASON_QUOTA\x10\x01\x32\xd3\x01\n\x11GenerationService\x12\x65\n\x0eStreamGenerate\x12\x1c.headrace.v1.GenerateRequest\x1a#.headrace.v1.StreamGenerateResponse\"\x0e\xba\xe1\x18\n\n\x08generate0\x01\x12W\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\"\x0e\xba\xe1\x18\n\n\x08generateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,32 +40,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATIONSERVICE'].methods_by_name['StreamGenerate']._serialized_options = b'\272\341\030\n\n\010generate'
   _globals['_GENERATIONSERVICE'].methods_by_name['Generate']._loaded_options = None
   _globals['_GENERATIONSERVICE'].methods_by_name['Generate']._serialized_options = b'\272\341\030\n\n\010generate'
-  _globals['_TOOLCHOICEMODE']._serialized_start=2050
-  _globals['_TOOLCHOICEMODE']._serialized_end=2185
-  _globals['_QUEUEDREASON']._serialized_start=2187
-  _globals['_QUEUEDREASON']._serialized_end=2257
-  _globals['_CHATMESSAGE']._serialized_start=154
-  _globals['_CHATMESSAGE']._serialized_end=277
-  _globals['_TOOL']._serialized_start=279
-  _globals['_TOOL']._serialized_end=356
-  _globals['_TOOLCHOICE']._serialized_start=358
-  _globals['_TOOLCHOICE']._serialized_end=427
-  _globals['_GENERATEREQUEST']._serialized_start=430
-  _globals['_GENERATEREQUEST']._serialized_end=1061
-  _globals['_STARTED']._serialized_start=1063
-  _globals['_STARTED']._serialized_end=1144
-  _globals['_DELTA']._serialized_start=1147
-  _globals['_DELTA']._serialized_end=1411
-  _globals['_TOOLCALLDELTA']._serialized_start=1413
-  _globals['_TOOLCALLDELTA']._serialized_end=1493
-  _globals['_FINISH']._serialized_start=1495
-  _globals['_FINISH']._serialized_end=1573
-  _globals['_QUEUED']._serialized_start=1576
-  _globals['_QUEUED']._serialized_end=1712
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1715
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1904
-  _globals['_GENERATERESPONSE']._serialized_start=1907
-  _globals['_GENERATERESPONSE']._serialized_end=2047
-  _globals['_GENERATIONSERVICE']._serialized_start=2260
-  _globals['_GENERATIONSERVICE']._serialized_end=2471
+  _globals['_TOOLCHOICEMODE']._serialized_start=2252
+  _globals['_TOOLCHOICEMODE']._serialized_end=2387
+  _globals['_QUEUEDREASON']._serialized_start=2389
+  _globals['_QUEUEDREASON']._serialized_end=2459
+  _globals['_CHATMESSAGE']._serialized_start=185
+  _globals['_CHATMESSAGE']._serialized_end=327
+  _globals['_TOOL']._serialized_start=329
+  _globals['_TOOL']._serialized_end=406
+  _globals['_TOOLCHOICE']._serialized_start=408
+  _globals['_TOOLCHOICE']._serialized_end=477
+  _globals['_GENERATEREQUEST']._serialized_start=480
+  _globals['_GENERATEREQUEST']._serialized_end=1244
+  _globals['_STARTED']._serialized_start=1246
+  _globals['_STARTED']._serialized_end=1327
+  _globals['_DELTA']._serialized_start=1330
+  _globals['_DELTA']._serialized_end=1613
+  _globals['_TOOLCALLDELTA']._serialized_start=1615
+  _globals['_TOOLCALLDELTA']._serialized_end=1695
+  _globals['_FINISH']._serialized_start=1697
+  _globals['_FINISH']._serialized_end=1775
+  _globals['_QUEUED']._serialized_start=1778
+  _globals['_QUEUED']._serialized_end=1914
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1917
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=2106
+  _globals['_GENERATERESPONSE']._serialized_start=2109
+  _globals['_GENERATERESPONSE']._serialized_end=2249
+  _globals['_GENERATIONSERVICE']._serialized_start=2462
+  _globals['_GENERATIONSERVICE']._serialized_end=2673
 # @@protoc_insertion_point(module_scope)

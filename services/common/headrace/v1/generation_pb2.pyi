@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
@@ -81,6 +82,7 @@ class ChatMessage(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """"system", "user", "assistant" or "tool", or another role of the model's chat template.
     UNIMPLEMENTED (UNSUPPORTED) if the template ignores messages of this role.
@@ -90,6 +92,8 @@ class ChatMessage(_message.Message):
     """Name of the author, for templates that use it."""
     tool_call_id: _builtins.str
     """The call whose result a message of role "tool" has."""
+    reasoning: _builtins.str
+    """The reasoning before an assistant's message, for templates that print it (`reasoning_content`)."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ToolCall]:
         """The calls of an assistant's message."""
@@ -102,10 +106,11 @@ class ChatMessage(_message.Message):
         name: _builtins.str = ...,
         tool_calls: _abc.Iterable[_common_pb2.ToolCall] | None = ...,
         tool_call_id: _builtins.str = ...,
+        reasoning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "reasoning", b"reasoning", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +197,9 @@ class GenerateRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
+    REASONING_EFFORT_FIELD_NUMBER: _builtins.int
+    REASONING_BUDGET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model in ListModels: <model>, or <model>:<adapter>."""
     prompt: _builtins.str
@@ -223,6 +231,15 @@ class GenerateRequest(_message.Message):
     """Use only this many tokens at the end of the prompt, from 1; -1: as many as fit the context
     beside `max_tokens`. Unset: a prompt that does not fit is rejected.
     """
+    reasoning_effort: _builtins.str
+    """"none", "minimal", "low", "medium", "high", "xhigh" or "max": passed to the chat template, which
+    may know it or not. "none" also sets `enable_thinking` and `thinking` to false, others to true,
+    unless `chat_template_kwargs` sets them. Empty: the template's own.
+    """
+    reasoning_budget: _builtins.int
+    """Most tokens of reasoning: the mark that ends it is then forced. Unset: no bound.
+    UNIMPLEMENTED (UNSUPPORTED) if the model does not reason, or its engine cannot force tokens.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
         """A conversation, rendered by the model's chat template."""
@@ -251,6 +268,12 @@ class GenerateRequest(_message.Message):
     def tool_choice(self) -> Global___ToolChoice:
         """Unset: AUTO."""
 
+    @_builtins.property
+    def chat_template_kwargs(self) -> _struct_pb2.Struct:
+        """Variables of the chat template, such as `enable_thinking`; they go before the model's defaults.
+        With `messages` only, as the next two.
+        """
+
     def __init__(
         self,
         *,
@@ -271,10 +294,13 @@ class GenerateRequest(_message.Message):
         detached: _builtins.bool = ...,
         cache_salt: _builtins.str | None = ...,
         truncate_prompt_tokens: _builtins.int | None = ...,
+        chat_template_kwargs: _struct_pb2.Struct | None = ...,
+        reasoning_effort: _builtins.str = ...,
+        reasoning_budget: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "cache_salt", b"cache_salt", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning_budget", b"_reasoning_budget", "_seed", b"_seed", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "cache_salt", b"cache_salt", "chat_template_kwargs", b"chat_template_kwargs", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "reasoning_budget", b"reasoning_budget", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "cache_salt", b"cache_salt", "detached", b"detached", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "tools", b"tools", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning_budget", b"_reasoning_budget", "_seed", b"_seed", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "cache_salt", b"cache_salt", "chat_template_kwargs", b"chat_template_kwargs", "detached", b"detached", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "reasoning_budget", b"reasoning_budget", "reasoning_effort", b"reasoning_effort", "request_id", b"request_id", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "tools", b"tools", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_salt: _TypeAlias = _typing.Literal["cache_salt"]  # noqa: Y015
     _WhichOneofArgType__cache_salt: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt"]  # noqa: Y015
@@ -282,6 +308,8 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_budget: _TypeAlias = _typing.Literal["reasoning_budget"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_budget: _TypeAlias = _typing.Literal["_reasoning_budget", b"_reasoning_budget"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["truncate_prompt_tokens"]  # noqa: Y015
@@ -292,6 +320,8 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_budget) -> _WhichOneofReturnType__reasoning_budget | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
@@ -343,6 +373,7 @@ class Delta(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     choice: _builtins.int
     text: _builtins.str
     """May be empty: a token may end within a character, or may begin a stop string."""
@@ -350,6 +381,8 @@ class Delta(_message.Message):
     """Output index of the first of `token_ids`, from 0. Contiguous over the deltas of a choice."""
     finish_reason: _common_pb2.FinishReason.ValueType
     """Set in the last delta of the choice."""
+    reasoning: _builtins.str
+    """As of `Choice`; it comes before `text`."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -375,10 +408,11 @@ class Delta(_message.Message):
         logprobs: _common_pb2.Logprobs | None = ...,
         prompt_logprobs: _common_pb2.Logprobs | None = ...,
         tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
+        reasoning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "finish_reason", b"finish_reason", "first_index", b"first_index", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "finish_reason", b"finish_reason", "first_index", b"first_index", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "reasoning", b"reasoning", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

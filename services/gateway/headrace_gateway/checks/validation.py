@@ -19,7 +19,13 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
 from headrace_gateway.checks.structures import check_structure
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import NAME, GenerationRequest, Terms, TokenIds
+from headrace_gateway.request.generation_request import (
+    NAME,
+    Conversation,
+    GenerationRequest,
+    Terms,
+    TokenIds,
+)
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 1024
@@ -102,7 +108,7 @@ def valid_request(
         trace_context=dict(request.trace_context),
         rendering=Rendering(
             stop=request.parameters.stop,
-            calls_tools=request.tools.usable,
+            **_parsers(request, card),
             keep_special_tokens=request.parameters.keep_special_tokens,
             include_stop=request.parameters.include_stop,
         ),
@@ -113,6 +119,20 @@ def valid_request(
         result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
         row=request.row,
     )
+
+
+def _parsers(request: GenerationRequest, card: ModelCard) -> dict[str, Any]:
+    """Return what the record says of how the text is to be parsed."""
+    tools = request.tools
+    of_tools: dict[str, Any] = {}
+    if tools.usable:
+        of_tools = {
+            "calls_tools": True,
+            "tool_parser": card.tool_parser,
+            "single_call": not tools.parallel,
+        }
+    is_chat = isinstance(request.prompt, Conversation)
+    return {"reasoning_parser": card.reasoning_parser if is_chat else "", **of_tools}
 
 
 def priority(request: Terms) -> Priority.ValueType:

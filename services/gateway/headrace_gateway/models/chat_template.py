@@ -162,7 +162,7 @@ class ChatTemplate:
         self, messages: Sequence[Message], conversation: Conversation, *, opens: bool
     ) -> str:
         return self._template.render(
-            **self._specials,
+            {**self._specials, **(conversation.template_kwargs or {})},
             messages=[dict(message) for message in messages],
             tools=list(conversation.tools) or None,
             documents=list(conversation.documents) or None,

@@ -16,6 +16,7 @@ from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.output.position import BEGINNING, Offset
 from headrace_gateway.output.replay import Replay
+from headrace_gateway.parsers.registry import parser_for
 from headrace_gateway.request.generation import (
     ChoiceEnded,
     Event,
@@ -191,6 +192,7 @@ def make_answer(
         streams,
         prompt_tokens=request.prompt_tokens,
         request_id=request.request_id,
-        calls_tools=rendering.calls_tools,
+        make_parser=lambda: parser_for(rendering),
+        counts_reasoning=bool(rendering.reasoning_parser),
     )
     return Answer(generation, request, assembler, served.tokenizer, offsets)

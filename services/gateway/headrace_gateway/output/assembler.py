@@ -1,14 +1,14 @@
-"""Pure: turns the token ids of a generation into text, tool calls and the end of each choice."""
+"""Pure: turns the token ids of a generation into text, reasoning, calls and ends of choices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace_gateway.models.text import TextStream
-from headrace_gateway.output.tool_calls import CallPiece, ToolCalls
+from headrace_gateway.parsers.pieces import CallPiece, Parser, Piece, Reasoning
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
 from headrace_gateway.request.logprob_columns import written
 
@@ -37,6 +37,8 @@ class ChoiceDelta:
     """As `Tokens` has it."""
     calls: list[CallPiece] = field(default_factory=list)
     """Parts of tool calls, which are not in `text`."""
+    reasoning: str = ""
+    """It comes before `text`, and is not in it."""
     replayed: bool = False
     """The client has it already; the API uses it for its own state and does not send it."""
 
@@ -49,8 +51,10 @@ class ChoiceDelta:
 @dataclass(slots=True)
 class _ChoiceOutput:
     stream: TextStream
-    parser: ToolCalls | None
+    parser: Parser | None
     calls: list[ToolCall] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    reasoning_tokens: int = 0
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: Logprobs | None = None
@@ -67,12 +71,17 @@ class OutputAssembler:
         *,
         prompt_tokens: int,
         request_id: str = "",
-        calls_tools: bool = False,
+        make_parser: Callable[[], Parser | None] = lambda: None,
+        counts_reasoning: bool = False,
     ) -> None:
-        """With `calls_tools` the text is parsed for calls, whose ids derive from `request_id`."""
-        self._choices = [
-            _ChoiceOutput(stream, ToolCalls() if calls_tools else None) for stream in streams
-        ]
+        """
+        Args:
+            request_id: the ids of tool calls derive from it.
+            make_parser: returns a new parser of a choice's text, or None: all of it is content.
+            counts_reasoning: whether the usage has the tokens of reasoning.
+        """
+        self._choices = [_ChoiceOutput(stream, make_parser()) for stream in streams]
+        self._counts_reasoning = counts_reasoning
         self._request_id = request_id
         self._prompt_tokens = prompt_tokens
         self._cached: int | None = None
@@ -110,10 +119,12 @@ class OutputAssembler:
         return [*news.values(), *last]
 
     def usage(self) -> Usage:
+        reasoning = sum(choice.reasoning_tokens for choice in self._choices)
         return Usage(
             prompt_tokens=self._prompt_tokens,
             output_tokens=sum(len(choice.token_ids) for choice in self._choices),
             cached_prompt_tokens=self._cached,
+            reasoning_tokens=reasoning if self._counts_reasoning else None,
         )
 
     def outcome(self) -> RequestOutcome:
@@ -126,6 +137,7 @@ class OutputAssembler:
                 logprobs=written(choice.logprobs),
                 prompt_logprobs=written(choice.prompt_logprobs),
                 tool_calls=choice.calls,
+                reasoning="".join(choice.reasoning),
             )
             for index, choice in enumerate(self._choices)
         ]
@@ -160,7 +172,10 @@ class OutputAssembler:
         # the text of so many tokens must not depend on how they came.
         for used, token_id in enumerate(token_ids, 1):
             piece = choice.stream.feed([token_id])
+            reasoned = choice.parser.reasons
             self._add_text(choice, delta, piece.text, last=piece.stopped)
+            # The marks are no part of it.
+            choice.reasoning_tokens += reasoned and choice.parser.reasons
             if piece.stopped:
                 return used, True
         return len(token_ids), False
@@ -172,23 +187,28 @@ class OutputAssembler:
         choice.finish_reason = reason
         last = ChoiceDelta(delta.choice, len(choice.token_ids))
         self._add_text(choice, last, choice.stream.flush(), last=True)
-        if delta.token_ids and (last.text or last.calls):
+        if delta.token_ids and (last.text or last.calls or last.reasoning):
             last.finish_reason = reason
             return [last]
         delta.text, delta.calls = delta.text + last.text, delta.calls + last.calls
+        delta.reasoning += last.reasoning
         delta.finish_reason = reason
         return []
 
     def _add_text(
         self, choice: _ChoiceOutput, delta: ChoiceDelta, text: str, *, last: bool
     ) -> None:
-        pieces: list[str | CallPiece] = [text] if text else []
+        pieces: list[Piece] = [text] if text else []
         if choice.parser is not None:
             pieces = choice.parser.feed(text) + (choice.parser.flush() if last else [])
         for piece in pieces:
             if isinstance(piece, str):
                 delta.text += piece
                 choice.texts.append(piece)
+                continue
+            if isinstance(piece, Reasoning):
+                delta.reasoning += piece.text
+                choice.reasoning.append(piece.text)
                 continue
             if piece.name is not None:
                 # Derived, so that a replayed call has the same id at every gateway.

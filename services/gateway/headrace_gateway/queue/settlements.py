@@ -51,6 +51,7 @@ class _Ended:
             output_tokens=usage.output_tokens,
             held_since_attempt=self.record.held_since_attempt,
             cached_prompt_tokens=usage.cached_prompt_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
             first_token_ms=self.first_token_ms,
         )
 

@@ -49,11 +49,15 @@ class Conversation:
     """The prompt ends with what opens an answer of the model's."""
     continues: bool = False
     """It ends within its last message, which the model continues; then nothing is opened."""
+    template_kwargs: Mapping[str, Any] | None = None
+    """Further variables of the template."""
 
     @property
     def characters(self) -> int:
         """Of everything in it: ten thousand empty messages are no small conversation."""
-        return sum(_characters(each) for each in (*self.messages, *self.tools, *self.documents))
+        variables = self.template_kwargs or {}
+        parts = (*self.messages, *self.tools, *self.documents, variables)
+        return sum(_characters(each) for each in parts)
 
 
 def _characters(value: object) -> int:
@@ -131,6 +135,25 @@ class Terms:
         return self.names.get(field_name, field_name)
 
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningOptions:
+    """How long a model is to reason, as far as its chat template knows."""
+
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the template; they go before the model's defaults."""
+    effort: str = ""
+    """One of EFFORTS; empty: the template's own."""
+    budget: int | None = None
+    """Most tokens of reasoning; unset: no bound."""
+
+    @property
+    def any_requested(self) -> bool:
+        return bool(self.template_kwargs or self.effort) or self.budget is not None
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest(Terms):
     request_id: str
@@ -141,6 +164,7 @@ class GenerationRequest(Terms):
     """Unset: drawn."""
     n: int = 1
     tools: Tools = field(default_factory=Tools)
+    reasoning: ReasoningOptions = field(default_factory=ReasoningOptions)
     stream: bool = False
     """Its client reads it as it is generated, and may resume it."""
     idempotent: bool = False

@@ -15,7 +15,7 @@ from headrace.v1.common_pb2 import Structure
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BREAKS = {"hermes": "\n", "hermes_inline": ""}
-"""By the card's `tool_format`: what stands between the tags and the JSON."""
+"""By the card's `tool_parser`: what stands between the tags and the JSON."""
 
 Choice = Literal["none", "auto", "required"]
 
@@ -90,7 +90,7 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
         seen.add(tool.name)
     if tools.choice == "required" and (tools.only or not seen) and tools.only not in seen:
         raise InvalidRequest(f"{choice_field} is none of {field}", field=choice_field)
-    if tools.usable and card.tool_format not in _BREAKS:
+    if tools.usable and card.tool_parser not in _BREAKS:
         raise Unsupported(f"model {card.model} does not support tool calling", field=field)
     if tools.choice == "required" and not card.capabilities.grammar:
         raise Unsupported(
@@ -110,7 +110,7 @@ def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
     if not tools.usable or not card.capabilities.grammar:
         return None
     forced = tools.choice == "required"
-    line = _BREAKS[card.tool_format]
+    line = _BREAKS[card.tool_parser]
     callable_ = [tool for tool in tools.offered if tools.only in ("", tool.name)]
     tags = [_tag(tool, line, forced=forced) for tool in callable_]
     shape: dict[str, Any] = {"tags": tags, "stop_after_first": not tools.parallel}

@@ -13,11 +13,13 @@ from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.base.generated_ids import with_lane
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.cache.responses import ResponseCache
+from headrace_gateway.checks.apply_reasoning import apply_reasoning
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer, make_answer
+from headrace_gateway.parsers.prompts import TAIL_TOKENS, opens_reasoning
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, Terms, TokenIds
 from headrace_gateway.request.payer import Payer, TokenRange, first_output
@@ -126,7 +128,7 @@ class Submitter:
         requested = replace(
             requested, request_id=with_lane(served.card.model, requested.request_id)
         )
-        requested = apply_tools(requested, served.card)
+        requested = apply_reasoning(apply_tools(requested, served.card), served.card)
         check(requested, served.card, self._settings)
         return served, requested
 
@@ -139,6 +141,11 @@ class Submitter:
             prompt_ids,
             draw_seed=lambda: self._seed_of(requested),
         )
+        if request.rendering.reasoning_parser:
+            tail = served.tokenizer.decode_whole(prompt_ids[-TAIL_TOKENS:])
+            request.rendering.reasoning_open = opens_reasoning(
+                request.rendering.reasoning_parser, tail, requested.prompt
+            )
         for run in served.tokenizer.runs_of(requested.parameters.bad_words):
             request.sampling.bad_words.add(token_ids=run)
         if served.adapter is not None:
@@ -173,7 +180,7 @@ class Submitter:
             HeadraceError: as `tokenize`.
         """
         served = self._catalog.get(requested.model, requested.caller)
-        requested = apply_tools(requested, served.card)
+        requested = apply_reasoning(apply_tools(requested, served.card), served.card)
         check_prompt_size(requested, served.card, self._settings)
         return served, await _token_ids(requested, served)
 

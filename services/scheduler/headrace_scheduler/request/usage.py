@@ -62,6 +62,7 @@ def use_outcome(usage: UsageRecord, outcome: RequestOutcome) -> None:
     usage.input_tokens = outcome.usage.prompt_tokens
     usage.cached_input_tokens = outcome.usage.cached_prompt_tokens
     usage.output_tokens = outcome.usage.output_tokens
+    usage.reasoning_tokens = outcome.usage.reasoning_tokens
 
 
 def _kind(record: RequestRecord) -> UsageKind.ValueType:

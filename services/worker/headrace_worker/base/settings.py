@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from headrace.model_names import invalid_reason, parse_names
+from headrace.output_parsers.names import ALIASES, AUTO, NONE, REASONING_PARSERS, TOOL_PARSERS
 from headrace.rpc.delivery_secret import DeliverySettings
 from headrace.settings import InvalidSettings
 
@@ -29,6 +32,30 @@ def _checked_names(names: object) -> object:
     return names
 
 
+def _known_parser(names: Iterable[str]) -> Callable[[object], object]:
+    def checked(name: object) -> object:
+        known = (AUTO, NONE, *names)
+        if isinstance(name, str) and ALIASES.get(name, name) not in known:
+            raise ValueError(f"{name!r} is none of {', '.join(known)}")
+        return ALIASES.get(name, name) if isinstance(name, str) else name
+
+    return checked
+
+
+def _template_variables(text: object) -> object:
+    if isinstance(text, str) and text:
+        try:
+            is_object = isinstance(json.loads(text), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:
+            raise ValueError("it is no JSON object")
+    return text
+
+
+ToolParser = Annotated[str, BeforeValidator(_known_parser(TOOL_PARSERS))]
+ReasoningParser = Annotated[str, BeforeValidator(_known_parser(REASONING_PARSERS))]
+TemplateVariables = Annotated[str, BeforeValidator(_template_variables)]
 ModelName = Annotated[str, BeforeValidator(_checked_name)]
 ModelNames = Annotated[str, BeforeValidator(_checked_names)]
 
@@ -36,7 +63,8 @@ _OF_THE_MODEL = frozenset(
     {
         *("model_source", "model_revision", "dtype", "quantization", "threads", "max_slots"),
         *("context_tokens", "prefill_chunk_tokens", "prefix_cache", "workers_here"),
-        *("grammar_backend", "tool_format", "model_aliases"),
+        *("grammar_backend", "tool_parser", "reasoning_parser"),
+        *("default_chat_template_kwargs", "model_aliases"),
     }
 )
 """What a reload takes up; the rest belongs to the process."""
@@ -128,9 +156,17 @@ class WorkerSettings(DeliverySettings):
     """Most blocks of 16 tokens that are reported to schedulers, so that requests with the same
     prefix are routed here; 0: none. Too small: only a part of a large cache attracts requests. Too
     large: each takes some 200 bytes of the leader, and work with every change."""
-    tool_format: Literal["auto", "hermes", "hermes_inline", "none"] = "auto"
-    """How the model writes tool calls; `auto` finds it in the chat template. Wrong: calls stay
-    text, and forced ones are written in a form that the model does not know."""
+    tool_parser: ToolParser = "auto"
+    """How the model writes tool calls: `none`, or a name that docs/parsers.md lists, mostly vLLM's;
+    `auto` finds it in the chat template. Wrong: calls stay text, and forced ones are written in a
+    form that the model does not know."""
+    reasoning_parser: ReasoningParser = "auto"
+    """How the model writes its reasoning, likewise. Wrong: reasoning stays in the answer's text,
+    and structured output begins before it."""
+    default_chat_template_kwargs: TemplateVariables = ""
+    """Variables of the chat template where a request sets none, as a JSON object:
+    `{"enable_thinking": false}`. Wrong: the template decides by itself, or prints what it should
+    not."""
     grammar_backend: Literal["xgrammar", "llguidance"] = "xgrammar"
     """Library that enforces schemas, regular expressions and grammars. xgrammar is faster per
     token; llguidance (`pip install 'headrace[llguidance]'`) compiles faster. The workers of one

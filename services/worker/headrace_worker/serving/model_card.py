@@ -13,6 +13,7 @@ from headrace.internal.v1.model_card_pb2 import (
     TokenizerBundle,
     VectorFacts,
 )
+from headrace.output_parsers.detection import reasoning_parser_of, tool_parser_of
 from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import ModelTask
 from headrace_worker.engine.base.loaded_model import (
@@ -36,16 +37,6 @@ def tokenizer_bundle(files: TokenizerFiles) -> bytes:
         special_tokens=files.special_tokens,
     )
     return bundle.SerializeToString(deterministic=True)
-
-
-def tool_format(chat_template: str | None) -> str:
-    """Return how a model writes tool calls, judged by its chat template."""
-    template = chat_template or ""
-    # Qwen3-Coder writes XML between the same tags.
-    if "<tool_call>" not in template or "<function=" in template:
-        return ""
-    lines = "<tool_call>\n" in template or "<tool_call>\\n" in template
-    return "hermes" if lines else "hermes_inline"
 
 
 def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: float) -> ModelCard:
@@ -76,7 +67,8 @@ def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: flo
         ),
         defaults=SamplingDefaults(**loaded.generation_defaults),
         create_time=created,
-        tool_format=tool_format(loaded.tokenizer.chat_template),
+        tool_parser=tool_parser_of(loaded.tokenizer.chat_template),
+        reasoning_parser=reasoning_parser_of(loaded.tokenizer.chat_template),
         vectors=_vector_facts(loaded.vectors),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,7 @@ from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.model_names import parse_names
+from headrace.output_parsers.names import AUTO, NONE
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.dispatch.dispatch_handler import DispatchHandler
 from headrace_worker.dispatch.prefix_reports import PrefixReporter
@@ -68,8 +70,12 @@ class ModelServer:
         card = self.card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
         card.aliases.extend(parse_names(settings.model_aliases))
         card.configured_by = settings.configured_by
-        if settings.tool_format != "auto":
-            card.tool_format = settings.tool_format.removesuffix("none")
+        if settings.tool_parser != AUTO:
+            card.tool_parser = settings.tool_parser.removesuffix(NONE)
+        if settings.reasoning_parser != AUTO:
+            card.reasoning_parser = settings.reasoning_parser.removesuffix(NONE)
+        if settings.default_chat_template_kwargs:
+            card.chat_template_kwargs.update(json.loads(settings.default_chat_template_kwargs))
         self._card_publisher = CardPublisher(bus, card, bundle)
         max_adapters = settings.max_adapters if loaded.adapters else 0
         metrics = WorkerMetrics(

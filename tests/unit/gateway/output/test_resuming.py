@@ -39,6 +39,7 @@ from headrace_gateway.output.position import (
     read_position,
 )
 from headrace_gateway.output.replay import Replay
+from headrace_gateway.parsers.families.hermes import HermesCalls
 from headrace_gateway.request.generation import (
     ChoiceEnded,
     RecordedRequest,
@@ -77,7 +78,7 @@ class Question:
             )
             for choice in range(len(self.outputs))
         ]
-        return OutputAssembler(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
+        return OutputAssembler(streams, prompt_tokens=2, request_id="r-1", make_parser=HermesCalls)
 
     def dialect(self, places: list[Offset]) -> ResponseFormat:
         if self.form is None:

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%headrace/internal/v1/model_card.proto\x12\x14headrace.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"\xb7\x04\n\tModelCard\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x08 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\t \x01(\x08\x12\x11\n\tmax_slots\x18\n \x01(\r\x12\x38\n\x0c\x63\x61pabilities\x18\x0b \x01(\x0b\x32\".headrace.internal.v1.Capabilities\x12\x38\n\x08\x64\x65\x66\x61ults\x18\x0c \x01(\x0b\x32&.headrace.internal.v1.SamplingDefaults\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07vectors\x18\x10 \x01(\x0b\x32!.headrace.internal.v1.VectorFacts\x12\x13\n\x0btool_format\x18\x11 \x01(\t\x12/\n\x08\x61\x64\x61pters\x18\x0f \x03(\x0b\x32\x1d.headrace.internal.v1.Adapter\x12\x0f\n\x07\x61liases\x18\x1e \x03(\t\x12\x15\n\rconfigured_by\x18\x1f \x01(\t\x12\x0f\n\x07removed\x18  \x01(\x08\"8\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\t\"\xe4\x01\n\x0bVectorFacts\x12$\n\x04task\x18\x01 \x01(\x0e\x32\x16.headrace.v1.ModelTask\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x12\n\nnormalised\x18\x03 \x01(\x08\x12?\n\x07prompts\x18\x04 \x03(\x0b\x32..headrace.internal.v1.VectorFacts.PromptsEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\x05 \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\x0c\x43\x61pabilities\x12\x0e\n\x06resume\x18\x01 \x01(\x08\x12\x0c\n\x04park\x18\x02 \x01(\x08\x12\x10\n\x08logprobs\x18\x03 \x01(\x08\x12\x0f\n\x07grammar\x18\x04 \x01(\x08\x12\x0c\n\x04lora\x18\x05 \x01(\x08\x12\x13\n\x0btoken_masks\x18\n \x01(\x08\x12\x12\n\ncache_salt\x18\x0b \x01(\x08\x12\x10\n\x08sampling\x18\x0c \x03(\t\"\xf4\x01\n\x10SamplingDefaults\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x16\n\ttypical_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x15\n\x13_repetition_penaltyB\x08\n\x06_min_pB\x0c\n\n_typical_p\"\xdf\x01\n\x0fTokenizerBundle\x12\x16\n\x0etokenizer_json\x18\x01 \x01(\x0c\x12\x1a\n\rchat_template\x18\x02 \x01(\tH\x00\x88\x01\x01\x12P\n\x0especial_tokens\x18\x03 \x03(\x0b\x32\x38.headrace.internal.v1.TokenizerBundle.SpecialTokensEntry\x1a\x34\n\x12SpecialTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_chat_templateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%headrace/internal/v1/model_card.proto\x12\x14headrace.internal.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"\x88\x05\n\tModelCard\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x08 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\t \x01(\x08\x12\x11\n\tmax_slots\x18\n \x01(\r\x12\x38\n\x0c\x63\x61pabilities\x18\x0b \x01(\x0b\x32\".headrace.internal.v1.Capabilities\x12\x38\n\x08\x64\x65\x66\x61ults\x18\x0c \x01(\x0b\x32&.headrace.internal.v1.SamplingDefaults\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07vectors\x18\x10 \x01(\x0b\x32!.headrace.internal.v1.VectorFacts\x12\x13\n\x0btool_parser\x18\x11 \x01(\t\x12\x18\n\x10reasoning_parser\x18\x12 \x01(\t\x12\x35\n\x14\x63hat_template_kwargs\x18\x13 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x08\x61\x64\x61pters\x18\x0f \x03(\x0b\x32\x1d.headrace.internal.v1.Adapter\x12\x0f\n\x07\x61liases\x18\x1e \x03(\t\x12\x15\n\rconfigured_by\x18\x1f \x01(\t\x12\x0f\n\x07removed\x18  \x01(\x08\"8\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\t\"\xe4\x01\n\x0bVectorFacts\x12$\n\x04task\x18\x01 \x01(\x0e\x32\x16.headrace.v1.ModelTask\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x12\n\nnormalised\x18\x03 \x01(\x08\x12?\n\x07prompts\x18\x04 \x03(\x0b\x32..headrace.internal.v1.VectorFacts.PromptsEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\x05 \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\x0c\x43\x61pabilities\x12\x0e\n\x06resume\x18\x01 \x01(\x08\x12\x0c\n\x04park\x18\x02 \x01(\x08\x12\x10\n\x08logprobs\x18\x03 \x01(\x08\x12\x0f\n\x07grammar\x18\x04 \x01(\x08\x12\x0c\n\x04lora\x18\x05 \x01(\x08\x12\x13\n\x0btoken_masks\x18\n \x01(\x08\x12\x12\n\ncache_salt\x18\x0b \x01(\x08\x12\x10\n\x08sampling\x18\x0c \x03(\t\"\xf4\x01\n\x10SamplingDefaults\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x16\n\ttypical_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x15\n\x13_repetition_penaltyB\x08\n\x06_min_pB\x0c\n\n_typical_p\"\xdf\x01\n\x0fTokenizerBundle\x12\x16\n\x0etokenizer_json\x18\x01 \x01(\x0c\x12\x1a\n\rchat_template\x18\x02 \x01(\tH\x00\x88\x01\x01\x12P\n\x0especial_tokens\x18\x03 \x03(\x0b\x32\x38.headrace.internal.v1.TokenizerBundle.SpecialTokensEntry\x1a\x34\n\x12SpecialTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_chat_templateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,20 +38,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VECTORFACTS_PROMPTSENTRY']._serialized_options = b'8\001'
   _globals['_TOKENIZERBUNDLE_SPECIALTOKENSENTRY']._loaded_options = None
   _globals['_TOKENIZERBUNDLE_SPECIALTOKENSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELCARD']._serialized_start=123
-  _globals['_MODELCARD']._serialized_end=690
-  _globals['_ADAPTER']._serialized_start=692
-  _globals['_ADAPTER']._serialized_end=748
-  _globals['_VECTORFACTS']._serialized_start=751
-  _globals['_VECTORFACTS']._serialized_end=979
-  _globals['_VECTORFACTS_PROMPTSENTRY']._serialized_start=933
-  _globals['_VECTORFACTS_PROMPTSENTRY']._serialized_end=979
-  _globals['_CAPABILITIES']._serialized_start=982
-  _globals['_CAPABILITIES']._serialized_end=1134
-  _globals['_SAMPLINGDEFAULTS']._serialized_start=1137
-  _globals['_SAMPLINGDEFAULTS']._serialized_end=1381
-  _globals['_TOKENIZERBUNDLE']._serialized_start=1384
-  _globals['_TOKENIZERBUNDLE']._serialized_end=1607
-  _globals['_TOKENIZERBUNDLE_SPECIALTOKENSENTRY']._serialized_start=1537
-  _globals['_TOKENIZERBUNDLE_SPECIALTOKENSENTRY']._serialized_end=1589
+  _globals['_MODELCARD']._serialized_start=153
+  _globals['_MODELCARD']._serialized_end=801
+  _globals['_ADAPTER']._serialized_start=803
+  _globals['_ADAPTER']._serialized_end=859
+  _globals['_VECTORFACTS']._serialized_start=862
+  _globals['_VECTORFACTS']._serialized_end=1090
+  _globals['_VECTORFACTS_PROMPTSENTRY']._serialized_start=1044
+  _globals['_VECTORFACTS_PROMPTSENTRY']._serialized_end=1090
+  _globals['_CAPABILITIES']._serialized_start=1093
+  _globals['_CAPABILITIES']._serialized_end=1245
+  _globals['_SAMPLINGDEFAULTS']._serialized_start=1248
+  _globals['_SAMPLINGDEFAULTS']._serialized_end=1492
+  _globals['_TOKENIZERBUNDLE']._serialized_start=1495
+  _globals['_TOKENIZERBUNDLE']._serialized_end=1718
+  _globals['_TOKENIZERBUNDLE_SPECIALTOKENSENTRY']._serialized_start=1648
+  _globals['_TOKENIZERBUNDLE_SPECIALTOKENSENTRY']._serialized_end=1700
 # @@protoc_insertion_point(module_scope)

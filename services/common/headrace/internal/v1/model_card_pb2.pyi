@@ -8,6 +8,7 @@ what a served model is.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from headrace.v1 import common_pb2 as _common_pb2
@@ -45,7 +46,9 @@ class ModelCard(_message.Message):
     DEFAULTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
-    TOOL_FORMAT_FIELD_NUMBER: _builtins.int
+    TOOL_PARSER_FIELD_NUMBER: _builtins.int
+    REASONING_PARSER_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     CONFIGURED_BY_FIELD_NUMBER: _builtins.int
@@ -63,10 +66,11 @@ class ModelCard(_message.Message):
     """A sequence's output does not depend on its neighbours, to the bit."""
     max_slots: _builtins.int
     """Slots of one worker: a request's choices run side by side on one, so no request has more."""
-    tool_format: _builtins.str
-    """How the model writes tool calls: "hermes" (a JSON object between lines of <tool_call> and
-    </tool_call>), "hermes_inline" (the same without the line breaks); empty if it calls none.
+    tool_parser: _builtins.str
+    """How the model writes tool calls and reasoning, by the names of headrace/output_parsers/names.py; empty
+    if it writes none.
     """
+    reasoning_parser: _builtins.str
     configured_by: _builtins.str
     """Who started its worker and may remove the card: the id of a mesh that `headrace up` made.
     Empty: nobody but a person.
@@ -88,6 +92,10 @@ class ModelCard(_message.Message):
     @_builtins.property
     def vectors(self) -> Global___VectorFacts:
         """Unset: the model makes tokens."""
+
+    @_builtins.property
+    def chat_template_kwargs(self) -> _struct_pb2.Struct:
+        """Variables of the chat template where a request does not set them."""
 
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
@@ -116,15 +124,17 @@ class ModelCard(_message.Message):
         defaults: Global___SamplingDefaults | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         vectors: Global___VectorFacts | None = ...,
-        tool_format: _builtins.str = ...,
+        tool_parser: _builtins.str = ...,
+        reasoning_parser: _builtins.str = ...,
+        chat_template_kwargs: _struct_pb2.Struct | None = ...,
         adapters: _abc.Iterable[Global___Adapter] | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         configured_by: _builtins.str = ...,
         removed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "defaults", b"defaults", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "chat_template_kwargs", b"chat_template_kwargs", "create_time", b"create_time", "defaults", b"defaults", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "aliases", b"aliases", "batch_invariant", b"batch_invariant", "capabilities", b"capabilities", "configured_by", b"configured_by", "context_tokens", b"context_tokens", "create_time", b"create_time", "defaults", b"defaults", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_slots", b"max_slots", "model", b"model", "removed", b"removed", "tokenizer_digest", b"tokenizer_digest", "tool_format", b"tool_format", "vectors", b"vectors", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "aliases", b"aliases", "batch_invariant", b"batch_invariant", "capabilities", b"capabilities", "chat_template_kwargs", b"chat_template_kwargs", "configured_by", b"configured_by", "context_tokens", b"context_tokens", "create_time", b"create_time", "defaults", b"defaults", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_slots", b"max_slots", "model", b"model", "reasoning_parser", b"reasoning_parser", "removed", b"removed", "tokenizer_digest", b"tokenizer_digest", "tool_parser", b"tool_parser", "vectors", b"vectors", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

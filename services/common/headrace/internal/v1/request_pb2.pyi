@@ -242,6 +242,11 @@ class Rendering(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     KEEP_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     INCLUDE_STOP_FIELD_NUMBER: _builtins.int
+    TOOL_PARSER_FIELD_NUMBER: _builtins.int
+    REASONING_PARSER_FIELD_NUMBER: _builtins.int
+    REASONING_OPEN_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    SINGLE_CALL_FIELD_NUMBER: _builtins.int
     calls_tools: _builtins.bool
     """The text is searched for calls of tools."""
     digest: _builtins.bytes
@@ -250,8 +255,19 @@ class Rendering(_message.Message):
     """Special tokens are part of the text."""
     include_stop: _builtins.bool
     """The text ends with what stopped it."""
+    tool_parser: _builtins.str
+    """By name, as in the model card; empty: none."""
+    reasoning_parser: _builtins.str
+    reasoning_open: _builtins.bool
+    """The prompt ends within the reasoning."""
+    single_call: _builtins.bool
+    """Of several calls, only the first counts."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferedTool]:
+        """What may be called."""
+
     def __init__(
         self,
         *,
@@ -260,14 +276,42 @@ class Rendering(_message.Message):
         digest: _builtins.bytes = ...,
         keep_special_tokens: _builtins.bool = ...,
         include_stop: _builtins.bool = ...,
+        tool_parser: _builtins.str = ...,
+        reasoning_parser: _builtins.str = ...,
+        reasoning_open: _builtins.bool = ...,
+        tools: _abc.Iterable[Global___OfferedTool] | None = ...,
+        single_call: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_tools", b"calls_tools", "digest", b"digest", "include_stop", b"include_stop", "keep_special_tokens", b"keep_special_tokens", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_tools", b"calls_tools", "digest", b"digest", "include_stop", b"include_stop", "keep_special_tokens", b"keep_special_tokens", "reasoning_open", b"reasoning_open", "reasoning_parser", b"reasoning_parser", "single_call", b"single_call", "stop", b"stop", "tool_parser", b"tool_parser", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rendering: _TypeAlias = Rendering  # noqa: Y015
+
+@_typing.final
+class OfferedTool(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    parameters: _builtins.str
+    """JSON Schema of the arguments, where the parser has to know their types; else empty."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        parameters: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferedTool: _TypeAlias = OfferedTool  # noqa: Y015
 
 @_typing.final
 class Input(_message.Message):
@@ -374,6 +418,7 @@ class Sampling(_message.Message):
     BAD_WORDS_FIELD_NUMBER: _builtins.int
     ALLOWED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     TYPICAL_P_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Output tokens at most, those of earlier attempts included."""
     temperature: _builtins.float
@@ -408,6 +453,10 @@ class Sampling(_message.Message):
     def allowed_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Empty: all."""
 
+    @_builtins.property
+    def reasoning(self) -> Global___Reasoning:
+        """Unset: the grammar holds from the first token."""
+
     def __init__(
         self,
         *,
@@ -429,10 +478,11 @@ class Sampling(_message.Message):
         bad_words: _abc.Iterable[Global___TokenRun] | None = ...,
         allowed_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         typical_p: _builtins.float | None = ...,
+        reasoning: Global___Reasoning | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "_typical_p", b"_typical_p", "grammar", b"grammar", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "typical_p", b"typical_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "_typical_p", b"_typical_p", "grammar", b"grammar", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "reasoning", b"reasoning", "typical_p", b"typical_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "_typical_p", b"_typical_p", "allowed_token_ids", b"allowed_token_ids", "bad_words", b"bad_words", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "min_tokens", b"min_tokens", "presence_penalty", b"presence_penalty", "prompt_logprobs", b"prompt_logprobs", "repetition_penalty", b"repetition_penalty", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "_typical_p", b"_typical_p", "allowed_token_ids", b"allowed_token_ids", "bad_words", b"bad_words", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "min_tokens", b"min_tokens", "presence_penalty", b"presence_penalty", "prompt_logprobs", b"prompt_logprobs", "reasoning", b"reasoning", "repetition_penalty", b"repetition_penalty", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
@@ -448,6 +498,46 @@ class Sampling(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__typical_p) -> _WhichOneofReturnType__typical_p | None: ...
 
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class Reasoning(_message.Message):
+    """The part of the output before the answer, which no grammar binds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_IDS_FIELD_NUMBER: _builtins.int
+    END_IDS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    FORCED_IDS_FIELD_NUMBER: _builtins.int
+    budget: _builtins.int
+    """Most tokens of it; then `forced_ids` follow, which end with `end_ids`. Unset: no bound."""
+    @_builtins.property
+    def begin_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """It begins with these tokens, if it does. Empty: the prompt ends within it."""
+
+    @_builtins.property
+    def end_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """It ends with these."""
+
+    @_builtins.property
+    def forced_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        begin_ids: _abc.Iterable[_builtins.int] | None = ...,
+        end_ids: _abc.Iterable[_builtins.int] | None = ...,
+        budget: _builtins.int | None = ...,
+        forced_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "begin_ids", b"begin_ids", "budget", b"budget", "end_ids", b"end_ids", "forced_ids", b"forced_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__budget: _TypeAlias = _typing.Literal["budget"]  # noqa: Y015
+    _WhichOneofArgType__budget: _TypeAlias = _typing.Literal["_budget", b"_budget"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget) -> _WhichOneofReturnType__budget | None: ...
+
+Global___Reasoning: _TypeAlias = Reasoning  # noqa: Y015
 
 @_typing.final
 class TokenRun(_message.Message):

@@ -16,6 +16,7 @@ from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.generation_request import (
     Conversation,
     GenerationRequest,
+    ReasoningOptions,
     Text,
     TokenIds,
 )
@@ -42,13 +43,17 @@ def chat_request(body: ChatBody, call: Call) -> GenerationRequest:
     newer = body.max_completion_tokens is not None
     max_tokens = body.max_completion_tokens if newer else body.max_tokens
     names = {"max_tokens": "max_completion_tokens"} if newer else {}
+    names["reasoning_budget"] = "thinking_token_budget"
     if body.top_logprobs:
         names["logprobs"] = "top_logprobs"
     prompt = Conversation(
         messages, documents=body.documents or (), opens_answer=opens, continues=continues
     )
     requested = _requested(body, call, prompt, max_tokens, names)
-    return dataclasses.replace(requested, tools=requested_tools(body))
+    reasoning = ReasoningOptions(
+        body.chat_template_kwargs or {}, body.reasoning_effort or "", body.thinking_token_budget
+    )
+    return dataclasses.replace(requested, tools=requested_tools(body), reasoning=reasoning)
 
 
 def completion_requests(body: CompletionBody, call: Call) -> list[GenerationRequest]:

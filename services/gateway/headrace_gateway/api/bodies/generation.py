@@ -223,11 +223,21 @@ class ChatBody(Body):
     continue_final_message: bool | None = None
     echo: bool | None = None
     """The text of the last message comes before each choice, if it is an assistant's."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    include_reasoning: bool | None = None
+    """vLLM's, as the one before and the next; unset: true."""
+    thinking_token_budget: Unsigned | None = None
 
     @property
     def output_options(self) -> OutputOptions:
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self._output_options(chat=True, logprobs=logprobs, echo_last_message=bool(self.echo))
+        return self._output_options(
+            chat=True,
+            logprobs=logprobs,
+            echo_last_message=bool(self.echo),
+            reasoning=self.include_reasoning is not False,
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -24,6 +24,9 @@ class OutputOptions:
     echo_only: bool = False
     """Only the echo was requested, and no output."""
 
+    reasoning: bool = True
+    """vLLM's: what the model wrote before its answer is sent as well."""
+
     @property
     def any_requested(self) -> bool:
         widths = (self.logprobs, self.prompt_logprobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from headrace.errors import InvalidRequest
@@ -19,6 +20,7 @@ from headrace_gateway.checks.validation import check_request_id
 from headrace_gateway.request.generation_request import (
     Conversation,
     GenerationRequest,
+    ReasoningOptions,
     Text,
     TokenIds,
 )
@@ -54,6 +56,11 @@ def generate_request(
         trace_context=call.trace_context,
         caller=call.caller,
         tools=requested_tools(request),
+        reasoning=ReasoningOptions(
+            MessageToDict(request.chat_template_kwargs),
+            request.reasoning_effort,
+            optional(request, "reasoning_budget"),
+        ),
         stream=stream,
         background=request.detached,
         cache_salt=optional(request, "cache_salt"),
@@ -93,6 +100,8 @@ def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
         turn: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.name:
             turn["name"] = message.name
+        if message.reasoning:
+            turn["reasoning_content"] = message.reasoning
         if message.tool_call_id:
             turn["tool_call_id"] = message.tool_call_id
         if message.tool_calls:

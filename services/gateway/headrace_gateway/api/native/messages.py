@@ -35,6 +35,7 @@ def delta(choice_delta: ChoiceDelta) -> StreamGenerateResponse:
         delta=Delta(
             choice=choice_delta.choice,
             text=choice_delta.text,
+            reasoning=choice_delta.reasoning,
             token_ids=choice_delta.token_ids,
             first_index=choice_delta.first_index,
             finish_reason=choice_delta.finish_reason,

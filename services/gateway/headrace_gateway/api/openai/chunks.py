@@ -12,22 +12,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
+from headrace.v1.common_pb2 import Choice, RequestOutcome, Usage
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.bodies.generation import StreamOptions
 from headrace_gateway.api.bodies.tools import tool_call
 from headrace_gateway.api.http.deliver import comment
 from headrace_gateway.api.openai.logprobs_formatter import ChoiceContent, LogprobsFormatter
+from headrace_gateway.api.openai.members import (
+    calls_member,
+    finish_reason,
+    ids_member,
+    prompt_member,
+    reasoning_members,
+    usage_json,
+)
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.position import EventIds, NoIds, Offset
-from headrace_gateway.output.tool_calls import CallPiece
 from headrace_gateway.request.generation import Queued
-
-_FINISH_REASONS = {
-    FinishReason.FINISH_REASON_STOP: "stop",
-    FinishReason.FINISH_REASON_LENGTH: "length",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class ChunkFormatter:
         prompt_tokens: int = 0,
         ids: bool = False,
         formatter: LogprobsFormatter | None = None,
+        reasoning: bool = True,
     ) -> None:
         """
         Args:
@@ -100,6 +103,7 @@ class ChunkFormatter:
             prompt_tokens: for the usage of a choice so far, where each chunk has that.
             ids: whether each event has an id, from which its reader can resume.
             formatter: set if more than text was requested.
+            reasoning: whether reasoning is sent.
         """
         shape, usage = head.shape, usage or StreamOptions()
         self._fields = head
@@ -117,13 +121,13 @@ class ChunkFormatter:
         # Why not always: clients that read nothing but `data:` lines fail at any other line.
         self._ids = EventIds(head.request_id, places) if ids else NoIds()
         self._has_ids = ids
-        self._formatter = formatter
+        self._formatter, self._reasoning = formatter, reasoning
 
     def opening(self) -> str:
         """Return the first event of each choice that is not open yet; completions have none."""
         role = '"delta":{"role":"assistant","content":""}'
         ids = () if self._formatter is None else self._formatter.prompt_ids(chat=True)
-        more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
+        more = [ids_member(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
         return "".join(
             self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
             for choice, each in zip(self._unopened, more, strict=False)
@@ -148,7 +152,7 @@ class ChunkFormatter:
             yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
-            reason = f'"{_finish_reason(delta.finish_reason, choice in self._called)}"'
+            reason = f'"{finish_reason(delta.finish_reason, choice in self._called)}"'
             line = self._ids.after_tokens(choice, seen, ended=True)
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
@@ -158,17 +162,23 @@ class ChunkFormatter:
             self._called.add(delta.choice)
         formatter = self._formatter
         piece = ChoiceContent(delta.text) if formatter is None else formatter.delta_content(delta)
+        reasoned = delta.reasoning if self._reasoning else ""
+        reasoning = reasoning_members(reasoned) if reasoned else ""
         if piece is None or (formatter is None and not piece.text):
-            return (f'"delta":{{{_calls(delta.calls)}}}' if delta.calls else ""), "null"
+            parts = [reasoning] if reasoning else []
+            parts += [calls_member(delta.calls)] if delta.calls else []
+            return (f'"delta":{{{",".join(parts)}}}' if parts else ""), "null"
         content = f"{self._open}{json.dumps(piece.text)}"
+        if reasoning:
+            content += f",{reasoning}"
         if delta.calls:
-            content += f",{_calls(delta.calls)}"
-        ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+            content += f",{calls_member(delta.calls)}"
+        ids = ids_member(piece.token_ids) + ids_member(piece.prompt_ids, "prompt_token_ids")
         return f"{content}{self._close}{ids}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
         """Return what follows a complete answer: usage, where it is requested, and `[DONE]`."""
-        counted = json.dumps(_usage(usage), separators=(",", ":"))
+        counted = json.dumps(usage_json(usage), separators=(",", ":"))
         event = f'data: {self._head},"choices":[],"usage":{counted}}}\n\n'
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
 
@@ -182,6 +192,8 @@ class ChunkFormatter:
         return comment(queued, ids=self._has_ids)
 
     def response_body(self, outcome: RequestOutcome) -> bytes:
+        if not self._reasoning:
+            outcome = _without_reasoning(outcome)
         return response_body(self._fields, outcome, self._formatter)
 
     def _event(
@@ -221,21 +233,30 @@ class ChunkFormatter:
 _NO_USAGE = ',"usage":null'
 
 
+def _without_reasoning(outcome: RequestOutcome) -> RequestOutcome:
+    # Why a copy: the outcome is also stored.
+    kept = RequestOutcome()
+    kept.CopyFrom(outcome)
+    for choice in kept.choices:
+        choice.ClearField("reasoning")
+    return kept
+
+
 def response_body(
     head: ResponseFields, outcome: RequestOutcome, formatter: LogprobsFormatter | None = None
 ) -> bytes:
     """Return a whole response."""
     choices = choices_json(head, outcome, formatter)
-    of_prompt = _of_prompt(formatter, outcome.choices[0]) if head.shape.opens else ""
+    of_prompt = prompt_member(formatter, outcome.choices[0]) if head.shape.opens else ""
     if formatter is not None:
-        of_prompt += _ids(formatter.prompt_ids(chat=True), "prompt_token_ids")
+        of_prompt += ids_member(formatter.prompt_ids(chat=True), "prompt_token_ids")
     opening = response_start(head, outcome.usage)
     return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
 
 
 def response_start(head: ResponseFields, usage: Usage) -> bytes:
     """Return a whole response up to its first choice; `]}` must follow its last."""
-    body = json.dumps(head.as_json(head.shape.response_body) | {"usage": _usage(usage)})
+    body = json.dumps(head.as_json(head.shape.response_body) | {"usage": usage_json(usage)})
     return f'{body[:-1]},"choices":['.encode()
 
 
@@ -271,6 +292,9 @@ def _choice(head: ResponseFields, choice: Choice, formatter: LogprobsFormatter |
     opens = head.shape.opens
     if opens:
         content = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
+    if choice.reasoning:
+        content["message"]["content"] = piece.text or None
+        content["message"] |= {"reasoning_content": choice.reasoning, "reasoning": choice.reasoning}
     if choice.tool_calls:
         content["message"]["tool_calls"] = [
             tool_call(call.call_id, call.name, call.arguments) for call in choice.tool_calls
@@ -278,49 +302,9 @@ def _choice(head: ResponseFields, choice: Choice, formatter: LogprobsFormatter |
         content["message"]["content"] = piece.text or None
     # Of an answer that a limit has ended, choices have no reason of their own.
     ended, called = choice.finish_reason != UNFINISHED, bool(choice.tool_calls)
-    reason = _finish_reason(choice.finish_reason, called) if ended else None
+    reason = finish_reason(choice.finish_reason, called) if ended else None
     index = head.first_choice + choice.index
     body = json.dumps({"index": index, **content, "finish_reason": reason})
-    of_prompt = "" if opens else _of_prompt(formatter, choice)
-    ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+    of_prompt = "" if opens else prompt_member(formatter, choice)
+    ids = ids_member(piece.token_ids) + ids_member(piece.prompt_ids, "prompt_token_ids")
     return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
-
-
-def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
-    """Return a further JSON member; empty if there are no ids."""
-    return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
-
-
-def _of_prompt(formatter: LogprobsFormatter | None, choice: Choice) -> str:
-    """Return a further JSON member; empty if prompt logprobs were not requested."""
-    logprobs = None if formatter is None else formatter.prompt_logprobs_json(choice)
-    return "" if logprobs is None else f',"prompt_logprobs":{logprobs}'
-
-
-def _calls(pieces: Sequence[CallPiece]) -> str:
-    """Return the JSON member `tool_calls`; pieces of one call are joined."""
-    calls: dict[int, dict[str, Any]] = {}
-    for piece in pieces:
-        call = calls.setdefault(piece.index, {"index": piece.index, "function": {}})
-        function = call["function"]
-        if piece.name is not None:
-            call |= {"id": piece.call_id, "type": "function"}
-            function["name"] = piece.name
-        function["arguments"] = function.get("arguments", "") + piece.arguments
-    return f'"tool_calls":{json.dumps(list(calls.values()))}'
-
-
-def _finish_reason(reason: FinishReason.ValueType, called: bool) -> str:
-    if called and reason == FinishReason.FINISH_REASON_STOP:
-        return "tool_calls"
-    return _FINISH_REASONS[reason]
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.prompt_tokens + usage.output_tokens,
-        # 0 as well if the engine does not report it: clients take it for a number.
-        "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
-    }

@@ -51,5 +51,6 @@ async def _generate(
         prompt_tokens=answer.request.prompt_tokens,
         ids=ids,
         formatter=formatter_for(body.output_options, request, answer, valid.prompt_ids),
+        reasoning=body.output_options.reasoning,
     )
     await deliver(answer, http, chunks, stream=request.stream)

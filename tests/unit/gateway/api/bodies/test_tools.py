@@ -20,9 +20,9 @@ from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 
 CARD = ModelCard(
-    model="valley", tool_format="hermes_inline", capabilities=Capabilities(grammar=True)
+    model="valley", tool_parser="hermes_inline", capabilities=Capabilities(grammar=True)
 )
-FREE = ModelCard(model="free", tool_format="hermes")
+FREE = ModelCard(model="free", tool_parser="hermes")
 PARAMETERS = {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}
 SKY = {"name": "sky", "description": "Looks up.", "parameters": PARAMETERS}
 CALL = Call(Caller(), "id-1", None, {})
@@ -139,7 +139,7 @@ def test_parameters_that_take_no_object_are_refused(kind: object, choice: str) -
 
 
 def test_calls_are_written_as_the_model_writes_them() -> None:
-    card = ModelCard(model="q", tool_format="hermes", capabilities=Capabilities(grammar=True))
+    card = ModelCard(model="q", tool_parser="hermes", capabilities=Capabilities(grammar=True))
     held = shape(apply_tools(openai(tools=[function()], tool_choice="required"), card))
     assert held["tags"][0]["begin"].startswith('<tool_call>\n{"name"')
     assert held["tags"][0]["end"] == "}\n</tool_call>"

@@ -22,7 +22,7 @@ from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.rest_service import as_json, delta_json
 from headrace_gateway.base.calls import Call, trace_context
 from headrace_gateway.output.assembler import ChoiceDelta
-from headrace_gateway.output.tool_calls import CallPiece
+from headrace_gateway.parsers.pieces import CallPiece
 from headrace_gateway.request.generation_request import Conversation, Text, TokenIds
 
 CALL = Call(Caller(), "made-here", 5.0, {"traceparent": "x"})

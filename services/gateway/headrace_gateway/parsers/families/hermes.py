@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from headrace_gateway.parsers.pieces import CallPiece, Piece, begun
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _HEAD = re.compile(
@@ -19,23 +20,7 @@ _HEAD = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CallPiece:
-    """News of one call of one choice."""
-
-    index: int
-    name: str | None
-    """Set in the first piece of a call."""
-    arguments: str
-    call_id: str = ""
-    """Set by the assembler, which knows the request, where `name` is."""
-
-
-Piece = str | CallPiece
-"""Content, or a part of a call."""
-
-
-class ToolCalls:
+class HermesCalls:
     """Takes one choice's text apart. After `flush` it is at its end."""
 
     def __init__(self) -> None:
@@ -45,6 +30,10 @@ class ToolCalls:
         self._calls = 0
         self._depth = 0
         self._in_string = self._escaped = False
+
+    @property
+    def reasons(self) -> bool:
+        return False
 
     def feed(self, text: str) -> list[Piece]:
         self._held += text
@@ -73,7 +62,7 @@ class ToolCalls:
         if found:
             self._held, self._take = after, self._head
             return [before] if before.strip() or not self._calls else []
-        free = len(before) - _begun(before, _OPEN)
+        free = len(before) - begun(before, _OPEN)
         if self._calls and not before[:free].strip():
             # White space between calls belongs to the format.
             return None
@@ -142,14 +131,6 @@ class ToolCalls:
         if isinstance(arguments, dict):
             self._calls += 1
             yield CallPiece(self._calls - 1, value["name"], json.dumps(arguments))
-
-
-def _begun(text: str, tag: str) -> int:
-    """Return how many of the last characters may be the beginning of the tag."""
-    for length in range(min(len(text), len(tag) - 1), 0, -1):
-        if tag.startswith(text[-length:]):
-            return length
-    return 0
 
 
 def _name(literal: str) -> str | None:
