@@ -10,8 +10,6 @@ from headrace_scheduler.request.live_request import Waiting
 from headrace_scheduler.state.events import Dispatch, ParkOnWorker
 from helpers.scheduler_models import Client, WorkerModel
 
-MAX_PREEMPTIONS = 2
-
 
 def check_attempts(
     dispatch: Dispatch,
@@ -42,19 +40,21 @@ class ParkingChecks:
         """Attempts that were to be parked."""
 
     def parked(self, command: ParkOnWorker, priority: str) -> None:
-        """Bulk requests alone are parked, for a waiting interactive one, and not without end."""
+        """Bulk requests alone are parked, for a waiting more urgent one."""
         assert priority == "bulk"
         found = self._machine.find(command.request_id)
         if found is None or not found.is_running:
             return
         attempts = self._preempted[command.request_id]
-        if command.attempt in attempts:  # Sent again: for any interactive request.
+        if command.attempt in attempts:  # Sent again: for any urgent request.
             assert self._machine.statistics()["waiting"]
             return
-        assert self._waits(found.parked_for)
+        urgent = self._machine.find(found.parked_for)
+        assert urgent is not None
+        assert isinstance(urgent.state, Waiting)
+        assert urgent.lane in ("interactive", "standard")
         self._parked_for[command.request_id] = found.parked_for
         attempts.add(command.attempt)
-        assert len(attempts) <= MAX_PREEMPTIONS
 
     def dispatched(self, dispatch: Dispatch) -> None:
         for record in dispatch.message.requests:

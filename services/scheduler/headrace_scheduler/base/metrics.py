@@ -70,7 +70,7 @@ returned = Counter(
 )
 preempted = Counter(
     "headrace_scheduler_preempted_requests",
-    "Bulk requests parked for interactive requests.",
+    "Bulk requests parked for more urgent requests.",
     _LANE,
 )
 adopted = Counter(

@@ -75,15 +75,17 @@ class SchedulerSettings(ServiceSettings):
     saves."""
 
     preemption: bool = True
-    """Whether the newest bulk requests are parked where interactive ones find no slot; they are
-    resumed later. On: an interactive request waits for a step, not for the end of a bulk one, whose
-    prompt and output so far are computed again. Off: bulk requests run to their end, and
-    interactive ones wait for slots."""
+    """Whether the newest bulk requests are parked where more urgent ones find no slot; they are
+    resumed later. On: an urgent request waits for a step, not for the end of a bulk one, whose
+    prompt and output so far are computed again; and bulk requests leave `floor_share` of the slots,
+    at least one, free on workers that cannot park them. Off: bulk requests run to their end, and
+    others wait for slots."""
     max_preemptions: int = Field(default=10, ge=0)
-    """How often a request is parked for interactive ones, per leader; then it keeps its slot. Each
-    time its prompt and its output so far are computed again. Too small: after as many waves of
-    urgent requests, long bulk ones hold slots that the next wave waits for. Too large: in endless
-    waves a bulk request is computed again and again before it ends."""
+    """How often a bulk request is parked for more urgent ones, per leader, until it keeps its slot;
+    of such requests so many do as have `floor_share` of the slots, and at least one. Each time its
+    prompt and its output so far are computed again. Too small: these slots are seldom there for
+    urgent requests. Too large: in endless waves a bulk request is computed again and again before
+    it ends."""
 
     prompt_token_weight: float = Field(default=1.0, ge=0)
     """Cost of a prompt token to its tenant's share. Only the ratio to the cost of an output token,

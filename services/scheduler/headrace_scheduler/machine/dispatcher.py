@@ -12,7 +12,7 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRequest,
 )
 from headrace_scheduler.machine.attempts import is_on_last_attempt
-from headrace_scheduler.request.live_request import DispatchNumber, Request, Running
+from headrace_scheduler.request.live_request import DispatchNumber, Request, Running, Waiting
 from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
@@ -22,7 +22,7 @@ from headrace_scheduler.state.events import (
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.forming import LaneView, form_batch
-from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from headrace_scheduler.workers.preemption_candidates import LOWEST_PRIORITY
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import Worker
 
@@ -71,26 +71,47 @@ class Dispatcher:
         lanes.set_credits(batch.credits)
         for request in batch.claimed:
             request.floor_slots = request.slots
+        self._keep_often_parked(batch.requests)
         return batch.requests
 
+    def _keep_often_parked(self, batch: Iterable[Request]) -> None:
+        """Let bulk requests that were parked `max_preemptions` times run by their lane's floor, as
+        far as it goes.
+
+        Why not all: a day's rows would each come to that, and then hold every slot.
+        """
+        bulk = [r for r in batch if r.lane == LOWEST_PRIORITY]
+        room = self._floor_room - sum(r.floor_slots for r in bulk)
+        for request in bulk:
+            is_often_parked = request.preemptions >= self._live.settings.max_preemptions
+            if is_often_parked and not request.floor_slots and room > 0:
+                request.floor_slots = request.slots
+                room -= request.slots
+
     def _views(self, worker: Worker, now_s: float) -> list[LaneView]:
-        """Return the lanes without what is held back for other workers, and with at most one
-        request on its last attempt; none while another such has just started there.
+        """Return the lanes without what is held back for other workers, with bulk requests only as
+        far as they leave room for others, and with at most one request on its last attempt; none
+        while another such has just started there.
 
         Why: a worker's death is a failure of all that ran there. Together, the others would
         end with the one that killed it.
         """
         has_one = False
+        bulk_taken, bulk_most = self._bulk_slots(worker)
         self._routing.begin_worker()
 
         def may_leave(request: Request) -> bool:
-            nonlocal has_one
+            nonlocal has_one, bulk_taken
             if not worker.could_run(request):
                 return False  # Why first: one that waits for another worker must not count.
             if self._routing.is_for_another(request, worker, now_s=now_s):
                 return False
             if request.parked_for and self._could_run(request.parked_for, worker):
                 return False
+            if request.lane == LOWEST_PRIORITY:
+                if bulk_taken and bulk_taken + request.slots > bulk_most:
+                    return False
+                bulk_taken += request.slots
             if is_on_last_attempt(self._live, request):
                 must_wait = has_one or self._has_fresh_last_attempt(worker)
                 has_one = True
@@ -102,26 +123,43 @@ class Dispatcher:
             for name, lane in self._live.lanes.items()
         ]
 
+    def _bulk_slots(self, worker: Worker) -> tuple[int, int]:
+        """Return the slots of a worker that bulk requests have, and the most that they may have if
+        it is more than one of them.
+
+        Where they cannot be parked, they leave a lane's share to the other requests, which would
+        wait until one of them ends.
+        """
+        total, settings = worker.total_slots, self._live.settings
+        if worker.parks or not settings.preemption:
+            return 0, total
+        running = self._live.on_worker(worker.worker_id).values()
+        taken = sum(r.slots for r in running if r.lane == LOWEST_PRIORITY)
+        return taken, total - max(1, int(settings.floor_share * total))
+
     def _could_run(self, urgent_id: str, worker: Worker) -> bool:
-        """Return whether an interactive request, for which others were parked, still waits and
+        """Return whether a more urgent request, for which others were parked, still waits and
         could run on this worker."""
-        urgent = self._live.lanes[HIGHEST_PRIORITY].get(urgent_id)
-        return urgent is not None and worker.could_run(urgent)
+        urgent = self._live.get(urgent_id)
+        if urgent is None or not isinstance(urgent.state, Waiting):
+            return False
+        return worker.could_run(urgent)
 
     def _max_claims(self, lane: str) -> float:
         """Return the slots that a lane may still take by its floor, which are not preempted.
 
         Why bounded: bulk requests are long. By places alone they would come to hold
-        every slot, and no interactive request could get one.
+        every slot, and no more urgent request could get one.
         """
-        settings = self._live.settings
-        if (
-            lane != LOWEST_PRIORITY
-            or not settings.preemption
-            or self._live.lanes[lane].credit < 1.0
-        ):
+        is_bounded = lane == LOWEST_PRIORITY and self._live.settings.preemption
+        if not is_bounded or self._live.lanes[lane].credit < 1.0:
             return float("inf")
-        floor = max(1, ceil(settings.floor_share * self._fleet.capacity))
+        return self._floor_room
+
+    @property
+    def _floor_room(self) -> int:
+        """Slots of the bulk lane's floor in which nothing runs by it yet."""
+        floor = max(1, ceil(self._live.settings.floor_share * self._fleet.capacity))
         return floor - self._live.preemptible.floor_slots_in_use
 
     def _has_fresh_last_attempt(self, worker: Worker) -> bool:

@@ -1,9 +1,10 @@
-"""Park running bulk requests so that interactive ones get their slots.
+"""Park running bulk requests so that more urgent ones get their slots.
 
 A worker's expected capacity is what is free there plus what it was already requested to park.
-Waiting interactive requests are set against it first; only for the rest a bulk request is parked.
+Waiting requests are set against it first, interactive ones before standard ones; only for the rest
+a bulk request is parked.
 For example, worker w has 4 slots, all taken, of which the bulk requests b1 and b2 (the newer one)
-hold one each, and three interactive requests of one slot wait:
+hold one each, and three more urgent requests of one slot wait:
 
     pending parks      expected capacity of w      decision
     none               0 slots                     u1 does not fit: park b2 for it
@@ -19,7 +20,7 @@ start again after u2 and u1. A park that no report confirms is sent again after 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -27,11 +28,12 @@ from headrace_scheduler.request.live_request import Request, Running
 from headrace_scheduler.state.events import ParkOnWorker
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
+from headrace_scheduler.workers.preemption_candidates import PREEMPTING
 from headrace_scheduler.workers.worker import Worker
 
 MAX_EXAMINED = 64
-"""Waiting requests, and for each running ones, that one decision examines; the next goes on."""
+"""Waiting requests of a lane, and for each running ones, that one decision examines; the next goes
+on."""
 MAX_WORKERS_TRIED = 8
 """Workers whose running requests one decision examines for one waiting request."""
 SMOOTHING = 0.2
@@ -90,7 +92,7 @@ class _ExpectedCapacity:
 
 class _ExpectedCapacities:
     """Those of all open workers, each computed when it is first used: there may be hundreds of
-    workers, and this is needed with every event while an interactive request waits."""
+    workers, and this is needed with every event while an urgent request waits."""
 
     def __init__(self, fleet: Fleet, pending: Iterable[PendingPark]) -> None:
         self._fleet = fleet
@@ -120,10 +122,10 @@ class _ExpectedCapacities:
 
 
 class Preemption:
-    """Parks the newest bulk requests, no more than interactive ones wait for.
+    """Parks the newest bulk requests, no more than more urgent ones wait for.
 
-    A victim is taken where its worker can park it, has the weights that the interactive
-    request needs, and will have room for it.
+    A victim is taken where its worker can park it, has the weights that the urgent request needs,
+    and will have room for it.
     """
 
     def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
@@ -150,12 +152,12 @@ class Preemption:
             self._review(now_s)
         if not self._live.preemptible or not self._can_park:
             return
-        if not (waiting := self._live.lanes[HIGHEST_PRIORITY]):
+        if not self._urgent_wait:
             return
         capacities = _ExpectedCapacities(self._fleet, self._pending.values())
         with_slots = capacities.with_slots()
         impossible: set[tuple[str, str, int]] = set()
-        for request in islice(waiting.in_order(lambda _: True), MAX_EXAMINED):
+        for request in self._first_urgent():
             kind = request.weights_digest, request.adapter_digest, request.slots
             capacity = self._with_room(request, with_slots)
             if capacity is None and kind not in impossible:
@@ -165,6 +167,15 @@ class Preemption:
             else:
                 impossible.add(kind)
 
+    @property
+    def _urgent_wait(self) -> bool:
+        return any(self._live.lanes[name] for name in PREEMPTING)
+
+    def _first_urgent(self) -> Iterator[Request]:
+        """Iterate over the first of each lane: others may be for weights that no worker has yet."""
+        for name in PREEMPTING:
+            yield from islice(self._live.lanes[name].in_order(lambda _: True), MAX_EXAMINED)
+
     def _review(self, now_s: float) -> None:
         for request_id, pending in list(self._pending.items()):
             if not pending.still_occupies(self._fleet.get(pending.worker_id)):
@@ -173,9 +184,9 @@ class Preemption:
                 known_s = took_s if self.park_latency_s is None else self.park_latency_s
                 self.park_latency_s = known_s + SMOOTHING * (took_s - known_s)
             elif self._runs(pending) and now_s - pending.requested_s >= REPEAT_S:
-                if self._live.lanes[HIGHEST_PRIORITY]:
+                if self._urgent_wait:
                     self._send(pending, now_s)
-                else:  # No interactive request waits any more, and the command may be lost.
+                else:  # No urgent request waits any more, and the command may be lost.
                     del self._pending[request_id]
                     self._live.preemptible.started(pending.request)
 
@@ -237,7 +248,7 @@ class Preemption:
         pending = PendingPark(victim, worker.worker_id, attempt, slots, cache_tokens, now_s)
         self._pending[victim.request_id] = pending
         self._send(pending, now_s)
-        self._live.observer.happened("preempted", victim, "interactive requests wait")
+        self._live.observer.happened("preempted", victim, f"{urgent.priority} requests wait")
 
     def _send(self, pending: PendingPark, now_s: float) -> None:
         pending.requested_s = now_s

@@ -28,7 +28,7 @@ from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.state.supply import RunningRequest, SlotSupply, sample_runs
 from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
+from headrace_scheduler.workers.preemption_candidates import LOWEST_PRIORITY
 
 RATE_HALF_LIFE_S = 15.0
 LANE_HALF_LIFE_S = 4 * RATE_HALF_LIFE_S
@@ -225,7 +225,7 @@ class WaitEstimator:
         queue = self._queue_ahead(priority, own_slots, competitors, now_s)
         if queue.finds_free_slot:
             return 0.0
-        if priority == HIGHEST_PRIORITY:
+        if priority != LOWEST_PRIORITY:
             queue = replace(queue, free=queue.free + self._preemption.preemptible_slots)
             if queue.finds_free_slot:
                 return self._preemption.park_latency_s
@@ -273,12 +273,8 @@ class WaitEstimator:
     ) -> QueueAhead:
         lanes, place = self._live.lanes, PRIORITIES.index(priority)
         above, below = PRIORITIES[:place], PRIORITIES[place + 1 :]
-        urgent = sum(lanes[p].slots for p in above)
-        if above and below:
-            # Why: bulk requests are parked for these, and wait again before bulk newcomers only.
-            urgent -= min(lanes[HIGHEST_PRIORITY].slots, self._preemption.preemptible_slots)
         return QueueAhead(
-            urgent=urgent,
+            urgent=sum(lanes[p].slots for p in above),
             own=own_slots,
             urgent_per_s=sum(self._arrivals[p].all.per_s(now_s) for p in above),
             lanes_below=sum(len(lanes[p]) > 0 for p in below),

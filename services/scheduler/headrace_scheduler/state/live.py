@@ -53,7 +53,7 @@ class LiveRequests:
     def __init__(self, epoch: int, settings: SchedulerSettings, observer: StateObserver) -> None:
         self.epoch, self.settings, self.observer = epoch, settings, observer
         self.lanes = Lanes(settings)
-        self.preemptible = PreemptionCandidates(settings.max_preemptions)
+        self.preemptible = PreemptionCandidates()
         self.running = dict.fromkeys(LANES, 0)
         """Number of running requests by lane."""
         self.waits = Waits()

@@ -1,4 +1,4 @@
-"""The running bulk requests that may be parked for interactive ones."""
+"""The running bulk requests that may be parked for more urgent ones."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from headrace.bus.subjects import PRIORITIES
 from headrace_scheduler.request.live_request import Request
 
-HIGHEST_PRIORITY, LOWEST_PRIORITY = PRIORITIES[0], PRIORITIES[-1]
+*PREEMPTING, LOWEST_PRIORITY = PRIORITIES
+"""The lanes for whose requests those of the lowest are parked, the most urgent first."""
 
 
 class PreemptionCandidates:
-    """Kept in order, because it is read with every event while an interactive request waits.
+    """Kept in order, because it is read with every event while a more urgent request waits.
 
-    Three kinds of bulk requests are no candidates: those that run by their lane's
-    floor, which is what they keep of endless urgent load; those that were parked
-    `max_preemptions` times; and inputs of models that make vectors, which take one pass.
+    Two kinds of bulk requests are no candidates: those that run by their lane's floor, which is
+    what they keep of endless urgent load; and inputs of models that make vectors, which take one
+    pass.
     """
 
-    def __init__(self, max_preemptions: int) -> None:
-        self._max_preemptions = max_preemptions
+    def __init__(self) -> None:
         self._order: list[tuple[int, str]] = []
         self._requests: dict[str, Request] = {}
         self.slots = 0
@@ -38,7 +38,7 @@ class PreemptionCandidates:
             request.floor_slots = 0
         elif request.floor_slots:
             self.floor_slots_in_use += request.floor_slots
-        elif request.preemptions < self._max_preemptions and not request.record.inputs:
+        elif not request.record.inputs:
             insort(self._order, (request.sequence, request.request_id))
             self._requests[request.request_id] = request
             self.slots += request.slots

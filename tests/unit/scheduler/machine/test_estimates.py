@@ -227,15 +227,16 @@ def test_weights_are_part_of_the_estimated_wait() -> None:
         assert median_error(of_tenant(simulation, tenant), beyond_s=2.0) <= ROUGHLY
 
 
-def test_an_interactive_estimate_counts_the_time_of_parking_bulk_requests() -> None:
+@pytest.mark.parametrize("priority", ["interactive", "standard"])
+def test_an_urgent_estimate_counts_the_time_of_parking_bulk_requests(priority: str) -> None:
     rng = random.Random(1)
     simulation = Simulation([8], SchedulerSettings(max_waiting=100_000, max_preemptions=1000))
     simulation.offer(Arrival(0.0, 100.0, priority="bulk") for _ in range(20))
     simulation.offer(
-        poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority="interactive")
+        poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority=priority)
     )
     simulation.run(70.0)
-    urgent = [a for a in simulation.offered.values() if a.arrival.priority == "interactive"]
+    urgent = [a for a in simulation.offered.values() if a.arrival.priority == priority]
     assert urgent[0].estimated_s is None, "nothing was parked yet, so it is not known"
     estimated = [a.estimated_s for a in urgent if a.estimated_s is not None]
     assert len(estimated) > len(urgent) * 0.9

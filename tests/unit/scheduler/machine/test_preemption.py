@@ -1,6 +1,8 @@
-"""Bulk requests are parked for interactive ones that would wait, and resume with their output."""
+"""Bulk requests are parked for more urgent ones that would wait, and resume with their output."""
 
 from __future__ import annotations
+
+import pytest
 
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.state.events import Dispatch, ParkOnWorker, SendNotice
@@ -127,13 +129,45 @@ def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
     assert full.bench.observer.counts["preempted"] == 0
 
 
-def test_nothing_is_parked_for_what_is_not_interactive() -> None:
+def test_a_standard_request_has_a_bulk_one_parked_and_starts_before_it() -> None:
     full = Full()
-    full.bench.submit("e", priority="standard")
+    full.bench.submit("chat", priority="standard")
+    assert full.park_requested() == ["d"]
+    full.park("d", 1, 2)
+    full.report()
+    assert full.take() == ["chat"]
+
+
+def test_an_interactive_request_gets_the_slot_that_a_standard_one_had_cleared() -> None:
+    full = Full()
+    full.bench.submit("chat", priority="standard")
+    assert full.park_requested() == ["d"]
+    full.bench.submit("urgent", priority="interactive")
+    assert full.park_requested() == ["c"]
+    full.park("d")
+    full.report()
+    assert full.take() == ["urgent"]
+    full.park("c")
+    full.report()
+    assert full.take() == ["chat"]
+    assert full.bench.observer.counts["preempted"] == 2
+
+
+def test_nothing_is_parked_for_bulk_requests_or_probes() -> None:
+    full = Full()
+    full.bench.submit("e", priority="bulk")
+    full.bench.submit("canary", priority="interactive", probe=True)
     assert full.park_requested() == []
 
 
-def test_standard_requests_are_left_alone() -> None:
+def test_requests_for_weights_that_no_worker_has_do_not_hide_those_of_another_lane() -> None:
+    full = Full()
+    full.bench.submit(*(f"u{i}" for i in range(100)), priority="interactive", digest="w2")
+    full.bench.submit("chat", priority="standard")
+    assert full.park_requested() == ["d"]
+
+
+def test_no_standard_request_is_parked() -> None:
     bench = Bench()
     bench.worker(free=1, total=1)
     bench.submit("a", priority="standard")
@@ -144,16 +178,32 @@ def test_standard_requests_are_left_alone() -> None:
     assert not bench.given(ParkOnWorker)
 
 
-def test_an_engine_that_cannot_park_is_left_alone() -> None:
+@pytest.mark.parametrize("priority", ["interactive", "standard"])
+def test_bulk_requests_leave_a_slot_free_where_the_engine_cannot_park_them(priority: str) -> None:
     full = Full(parks=False)
-    full.bench.submit("urgent", priority="interactive")
+    assert sorted(full.running) == ["a", "b", "c"]
+    full.bench.submit("urgent", priority=priority)
+    assert full.take() == ["urgent"]
+    full.report()
+    full.bench.submit("urgent, too", priority=priority)
     assert full.park_requested() == []
+    full.end("urgent")
+    assert full.take() == ["urgent, too"]
+
+
+def test_one_bulk_request_may_have_every_slot_of_an_engine_that_cannot_park_it() -> None:
+    bench = Bench()
+    bench.worker(free=4, total=4, parks=False)
+    bench.submit("large", priority="bulk", n=4)
+    assert [r.request_id for r in bench.only(Dispatch).message.requests] == ["large"]
 
 
 def test_nothing_is_parked_where_preemption_is_off() -> None:
-    full = Full(SchedulerSettings(preemption=False))
-    full.bench.submit("urgent", priority="interactive")
-    assert full.park_requested() == []
+    for parks in (True, False):
+        full = Full(SchedulerSettings(preemption=False), parks=parks)
+        assert len(full.running) == 4
+        full.bench.submit("urgent", priority="interactive")
+        assert full.park_requested() == []
 
 
 def test_a_park_is_repeated_while_the_worker_still_runs_the_victim() -> None:
@@ -197,7 +247,7 @@ def test_a_victim_does_not_wait_for_a_request_that_left() -> None:
     assert full.take() == ["d"]
 
 
-def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
+def test_a_request_that_was_parked_so_often_runs_by_its_lanes_floor_the_others_do_not() -> None:
     full = Full(SchedulerSettings(max_preemptions=1))
     for i in range(4):
         full.bench.submit(f"u{i}", priority="interactive")
@@ -209,9 +259,10 @@ def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
         full.end(f"u{i}")
         assert full.take() == [victim]
         full.report()
-        assert victim == "dcba"[i]
+        assert victim == "dccc"[i]
+    full.end("d")
     full.bench.submit("last", priority="interactive")
-    assert full.park_requested() == []
+    assert full.take() == ["last"]
 
 
 def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() -> None:

@@ -22,7 +22,6 @@ from headrace_scheduler.state.events import (
     SendNotice,
     WeightsChanged,
 )
-from helpers.scheduler_checks import MAX_PREEMPTIONS
 from helpers.scheduler_ends import gateways_die_at_ends, leader_dies
 from helpers.scheduler_gateways import Life
 from helpers.scheduler_models import WorkerModel
@@ -42,7 +41,7 @@ def tight_settings(max_attempts: int) -> SchedulerSettings:
     """Small bounds, so that they are met."""
     return SchedulerSettings(
         max_attempts=max_attempts,
-        max_preemptions=MAX_PREEMPTIONS,
+        max_preemptions=2,
         max_waiting=16,
         max_orphans=6,
         max_tenants=1,
