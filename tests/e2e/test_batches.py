@@ -14,10 +14,13 @@ import openai
 import pytest
 from openai.types import Batch
 
+from headrace.client import AsyncClient
+from headrace.v1.common_pb2 import Priority
 from helpers.command import headrace
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.running_mesh import start, stop
+from helpers.streams import chat
 from helpers.tiny_encoders import save_encoder, save_modules, tiny_encoder
 
 ROWS, TOKENS = 200, 100
@@ -166,6 +169,53 @@ async def test_a_batch_survives_the_death_of_every_process_and_each_row_is_answe
 
         async def each_token_is_billed_once() -> bool:
             return await billed(client) == 2 * ROWS * TOKENS
+
+        await eventually(each_token_is_billed_once, within_s=30)
+
+
+@pytest.mark.timeout(300)
+async def test_chats_of_ordinary_priority_start_while_long_rows_hold_every_slot(
+    tmp_path: Path,
+) -> None:
+    slots, chats, tokens = 64, 5, 400
+    options = ("--scripted-step-ms", "10", "--set", f"worker.max_slots={slots}")
+    rows = [row(number) for number in range(slots)]
+    for each in rows:
+        each["body"] |= {"max_tokens": tokens}
+    async with (
+        fresh_mesh(tmp_path, *options) as mesh,
+        openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client,
+        AsyncClient(mesh.url) as operator,
+    ):
+
+        async def bulk() -> tuple[int, int]:
+            lanes = await operator.lanes()
+            (lane,) = (each for each in lanes if each.priority == Priority.PRIORITY_BULK)
+            return lane.running, lane.waiting
+
+        async def rows_hold_every_slot() -> bool:
+            return await bulk() == (slots, 0)
+
+        undisturbed = await ended(client, await create(client, rows))
+        batch = await create(client, rows)
+        await eventually(rows_hold_every_slot, within_s=30)
+        requests = (
+            chat(client, "scripted", "Hi", seed=number, max_tokens=3) for number in range(chats)
+        )
+        seen = await asyncio.gather(*requests)
+        assert [each.completion_tokens for each in seen] == [3] * chats
+        batch = await client.batches.retrieve(batch.id)
+        assert batch.request_counts is not None
+        assert batch.request_counts.completed == 0, "a chat waited for the end of a row"
+        await eventually(rows_hold_every_slot, within_s=30)
+        batch = await ended(client, batch)
+        assert batch.request_counts is not None
+        assert batch.request_counts.completed == slots
+        output = texts(await lines(client, batch.output_file_id))
+        assert output == texts(await lines(client, undisturbed.output_file_id))
+
+        async def each_token_is_billed_once() -> bool:
+            return await billed(client) == 2 * slots * tokens
 
         await eventually(each_token_is_billed_once, within_s=30)
 
