@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -14,16 +13,14 @@ import openai
 import pytest
 from openai.types import Batch
 
-from headrace.client import AsyncClient
-from headrace.v1.common_pb2 import Priority
+from helpers.batch_rows import ENDED_WITHIN_S, TOKENS, billed, create, ended, lines, row, texts
 from helpers.command import headrace
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.running_mesh import start, stop
-from helpers.streams import chat
 from helpers.tiny_encoders import save_encoder, save_modules, tiny_encoder
 
-ROWS, TOKENS = 200, 100
+ROWS = 200
 SLOTS = ("--set", "worker.max_slots=8")
 VICTIMS = (
     "control-0",
@@ -33,35 +30,6 @@ VICTIMS = (
     "gateway-1",
     "worker-scripted-1",
 )
-ENDED_WITHIN_S = 120.0
-
-
-def row(number: int, **changes: Any) -> dict[str, Any]:
-    body = {
-        "model": "scripted",
-        "prompt": f"Number {number}",
-        "max_tokens": TOKENS,
-        "ignore_eos": True,
-        "temperature": 1.0,
-        "seed": number,
-    }
-    url = "/v1/completions"
-    return {"custom_id": f"row-{number}", "method": "POST", "url": url, "body": body} | changes
-
-
-async def create(client: openai.AsyncOpenAI, rows: list[dict[str, Any]], **options: Any) -> Batch:
-    content = "\n".join(map(json.dumps, rows)).encode()
-    file = await client.files.create(file=("rows.jsonl", content), purpose="batch")
-    options = {"endpoint": "/v1/completions", "completion_window": "24h"} | options
-    return await client.batches.create(input_file_id=file.id, **options)
-
-
-async def ended(client: openai.AsyncOpenAI, batch: Batch) -> Batch:
-    async with asyncio.timeout(ENDED_WITHIN_S):
-        while batch.status not in ("completed", "failed", "expired", "cancelled"):
-            await asyncio.sleep(0.1)
-            batch = await client.batches.retrieve(batch.id)
-    return batch
 
 
 async def progressed(client: openai.AsyncOpenAI, batch: Batch, *, to: int) -> Batch:
@@ -71,26 +39,6 @@ async def progressed(client: openai.AsyncOpenAI, batch: Batch, *, to: int) -> Ba
             await asyncio.sleep(0.05)
             batch = await client.batches.retrieve(batch.id)
     return batch
-
-
-async def lines(client: openai.AsyncOpenAI, file_id: str | None) -> list[dict[str, Any]]:
-    if file_id is None:
-        return []
-    content = await client.files.content(file_id)
-    return [json.loads(line) for line in content.text.splitlines()]
-
-
-async def billed(
-    client: openai.AsyncOpenAI, kind: str = "completions", of: str = "output_tokens"
-) -> int:
-    """Return what rows of batches are billed, in all."""
-    day = int(time.time()) - 24 * 3600
-    query = {"start_time": day, "batch": "true", "bucket_width": "1d"}
-    page: Any = await client.get(
-        f"/organization/usage/{kind}", cast_to=object, options={"params": query}
-    )
-    results = [result for bucket in page["data"] for result in bucket["results"]]
-    return sum(result[of] for result in results)
 
 
 async def through_kills(
@@ -117,10 +65,6 @@ async def stays_billed(client: openai.AsyncOpenAI, kind: str, requests: int) -> 
 
     await eventually(are_billed, within_s=30)
     assert await billed(client, kind, "num_model_requests") == requests
-
-
-def texts(output: list[dict[str, Any]]) -> dict[str, str]:
-    return {line["custom_id"]: line["response"]["body"]["choices"][0]["text"] for line in output}
 
 
 @pytest.fixture(scope="module")
@@ -169,53 +113,6 @@ async def test_a_batch_survives_the_death_of_every_process_and_each_row_is_answe
 
         async def each_token_is_billed_once() -> bool:
             return await billed(client) == 2 * ROWS * TOKENS
-
-        await eventually(each_token_is_billed_once, within_s=30)
-
-
-@pytest.mark.timeout(300)
-async def test_chats_of_ordinary_priority_start_while_long_rows_hold_every_slot(
-    tmp_path: Path,
-) -> None:
-    slots, chats, tokens = 64, 5, 400
-    options = ("--scripted-step-ms", "10", "--set", f"worker.max_slots={slots}")
-    rows = [row(number) for number in range(slots)]
-    for each in rows:
-        each["body"] |= {"max_tokens": tokens}
-    async with (
-        fresh_mesh(tmp_path, *options) as mesh,
-        openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client,
-        AsyncClient(mesh.url) as operator,
-    ):
-
-        async def bulk() -> tuple[int, int]:
-            lanes = await operator.lanes()
-            (lane,) = (each for each in lanes if each.priority == Priority.PRIORITY_BULK)
-            return lane.running, lane.waiting
-
-        async def rows_hold_every_slot() -> bool:
-            return await bulk() == (slots, 0)
-
-        undisturbed = await ended(client, await create(client, rows))
-        batch = await create(client, rows)
-        await eventually(rows_hold_every_slot, within_s=30)
-        requests = (
-            chat(client, "scripted", "Hi", seed=number, max_tokens=3) for number in range(chats)
-        )
-        seen = await asyncio.gather(*requests)
-        assert [each.completion_tokens for each in seen] == [3] * chats
-        batch = await client.batches.retrieve(batch.id)
-        assert batch.request_counts is not None
-        assert batch.request_counts.completed == 0, "a chat waited for the end of a row"
-        await eventually(rows_hold_every_slot, within_s=30)
-        batch = await ended(client, batch)
-        assert batch.request_counts is not None
-        assert batch.request_counts.completed == slots
-        output = texts(await lines(client, batch.output_file_id))
-        assert output == texts(await lines(client, undisturbed.output_file_id))
-
-        async def each_token_is_billed_once() -> bool:
-            return await billed(client) == 2 * slots * tokens
 
         await eventually(each_token_is_billed_once, within_s=30)
 

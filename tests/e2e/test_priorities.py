@@ -1,4 +1,4 @@
-"""Interactive requests preempt bulk ones without loss; lanes are bounded; tenants are separate."""
+"""Urgent requests preempt bulk ones without loss; lanes are bounded; tenants are separate."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from headrace.client import AsyncClient, make_request
 from headrace.v1.common_pb2 import Priority
 from headrace.v1.generation_pb2_grpc import GenerationServiceStub
+from helpers.batch_rows import billed, create, ended, lines, row, texts
 from helpers.command import headrace
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
@@ -107,6 +108,53 @@ async def test_preempted_text_of_a_real_model_equals_that_of_an_undisturbed_run(
     assert [one.text for one in seen] == [one.text for one in expected]
     assert all(one.completion_tokens == length for one in seen)
     assert preemptions >= 1
+
+
+@pytest.mark.timeout(300)
+async def test_chats_of_ordinary_priority_start_while_long_rows_hold_every_slot(
+    tmp_path: Path,
+) -> None:
+    slots, chats, tokens = 64, 5, 400
+    options = ("--scripted-step-ms", "10", "--set", f"worker.max_slots={slots}")
+    rows = [row(number) for number in range(slots)]
+    for each in rows:
+        each["body"] |= {"max_tokens": tokens}
+    async with (
+        fresh_mesh(tmp_path, *options) as mesh,
+        openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client,
+        AsyncClient(mesh.url) as operator,
+    ):
+
+        async def bulk() -> tuple[int, int]:
+            lanes = await operator.lanes()
+            (lane,) = (each for each in lanes if each.priority == Priority.PRIORITY_BULK)
+            return lane.running, lane.waiting
+
+        async def rows_hold_every_slot() -> bool:
+            return await bulk() == (slots, 0)
+
+        undisturbed = await ended(client, await create(client, rows))
+        batch = await create(client, rows)
+        await eventually(rows_hold_every_slot, within_s=30)
+        requests = (
+            chat(client, "scripted", "Hi", seed=number, max_tokens=3) for number in range(chats)
+        )
+        seen = await asyncio.gather(*requests)
+        assert [each.completion_tokens for each in seen] == [3] * chats
+        batch = await client.batches.retrieve(batch.id)
+        assert batch.request_counts is not None
+        assert batch.request_counts.completed == 0, "a chat waited for the end of a row"
+        await eventually(rows_hold_every_slot, within_s=30)
+        batch = await ended(client, batch)
+        assert batch.request_counts is not None
+        assert batch.request_counts.completed == slots
+        output = texts(await lines(client, batch.output_file_id))
+        assert output == texts(await lines(client, undisturbed.output_file_id))
+
+        async def each_token_is_billed_once() -> bool:
+            return await billed(client) == 2 * slots * tokens
+
+        await eventually(each_token_is_billed_once, within_s=30)
 
 
 @pytest.mark.timeout(180)
