@@ -114,6 +114,7 @@ class Journal:
         batch_id: str = "",
         code: int = 0,
         request_id: str = "",
+        arrival_ms: int = 0,
     ) -> bool:
         """Settle by a usage record; return whether anything changed."""
         usage = UsageRecord(
@@ -128,6 +129,7 @@ class Journal:
             batch_id=batch_id,
             code=code,
             request_id=request_id,
+            arrival_ms=arrival_ms or self.now_ms,
         )
         change = settlement(self.record, usage, self.terms)
         if change is not None:

@@ -44,6 +44,7 @@ def tenant_row(tenant: Tenant, limits: Limits) -> bytes:
         ),
         response_cache=tenant.response_cache,
         forbid_upstream_engines=tenant.forbid_upstream_engines,
+        create_ms=milliseconds(tenant.create_time),
     ).SerializeToString(deterministic=True)
 
 

@@ -79,15 +79,17 @@ class QuotaTables:
 
     def _make_terms(self, tenant: str, key_id: str, model: str) -> Terms:
         limits: list[Limit] = []
+        create_ms: int | None = None
         zone, currency = "", USUAL_CURRENCY
         if (of_tenant := self._access.tenant(tenant)) is not None:
             row = of_tenant.row
+            create_ms = row.create_ms
             zone, currency = row.time_zone, row.currency or USUAL_CURRENCY
             limits += limits_of(TENANT, row.limits, MODEL, of_tenant.model_limits, model)
         if key_id and (key := self._access.key(key_id)) is not None:
             limits += limits_of(KEY, key.limits, KEY_MODEL, key.model_limits, model)
         prices = self._histories.get((model, currency), NO_PRICES)
-        return Terms(tuple(limits), self._calendar(zone), prices)
+        return Terms(tuple(limits), self._calendar(zone), prices, create_ms)
 
     def _calendar(self, zone: str) -> Calendar:
         if (found := self._calendars.get(zone)) is None:

@@ -57,11 +57,14 @@ def decide(
         requests=int(found is None), tokens=tokens, cost=cost - cost_before, batch=batch
     )
     date = terms.calendar.date(record.time_ms)
-    accounts = record.accounts(reserve.tenant, reserve.key_id, reserve.model, date)
+    owner = terms.owner(reserve.tenant) if found is None else found.owner
+    accounts = record.accounts(owner, reserve.key_id, reserve.model, date)
     if (refusal := _refusal(record, terms, accounts, asked)) is not None:
         return refusal
     return QuotaChange(
-        charge=ChargeQuota(reserve=reserve, cost_nanos=cost, date=_effective_date(accounts))
+        charge=ChargeQuota(
+            reserve=reserve, cost_nanos=cost, date=_effective_date(accounts), owner=owner
+        )
     )
 
 
@@ -73,14 +76,16 @@ def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaCh
     """
     # Why the request, too: a broker that lost its power uses sequences again.
     reservation_id = usage.reservation_id or f"{usage.source}:{usage.sequence}:{usage.request_id}"
-    if record.reservation(reservation_id) is None and record.was_settled(reservation_id):
+    found = record.reservation(reservation_id)
+    if found is None and record.was_settled(reservation_id):
         return None
     price = terms.prices.at(usage.end_ms or record.time_ms)
     used = usage.input_tokens, usage.cached_input_tokens, usage.output_tokens
     if usage.batch_id and usage.code:
         used = 0, 0, 0  # it is not billed
     date = terms.calendar.date(record.time_ms)
-    accounts = record.accounts(usage.tenant, usage.key_id, usage.model, date)
+    owner = terms.owner(usage.tenant, usage.arrival_ms) if found is None else found.owner
+    accounts = record.accounts(owner, usage.key_id, usage.model, date)
     return QuotaChange(
         settle=SettleQuota(
             reservation_id=reservation_id,
@@ -92,6 +97,7 @@ def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaCh
             batch=bool(usage.batch_id),
             cost_nanos=price.of(*used),
             date=_effective_date(accounts),
+            owner=owner,
         )
     )
 
@@ -100,7 +106,9 @@ def limit_states(
     record: QuotaRecord, caller: tuple[str, str, str], terms: Terms
 ) -> list[LimitState]:
     """Return the state of every limit that applies to a tenant, key and model."""
-    accounts = record.accounts(*caller, terms.calendar.date(record.time_ms))
+    tenant, key_id, model = caller
+    date = terms.calendar.date(record.time_ms)
+    accounts = record.accounts(terms.owner(tenant), key_id, model, date)
     return [_state(record, terms, limit, accounts.by_scope[limit.scope]) for limit in terms.limits]
 
 

@@ -66,12 +66,16 @@ class QuotaRecord:
     def was_settled(self, reservation_id: str) -> bool:
         return reservation_id in self._settled
 
-    def accounts(self, tenant: str, key_id: str, model: str, date: Date) -> Accounts:
-        """Return the accounts of a caller, as they are now; a date that is past changes nothing."""
-        found = self._of_callers.get((tenant, key_id, model))
+    def accounts(self, owner: str, key_id: str, model: str, date: Date) -> Accounts:
+        """Return the accounts of a caller, as they are now; a date that is past changes nothing.
+
+        Args:
+            owner: as `QuotaAccount.owner` of a tenant.
+        """
+        found = self._of_callers.get((owner, key_id, model))
         if found is None:
-            found = self._make_accounts(tenant, key_id, model)
-            self._of_callers[tenant, key_id, model] = found
+            found = self._make_accounts(owner, key_id, model)
+            self._of_callers[owner, key_id, model] = found
         second, known = self.time_ms // 1000, found.by_scope[TENANT].date
         if date != known:
             date = date.latest(known)
@@ -79,17 +83,32 @@ class QuotaRecord:
             account.advance(second, date)
         return found
 
-    def _make_accounts(self, tenant: str, key_id: str, model: str) -> Accounts:
-        keys = {TENANT: (TENANT, tenant, "")}
+    def _make_accounts(self, owner: str, key_id: str, model: str) -> Accounts:
+        name, _, created = owner.partition("@")
+        is_new = (TENANT, owner, "") not in self._accounts
+        if created and is_new and (TENANT, name, "") in self._accounts:
+            self._rename(name, owner)
+        keys = {TENANT: (TENANT, owner, "")}
         if key_id:
             keys[KEY] = (KEY, key_id, "")
         if model:
-            keys[MODEL] = (MODEL, tenant, model)
+            keys[MODEL] = (MODEL, owner, model)
         if key_id and model:
             keys[KEY_MODEL] = (KEY_MODEL, key_id, model)
         made = {scope: self._account(key) for scope, key in keys.items()}
         by_scope = tuple(made.get(scope, made[TENANT]) for scope in range(KEY_MODEL + 1))
         return Accounts(by_scope, tuple(made.values()))
+
+    def _rename(self, name: str, owner: str) -> None:
+        """Give a tenant the accounts that an earlier version has named by its name alone."""
+        for key in [key for key in self._accounts if key[0] in (TENANT, MODEL) and key[1] == name]:
+            account = self._accounts.pop(key)
+            account.key = (key[0], owner, key[2])
+            self._accounts[account.key] = account
+        for each in self._reservations.values():
+            if each.owner == name:
+                each.owner = owner
+        self._of_callers.clear()
 
     def _account(self, key: tuple[int, str, str]) -> Account:
         if (account := self._accounts.get(key)) is None:
@@ -151,11 +170,11 @@ class QuotaRecord:
         reserve, date = charge.reserve, _date(charge.date)
         found, requests = self._reservations.get(reserve.reservation_id), 0
         if found is None:
-            found, requests = Reservation(reserve, self.time_ms), 1
+            found, requests = Reservation(reserve, charge.owner, self.time_ms), 1
             self._reservations[reserve.reservation_id] = found
         tokens, cost = found.extend(reserve, charge.cost_nanos)
         self._expiry.put(found.reservation_id, found.expire_ms)
-        accounts = self.accounts(found.tenant, found.key_id, found.model, date)
+        accounts = self.accounts(found.owner, found.key_id, found.model, date)
         date = accounts.by_scope[TENANT].date
         charged = amounts(requests=requests, tokens=tokens, cost=cost, batch=found.batch)
         for account in accounts.charged:
@@ -180,7 +199,8 @@ class QuotaRecord:
             self._charge_late(settle, requests, max(0, tokens), max(0, cost))
 
     def _charge_late(self, settle: SettleQuota, requests: int, tokens: int, cost: int) -> None:
-        accounts = self.accounts(settle.tenant, settle.key_id, settle.model, _date(settle.date))
+        owner = settle.owner or settle.tenant
+        accounts = self.accounts(owner, settle.key_id, settle.model, _date(settle.date))
         charged = amounts(requests=requests, tokens=tokens, cost=cost, batch=settle.batch)
         for account in accounts.charged:
             account.charge(charged)
@@ -206,7 +226,7 @@ class QuotaRecord:
             account.end_request(batch=found.batch)
 
     def _charged_accounts(self, found: Reservation) -> tuple[Account, ...]:
-        return self.accounts(found.tenant, found.key_id, found.model, _NO_DATE).charged
+        return self.accounts(found.owner, found.key_id, found.model, _NO_DATE).charged
 
     def store(self) -> Iterator[QuotaAccount | QuotaReservation | SettledReservations]:
         """Yield all of it but epoch, time and place in the usage, which each entry has."""

@@ -30,13 +30,14 @@ class Reservation:
     """
 
     __slots__ = (
-        *("reservation_id", "tenant", "key_id", "model", "batch"),
+        *("reservation_id", "tenant", "owner", "key_id", "model", "batch"),
         *("input_tokens", "output_tokens", "cost"),
         *("confirmed", "deadline_ms", "expire_ms", "portions"),
     )
 
-    def __init__(self, reserve: Reserve, now_ms: int) -> None:
+    def __init__(self, reserve: Reserve, owner: str, now_ms: int) -> None:
         self.reservation_id, self.tenant = reserve.reservation_id, reserve.tenant
+        self.owner = owner or reserve.tenant
         self.key_id, self.model, self.batch = reserve.key_id, reserve.model, reserve.batch
         self.input_tokens = self.output_tokens = self.cost = 0
         self.confirmed = False
@@ -109,6 +110,7 @@ class Reservation:
                 deadline_ms=self.deadline_ms,
             ),
             cost_nanos=self.cost,
+            owner=self.owner,
             confirmed=self.confirmed,
             expire_ms=self.expire_ms,
             portions=[
@@ -124,7 +126,7 @@ class Reservation:
 
     @classmethod
     def load(cls, stored: QuotaReservation) -> Reservation:
-        found = cls(stored.reserve, 0)
+        found = cls(stored.reserve, stored.owner, 0)
         found.input_tokens = stored.reserve.input_tokens
         found.output_tokens = stored.reserve.output_tokens
         found.cost, found.confirmed = stored.cost_nanos, stored.confirmed

@@ -89,6 +89,21 @@ class Terms:
     limits: tuple[Limit, ...]
     calendar: Calendar
     prices: PriceHistory
+    create_ms: int | None = 0
+    """When the tenant was created; None: there is none of this name. 0: not known, as control of
+    an earlier version does not say it."""
+
+    def owner(self, tenant: str, arrival_ms: int | None = None) -> str:
+        """Return whose accounts the tenant's use is charged to.
+
+        A tenant that takes a deleted one's name has accounts of its own; what arrived before it was
+        created is not charged to it.
+        """
+        if self.create_ms == 0:
+            return tenant
+        if self.create_ms is None or (arrival_ms is not None and arrival_ms < self.create_ms):
+            return f"{tenant}@"
+        return f"{tenant}@{self.create_ms}"
 
 
 def limits_of(

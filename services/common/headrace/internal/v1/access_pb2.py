@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/internal/v1/access.proto\x12\x14headrace.internal.v1\x1a\x18headrace/v1/common.proto\"A\n\tKeyDigest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x11\n\tpepper_id\x18\x02 \x01(\t\x12\x11\n\texpire_ms\x18\x03 \x01(\x03\"\x96\x02\n\x06KeyRow\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x30\n\x07\x64igests\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.KeyDigest\x12\x11\n\texpire_ms\x18\x05 \x01(\x03\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x0e\n\x06models\x18\x07 \x03(\t\x12\x10\n\x08networks\x18\x08 \x03(\t\x12,\n\x06limits\x18\t \x01(\x0b\x32\x1c.headrace.internal.v1.Limits\x12\x37\n\x0cmodel_limits\x18\n \x03(\x0b\x32!.headrace.internal.v1.ModelLimits\"\xb0\x03\n\tTenantRow\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\x12/\n\x10\x64\x65\x66\x61ult_priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12/\n\x10highest_priority\x18\x04 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\x10\n\x08networks\x18\x06 \x03(\t\x12,\n\x06limits\x18\x07 \x01(\x0b\x32\x1c.headrace.internal.v1.Limits\x12\x37\n\x0cmodel_limits\x18\x08 \x03(\x0b\x32!.headrace.internal.v1.ModelLimits\x12\x11\n\ttime_zone\x18\t \x01(\t\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12\x38\n\x0eon_keeper_loss\x18\x0b \x01(\x0e\x32 .headrace.internal.v1.KeeperLoss\x12\x16\n\x0eresponse_cache\x18\x0c \x01(\x08\x12\x1f\n\x17\x66orbid_upstream_engines\x18\r \x01(\x08\"\xa3\x01\n\nSessionRow\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\texpire_ms\x18\x05 \x01(\x03\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x0e\n\x06models\x18\x08 \x03(\t\x12\x10\n\x08networks\x18\t \x03(\t\"\x1d\n\nTableStamp\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\"\xcd\x01\n\x06Limits\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\x04\x12\x19\n\x11tokens_per_minute\x18\x02 \x01(\x04\x12\x16\n\x0etokens_per_day\x18\x03 \x01(\x04\x12\x1b\n\x13\x63oncurrent_requests\x18\x04 \x01(\x04\x12\x1c\n\x14\x62\x61tch_tokens_per_day\x18\x05 \x01(\x04\x12\x18\n\x10requests_per_day\x18\x06 \x01(\x04\x12\x1e\n\x16\x62udget_nanos_per_month\x18\x07 \x01(\x04\"J\n\x0bModelLimits\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.headrace.internal.v1.Limits\"\x89\x01\n\x08PriceRow\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x15\n\rvalid_from_ms\x18\x03 \x01(\x03\x12\x13\n\x0binput_nanos\x18\x04 \x01(\x04\x12\x1a\n\x12\x63\x61\x63hed_input_nanos\x18\x05 \x01(\x04\x12\x14\n\x0coutput_nanos\x18\x06 \x01(\x04\"\x98\x01\n\x0c\x41\x63\x63\x65ssReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12*\n\x04uses\x18\x03 \x03(\x0b\x32\x1c.headrace.internal.v1.KeyUse\x12\x36\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32$.headrace.internal.v1.FailedAttempts\"p\n\x06KeyUse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x14\n\x0clast_used_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x30\n\x07renewed\x18\x04 \x01(\x0b\x32\x1f.headrace.internal.v1.KeyDigest\"r\n\x0e\x46\x61iledAttempts\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\x05 \x01(\x03\x12\x0f\n\x07last_ms\x18\x06 \x01(\x03\"\x16\n\x14\x41\x63\x63\x65ssReportResponse*@\n\nKeeperLoss\x12\x1b\n\x17KEEPER_LOSS_UNSPECIFIED\x10\x00\x12\x15\n\x11KEEPER_LOSS_ALLOW\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/internal/v1/access.proto\x12\x14headrace.internal.v1\x1a\x18headrace/v1/common.proto\"A\n\tKeyDigest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x11\n\tpepper_id\x18\x02 \x01(\t\x12\x11\n\texpire_ms\x18\x03 \x01(\x03\"\x96\x02\n\x06KeyRow\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x30\n\x07\x64igests\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.KeyDigest\x12\x11\n\texpire_ms\x18\x05 \x01(\x03\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x0e\n\x06models\x18\x07 \x03(\t\x12\x10\n\x08networks\x18\x08 \x03(\t\x12,\n\x06limits\x18\t \x01(\x0b\x32\x1c.headrace.internal.v1.Limits\x12\x37\n\x0cmodel_limits\x18\n \x03(\x0b\x32!.headrace.internal.v1.ModelLimits\"\xc3\x03\n\tTenantRow\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\x12/\n\x10\x64\x65\x66\x61ult_priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12/\n\x10highest_priority\x18\x04 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\x10\n\x08networks\x18\x06 \x03(\t\x12,\n\x06limits\x18\x07 \x01(\x0b\x32\x1c.headrace.internal.v1.Limits\x12\x37\n\x0cmodel_limits\x18\x08 \x03(\x0b\x32!.headrace.internal.v1.ModelLimits\x12\x11\n\ttime_zone\x18\t \x01(\t\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12\x38\n\x0eon_keeper_loss\x18\x0b \x01(\x0e\x32 .headrace.internal.v1.KeeperLoss\x12\x16\n\x0eresponse_cache\x18\x0c \x01(\x08\x12\x1f\n\x17\x66orbid_upstream_engines\x18\r \x01(\x08\x12\x11\n\tcreate_ms\x18\x0e \x01(\x03\"\xa3\x01\n\nSessionRow\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\texpire_ms\x18\x05 \x01(\x03\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x0e\n\x06models\x18\x08 \x03(\t\x12\x10\n\x08networks\x18\t \x03(\t\"\x1d\n\nTableStamp\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\"\xcd\x01\n\x06Limits\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\x04\x12\x19\n\x11tokens_per_minute\x18\x02 \x01(\x04\x12\x16\n\x0etokens_per_day\x18\x03 \x01(\x04\x12\x1b\n\x13\x63oncurrent_requests\x18\x04 \x01(\x04\x12\x1c\n\x14\x62\x61tch_tokens_per_day\x18\x05 \x01(\x04\x12\x18\n\x10requests_per_day\x18\x06 \x01(\x04\x12\x1e\n\x16\x62udget_nanos_per_month\x18\x07 \x01(\x04\"J\n\x0bModelLimits\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.headrace.internal.v1.Limits\"\x89\x01\n\x08PriceRow\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x15\n\rvalid_from_ms\x18\x03 \x01(\x03\x12\x13\n\x0binput_nanos\x18\x04 \x01(\x04\x12\x1a\n\x12\x63\x61\x63hed_input_nanos\x18\x05 \x01(\x04\x12\x14\n\x0coutput_nanos\x18\x06 \x01(\x04\"\x98\x01\n\x0c\x41\x63\x63\x65ssReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12*\n\x04uses\x18\x03 \x03(\x0b\x32\x1c.headrace.internal.v1.KeyUse\x12\x36\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32$.headrace.internal.v1.FailedAttempts\"p\n\x06KeyUse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x14\n\x0clast_used_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x30\n\x07renewed\x18\x04 \x01(\x0b\x32\x1f.headrace.internal.v1.KeyDigest\"r\n\x0e\x46\x61iledAttempts\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\x05 \x01(\x03\x12\x0f\n\x07last_ms\x18\x06 \x01(\x03\"\x16\n\x14\x41\x63\x63\x65ssReportResponse*@\n\nKeeperLoss\x12\x1b\n\x17KEEPER_LOSS_UNSPECIFIED\x10\x00\x12\x15\n\x11KEEPER_LOSS_ALLOW\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEEPERLOSS']._serialized_start=1898
-  _globals['_KEEPERLOSS']._serialized_end=1962
+  _globals['_KEEPERLOSS']._serialized_start=1917
+  _globals['_KEEPERLOSS']._serialized_end=1981
   _globals['_KEYDIGEST']._serialized_start=85
   _globals['_KEYDIGEST']._serialized_end=150
   _globals['_KEYROW']._serialized_start=153
   _globals['_KEYROW']._serialized_end=431
   _globals['_TENANTROW']._serialized_start=434
-  _globals['_TENANTROW']._serialized_end=866
-  _globals['_SESSIONROW']._serialized_start=869
-  _globals['_SESSIONROW']._serialized_end=1032
-  _globals['_TABLESTAMP']._serialized_start=1034
-  _globals['_TABLESTAMP']._serialized_end=1063
-  _globals['_LIMITS']._serialized_start=1066
-  _globals['_LIMITS']._serialized_end=1271
-  _globals['_MODELLIMITS']._serialized_start=1273
-  _globals['_MODELLIMITS']._serialized_end=1347
-  _globals['_PRICEROW']._serialized_start=1350
-  _globals['_PRICEROW']._serialized_end=1487
-  _globals['_ACCESSREPORT']._serialized_start=1490
-  _globals['_ACCESSREPORT']._serialized_end=1642
-  _globals['_KEYUSE']._serialized_start=1644
-  _globals['_KEYUSE']._serialized_end=1756
-  _globals['_FAILEDATTEMPTS']._serialized_start=1758
-  _globals['_FAILEDATTEMPTS']._serialized_end=1872
-  _globals['_ACCESSREPORTRESPONSE']._serialized_start=1874
-  _globals['_ACCESSREPORTRESPONSE']._serialized_end=1896
+  _globals['_TENANTROW']._serialized_end=885
+  _globals['_SESSIONROW']._serialized_start=888
+  _globals['_SESSIONROW']._serialized_end=1051
+  _globals['_TABLESTAMP']._serialized_start=1053
+  _globals['_TABLESTAMP']._serialized_end=1082
+  _globals['_LIMITS']._serialized_start=1085
+  _globals['_LIMITS']._serialized_end=1290
+  _globals['_MODELLIMITS']._serialized_start=1292
+  _globals['_MODELLIMITS']._serialized_end=1366
+  _globals['_PRICEROW']._serialized_start=1369
+  _globals['_PRICEROW']._serialized_end=1506
+  _globals['_ACCESSREPORT']._serialized_start=1509
+  _globals['_ACCESSREPORT']._serialized_end=1661
+  _globals['_KEYUSE']._serialized_start=1663
+  _globals['_KEYUSE']._serialized_end=1775
+  _globals['_FAILEDATTEMPTS']._serialized_start=1777
+  _globals['_FAILEDATTEMPTS']._serialized_end=1891
+  _globals['_ACCESSREPORTRESPONSE']._serialized_start=1893
+  _globals['_ACCESSREPORTRESPONSE']._serialized_end=1915
 # @@protoc_insertion_point(module_scope)

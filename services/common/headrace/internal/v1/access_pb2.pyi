@@ -149,6 +149,7 @@ class TenantRow(_message.Message):
     ON_KEEPER_LOSS_FIELD_NUMBER: _builtins.int
     RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
     FORBID_UPSTREAM_ENGINES_FIELD_NUMBER: _builtins.int
+    CREATE_MS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     disabled: _builtins.bool
     """Nothing may be called on its behalf."""
@@ -166,6 +167,8 @@ class TenantRow(_message.Message):
     """Its answers may come from a cache, where a request asks for it."""
     forbid_upstream_engines: _builtins.bool
     """Engines that are not the mesh's own may not serve it."""
+    create_ms: _builtins.int
+    """When it was created: a tenant with the name of one that was deleted has another time."""
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -190,10 +193,11 @@ class TenantRow(_message.Message):
         on_keeper_loss: Global___KeeperLoss.ValueType = ...,
         response_cache: _builtins.bool = ...,
         forbid_upstream_engines: _builtins.bool = ...,
+        create_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "default_priority", b"default_priority", "disabled", b"disabled", "forbid_upstream_engines", b"forbid_upstream_engines", "highest_priority", b"highest_priority", "limits", b"limits", "model_limits", b"model_limits", "networks", b"networks", "on_keeper_loss", b"on_keeper_loss", "response_cache", b"response_cache", "tenant", b"tenant", "time_zone", b"time_zone", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_ms", b"create_ms", "currency", b"currency", "default_priority", b"default_priority", "disabled", b"disabled", "forbid_upstream_engines", b"forbid_upstream_engines", "highest_priority", b"highest_priority", "limits", b"limits", "model_limits", b"model_limits", "networks", b"networks", "on_keeper_loss", b"on_keeper_loss", "response_cache", b"response_cache", "tenant", b"tenant", "time_zone", b"time_zone", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

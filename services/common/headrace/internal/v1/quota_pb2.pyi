@@ -491,8 +491,11 @@ class ChargeQuota(_message.Message):
     RESERVE_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
     DATE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     cost_nanos: _builtins.int
     """At most, of its totals, in nano-units."""
+    owner: _builtins.str
+    """Whose accounts are charged, as QuotaAccount.owner of a tenant."""
     @_builtins.property
     def reserve(self) -> Global___Reserve: ...
     @_builtins.property
@@ -503,10 +506,11 @@ class ChargeQuota(_message.Message):
         reserve: Global___Reserve | None = ...,
         cost_nanos: _builtins.int = ...,
         date: Global___QuotaDate | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "reserve", b"reserve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "date", b"date", "reserve", b"reserve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "date", b"date", "owner", b"owner", "reserve", b"reserve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,6 +559,7 @@ class SettleQuota(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
     DATE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     tenant: _builtins.str
     key_id: _builtins.str
@@ -563,6 +568,8 @@ class SettleQuota(_message.Message):
     output_tokens: _builtins.int
     batch: _builtins.bool
     cost_nanos: _builtins.int
+    owner: _builtins.str
+    """Whose accounts are charged with that, as QuotaAccount.owner of a tenant."""
     @_builtins.property
     def date(self) -> Global___QuotaDate:
         """In which it counts that is above what was reserved."""
@@ -579,10 +586,11 @@ class SettleQuota(_message.Message):
         batch: _builtins.bool = ...,
         cost_nanos: _builtins.int = ...,
         date: Global___QuotaDate | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "cost_nanos", b"cost_nanos", "date", b"date", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "output_tokens", b"output_tokens", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "cost_nanos", b"cost_nanos", "date", b"date", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "output_tokens", b"output_tokens", "owner", b"owner", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,7 +650,10 @@ class QuotaAccount(_message.Message):
     BUCKETS_FIELD_NUMBER: _builtins.int
     scope: Global___LimitScope.ValueType
     owner: _builtins.str
-    """The tenant, or the id of the key."""
+    """The id of the key; or the tenant with the time of its creation, as acme@1764500000000, because
+    its name may have been another's. Entries of earlier versions have the name alone, which the
+    next tenant of this name takes over.
+    """
     model: _builtins.str
     day_requests: _builtins.int
     day_tokens: _builtins.int
@@ -707,10 +718,13 @@ class QuotaReservation(_message.Message):
     CONFIRMED_FIELD_NUMBER: _builtins.int
     EXPIRE_MS_FIELD_NUMBER: _builtins.int
     PORTIONS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     cost_nanos: _builtins.int
     confirmed: _builtins.bool
     expire_ms: _builtins.int
     """When it ends by itself."""
+    owner: _builtins.str
+    """As ChargeQuota.owner."""
     @_builtins.property
     def reserve(self) -> Global___Reserve:
         """With its totals."""
@@ -725,10 +739,11 @@ class QuotaReservation(_message.Message):
         confirmed: _builtins.bool = ...,
         expire_ms: _builtins.int = ...,
         portions: _abc.Iterable[Global___QuotaPortion] | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reserve", b"reserve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "cost_nanos", b"cost_nanos", "expire_ms", b"expire_ms", "portions", b"portions", "reserve", b"reserve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "cost_nanos", b"cost_nanos", "expire_ms", b"expire_ms", "owner", b"owner", "portions", b"portions", "reserve", b"reserve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
