@@ -108,11 +108,12 @@ usage_hour = sa.Table(
     sa.Index(None, "hour_ms"),
 )
 
-# What a tenant, as key `*`, and each of its keys have spent in a month of the tenant's time zone.
+# What an account, as key `*`, and each of its keys have spent in a month of the tenant's time zone.
 usage_month = sa.Table(
     "usage_month",
     METADATA,
-    text("tenant", primary_key=True),
+    # Of a tenant without an account: its name.
+    text("account_id", primary_key=True),
     text("month", primary_key=True),
     text("key_id", primary_key=True),
     text("currency", primary_key=True),

@@ -22,7 +22,7 @@ from headrace_control.store.database.transactions import inserting
 from headrace_control.store.usage.terms import Terms
 from headrace_control.store.webhooks.events import add_event
 
-_KEY = ("tenant", "month", "key_id", "currency")
+_KEY = ("account_id", "month", "key_id", "currency")
 _KEYS = tuple(usage_month.c[name] for name in _KEY)
 _CANCELLED, _DEADLINE_EXCEEDED = 1, 4
 _ENDS = {
@@ -38,15 +38,16 @@ async def add_spending(
     """Add rows to the months of their tenants and keys, and the events that follow."""
     billed = [row for row in rows if row["billed"]]
     await add_months(connection, months_of(billed, terms))
+    lasting = [row for row in rows if not terms.is_of_the_deleted(row)]
     budgets = {
-        (row["tenant"], key_id): budget
-        for row in billed
+        (terms.account_id(row), key_id): (row["tenant"], budget)
+        for row in lasting
         for key_id in (WHOLE_TENANT, row["key_id"])
-        if (budget := terms.of(row["tenant"]).budgets.get(key_id))
+        if row["billed"] and (budget := terms.of(row["tenant"]).budgets.get(key_id))
     }
     months = {month for _, month in _spent_in(billed, terms)}
     await _notify(connection, budgets, sorted(months), now_ms)
-    for row in rows:
+    for row in lasting:
         if row["detached"] and not row["batch_id"]:
             kind = _ENDS.get(row["code"], RESPONSE_FAILED)
             unique = f"usage/{row['source']}/{row['sequence']}"
@@ -54,11 +55,12 @@ async def add_spending(
 
 
 def months_of(rows: Sequence[Values], terms: Terms) -> list[Values]:
-    """Return what rows add to each month of a tenant and of its keys, in the order of the keys."""
+    """Return what rows add to each month of an account and its keys, in the order of the keys."""
     sums: dict[tuple[str, ...], list[int]] = {}
     for row, month in _spent_in(rows, terms):
         for key_id in {WHOLE_TENANT, row["key_id"] or WHOLE_TENANT}:
-            found = sums.setdefault((row["tenant"], month, key_id, row["currency"]), [0, 0])
+            account = terms.account_id(row)
+            found = sums.setdefault((account, month, key_id, row["currency"]), [0, 0])
             found[0] += 1
             found[1] += row["cost_nanos"]
     return [
@@ -84,25 +86,25 @@ async def add_months(connection: AsyncConnection, months: Sequence[Mapping[str, 
 
 async def _notify(
     connection: AsyncConnection,
-    budgets: Mapping[tuple[str, str], int],
+    budgets: Mapping[tuple[str, str], tuple[str, int]],
     months: Sequence[str],
     now_ms: int,
 ) -> None:
     """Add an event for each threshold of a budget that was passed since the last one.
 
     Args:
-        budgets: by tenant and key.
+        budgets: by account and key, with their tenant.
     """
     if not budgets:
         return
-    tenants, keys = ({each[i] for each in budgets} for i in (0, 1))
+    accounts, keys = ({each[i] for each in budgets} for i in (0, 1))
     query = sa.select(usage_month).where(
-        usage_month.c.tenant.in_(sorted(tenants)),
+        usage_month.c.account_id.in_(sorted(accounts)),
         usage_month.c.month.in_(months),
         usage_month.c.key_id.in_(sorted(keys)),
     )
     for row in (await connection.execute(query.order_by(*_KEYS))).all():
-        budget = budgets.get((row.tenant, row.key_id), 0)
+        tenant, budget = budgets.get((row.account_id, row.key_id), ("", 0))
         percent = reached(row.cost_nanos, budget)
         if not budget or percent == row.notified:
             continue
@@ -110,7 +112,7 @@ async def _notify(
             of = "" if row.key_id == WHOLE_TENANT else f"keys/{row.key_id}/"
             about = f"{of}month/{row.month}-01/{passed}"
             unique = f"budget/{about}/{budget}"
-            await add_event(connection, row.tenant, BUDGET_THRESHOLD_REACHED, about, unique, now_ms)
+            await add_event(connection, tenant, BUDGET_THRESHOLD_REACHED, about, unique, now_ms)
         # Why also downwards: of a budget that was raised, the thresholds come again.
         is_row = (column == getattr(row, column.name) for column in _KEYS)
         await connection.execute(sa.update(usage_month).where(*is_row).values(notified=percent))

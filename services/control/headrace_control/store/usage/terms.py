@@ -43,8 +43,21 @@ class Terms:
 
     def currency(self, values: Values) -> str:
         """Return the currency of the tenant that had this name when the request arrived."""
-        found = account_at(self.accounts.get(values["tenant"], ()), values["arrival_ms"])
+        found = self._account(values)
         return USUAL.currency if found is None else found.currency
+
+    def account_id(self, values: Values) -> str:
+        """Return the account that a row is of; without any, the tenant's name."""
+        found = self._account(values)
+        return values["tenant"] if found is None else found.account_id
+
+    def is_of_the_deleted(self, values: Values) -> bool:
+        """Return whether a row is of a tenant that is deleted: its name may be another's now."""
+        found = self._account(values)
+        return found is not None and found.delete_time is not None
+
+    def _account(self, values: Values) -> Account | None:
+        return account_at(self.accounts.get(values["tenant"], ()), values["arrival_ms"])
 
     def of(self, tenant: str) -> TenantTerms:
         return self.tenants.get(tenant, USUAL)

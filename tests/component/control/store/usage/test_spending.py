@@ -30,6 +30,10 @@ async def acme(store: Store, clock: TestClock, database_url: str) -> None:
     for valid_from, nanos in ((None, 1), (clock.after(60), 10)):
         price = Price("valley", "JPY", valid_from, 10 * nanos, nanos, 20 * nanos)
         await store.prices.create(price, by=ROOT)
+    await subscribe(database_url)
+
+
+async def subscribe(database_url: str) -> None:
     engine = open_engine(database_url)
     values = dict.fromkeys(webhook_endpoints.c.keys(), "") | {
         "endpoint_id": "we_1",
@@ -108,3 +112,28 @@ async def test_the_end_of_a_background_request_is_an_event(store: Store, databas
         ("response.completed", "req-1"),
         ("response.failed", "req-2"),
     ]
+
+
+@pytest.mark.usefixtures("acme")
+async def test_a_tenant_that_takes_a_deleted_ones_name_gets_events_of_its_own_usage_alone(
+    store: Store, clock: TestClock, database_url: str
+) -> None:
+    """Its budget is whole, and what the deleted one has used is announced to it neither."""
+    await store.usage.record([usage_message(n, key_id="") for n in range(1, 4)])  # 492 of 1000
+    await store.tenants.delete("acme", force=True, by=ROOT)
+    clock.advance(10)
+    tenant = Tenant("acme", plan="small", currency="JPY", time_zone="Asia/Tokyo")
+    await store.tenants.create(tenant, by=ROOT)
+    await subscribe(database_url)
+    own: dict[str, Any] = {"arrival_ms": START_MS + 20_000, "key_id": ""}
+    later = [
+        usage_message(4, key_id="", detached=True),
+        usage_message(5, **own, detached=True),
+        usage_message(6, **own),
+        usage_message(7, **own),
+    ]
+    await store.usage.record(later)
+    assert await events(database_url) == [("response.completed", "req-5")]
+    await store.usage.record([usage_message(8, **own)])
+    half = ("budget.threshold_reached", "month/2026-09-01/50")
+    assert await events(database_url) == [half, ("response.completed", "req-5")]
