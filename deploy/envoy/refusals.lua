@@ -9,6 +9,11 @@ local STATUSES = {
   ["12"] = {501, "unsupported"}, ["14"] = {503, "gateway_unavailable"},
   ["16"] = {401, "invalid_api_key"},
 }
+local ANTHROPIC = {
+  [401] = "authentication_error", [403] = "permission_error", [404] = "not_found_error",
+  [409] = "conflict_error", [429] = "rate_limit_error", [503] = "overloaded_error",
+  [504] = "timeout_error",
+}
 local INTERNAL = {500, "internal"}
 
 local function unescaped(text)
@@ -22,7 +27,7 @@ local function quoted(text)
   return '"' .. escaped .. '"'
 end
 
-local function body_of(shape, refused, status, code, message)
+local function body_of(shape, refused, status, code, message, request_id)
   if shape == "status" then
     return '{"code":' .. refused .. ',"message":' .. quoted(message) ..
       ',"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"' ..
@@ -34,6 +39,11 @@ local function body_of(shape, refused, status, code, message)
       (status == 429 or status == 503) and "Overloaded" or "Backend"
     return '{"error":' .. quoted(message) .. ',"error_type":"' .. kind .. '"}'
   end
+  if shape == "anthropic" then
+    local kind = ANTHROPIC[status] or status >= 499 and "api_error" or "invalid_request_error"
+    return '{"type":"error","error":{"type":"' .. kind .. '","message":' .. quoted(message) ..
+      '},"request_id":' .. quoted(request_id) .. "}"
+  end
   local kind = status >= 500 and "server_error" or "invalid_request_error"
   return '{"error":{"message":' .. quoted(message) .. ',"type":"' .. kind ..
     '","param":null,"code":"' .. code .. '"}}'
@@ -42,11 +52,15 @@ end
 function envoy_on_response(h)
   local headers = h:headers()
   local refused = headers:get("grpc-status") or "0"
-  local shape = (h:streamInfo():dynamicMetadata():get("headrace") or {})["shape"] or "grpc"
+  local ours = h:streamInfo():dynamicMetadata():get("headrace") or {}
+  local shape = ours["shape"] or "grpc"
   if refused == "0" or shape == "grpc" then return end
   if shape == "status" and headers:get("grpc-status-details-bin") ~= nil then return end
   local status, code = unpack(STATUSES[refused] or INTERNAL)
-  local body = body_of(shape, refused, status, code, unescaped(headers:get("grpc-message") or ""))
+  local message = unescaped(headers:get("grpc-message") or "")
+  local request_id = headers:get("x-request-id") or ours["request_id"] or ""
+  local body = body_of(shape, refused, status, code, message, request_id)
+  if shape == "anthropic" and status == 503 then status = 529 end
   h:body(true):setBytes(body)
   headers:replace(":status", tostring(status))
   headers:replace("content-type", "application/json")

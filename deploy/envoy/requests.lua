@@ -137,6 +137,10 @@ local function shape_of(headers, grpc)
   if grpc then return "grpc" end
   if path == COHERE_PATH then return "cohere" end
   if path == TEI_PATH then return "tei" end
+  if path == ANTHROPIC_PREFIX or headers:get(ANTHROPIC_HEADER) ~= nil or
+    string.sub(path, 1, #ANTHROPIC_PREFIX + 1) == ANTHROPIC_PREFIX .. "/" then
+    return "anthropic"
+  end
   if string.sub(path, 1, 4) == "/v2/" then return "status" end
   return "openai"
 end
@@ -189,6 +193,8 @@ function envoy_on_response(h)
     headers:add("x-request-id", ours["request_id"] or "")
   end
   if is_grpc(headers) then return end
+  -- By which Anthropic's clients know a request.
+  if ours["shape"] == "anthropic" then headers:replace("request-id", headers:get("x-request-id")) end
   local status = headers:get("x-hr-status")
   if status ~= nil then
     headers:replace(":status", status)

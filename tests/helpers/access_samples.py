@@ -12,6 +12,7 @@ CHAT: Json = {
     "messages": [{"role": "user", "content": "Hello"}],
     "max_tokens": 2,
 }
+COUNT: Json = {name: CHAT[name] for name in ("model", "messages")}
 GENERATE: Json = {"model": "scripted", "prompt": "Hello", "parameters": {"max_tokens": 2}}
 REST: Json = {"model": "scripted", "body": {"prompt": "Hello", "parameters": {"max_tokens": 2}}}
 NOTHING = "00000000000"
@@ -37,6 +38,8 @@ def _public_samples(request: str) -> dict[str, Sample]:
         "OpenAIService/Detokenize": Sample({"model": "scripted", "tokens": [72]}),
         "OpenAIService/ListModels": Sample({}),
         "OpenAIService/GetModel": Sample({"model": "scripted"}),
+        "AnthropicService/CreateMessage": Sample(CHAT),
+        "AnthropicService/CountMessageTokens": Sample(COUNT),
         "GenerationService/StreamGenerate": Sample(GENERATE),
         "GenerationService/Generate": Sample(GENERATE),
         "EmbeddingService/Embed": Sample({"model": "scripted"}),

@@ -37,6 +37,7 @@ from headrace.telemetry import logs
 from headrace.telemetry.certificate_expiry import export_expiry
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace.v1 import (
+    anthropic_pb2_grpc,
     embeddings_pb2_grpc,
     fleet_pb2_grpc,
     generation_pb2_grpc,
@@ -47,6 +48,7 @@ from headrace.v1 import (
     requests_pb2_grpc,
     rest_pb2_grpc,
 )
+from headrace_gateway.api.anthropic.service import AnthropicService
 from headrace_gateway.api.http.rejection import reject_call
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
@@ -80,6 +82,7 @@ PUBLIC_SERVICES = tuple(
     f"headrace.v1.{name}"
     for name in (
         "OpenAIService",
+        "AnthropicService",
         "GenerationService",
         "EmbeddingService",
         "ModelService",
@@ -97,6 +100,7 @@ def add_public_services(
 ) -> tuple[str, ...]:
     """Add every public service; return their names."""
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(OpenAIService(services), server)
+    anthropic_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(services), server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(services), server)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(services), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(services), server)

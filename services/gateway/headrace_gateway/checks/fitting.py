@@ -109,6 +109,8 @@ def max_tokens(request: GenerationRequest, card: ModelCard, prompt_tokens: int) 
     room = check_room(request, card, prompt_tokens)
     if not request.parameters.HasField("max_tokens"):
         return room
+    if request.cuts_max_tokens:
+        return min(room, request.parameters.max_tokens)
     if request.parameters.max_tokens > room:
         output = request.parameters.max_tokens
         raise ContextLengthExceeded(

@@ -122,7 +122,12 @@ class _Cutter:
         self._stops, self._includes = stops, includes
         self._state = 0
         self._held = ""
-        self.stopped = False
+        self.stop_string = ""
+        """The one that was found; empty: none yet."""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.stop_string)
 
     def feed(self, piece: str) -> str:
         stops, state = self._stops, self._state
@@ -130,7 +135,7 @@ class _Cutter:
         for position, character in enumerate(piece, len(self._held) + 1):
             state = stops.step(state, character)
             if length := stops.found[state]:
-                self.stopped, self._held = True, ""
+                self.stop_string, self._held = text[position - length : position], ""
                 return text[: position if self._includes else position - length]
         self._state = state
         free = len(text) - stops.begun[state]
@@ -171,6 +176,11 @@ class TextStream:
         self._cutter = _Cutter(stops, includes=includes_stop) if stops is not None else None
         self._silent = silent
         self._unstopped = unstopped_tokens
+
+    @property
+    def stop_string(self) -> str:
+        """Return the stop string that ended the text; empty: none did."""
+        return "" if self._cutter is None else self._cutter.stop_string
 
     def feed(self, token_ids: Sequence[int]) -> Piece:
         texts: list[str] = []

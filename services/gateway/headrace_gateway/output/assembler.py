@@ -29,6 +29,8 @@ class ChoiceDelta:
     """Set in the last delta of the choice."""
     stopped: bool = False
     """It ended by a stop string, which its worker does not look for."""
+    stop_string: str = ""
+    """That stop string, in the last delta of the choice."""
     logprobs: Logprobs | None = None
     """Of `token_ids`, whether or not their text is held back; None where they are not requested."""
     prompt_logprobs: Logprobs | None = None
@@ -116,7 +118,11 @@ class OutputAssembler:
                 last += self._end(choice, delta, event.finish_reason)
             if choice.finish_reason != UNFINISHED:
                 self._unfinished -= 1
-        return [*news.values(), *last]
+        deltas = [*news.values(), *last]
+        for delta in deltas:
+            if delta.finish_reason != UNFINISHED:
+                delta.stop_string = self._choices[delta.choice].stream.stop_string
+        return deltas
 
     def usage(self) -> Usage:
         reasoning = sum(choice.reasoning_tokens for choice in self._choices)
@@ -138,6 +144,7 @@ class OutputAssembler:
                 prompt_logprobs=written(choice.prompt_logprobs),
                 tool_calls=choice.calls,
                 reasoning="".join(choice.reasoning),
+                stop_string=choice.stream.stop_string or None,
             )
             for index, choice in enumerate(self._choices)
         ]

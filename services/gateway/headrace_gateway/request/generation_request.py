@@ -175,6 +175,8 @@ class GenerationRequest(Terms):
     """What is cached of its prompt is shared with requests of equal salt alone."""
     truncate_tokens: int | None = None
     """Only the last so many tokens of its prompt are read, or WHOLE_CONTEXT. Unset: all."""
+    cuts_max_tokens: bool = False
+    """max_tokens beyond the model's context are those that are left of it, and not refused."""
     adds_special_tokens: bool | None = None
     """Whether the tokenizer puts its own around the prompt. Unset: around texts, and not around
     conversations, whose template writes them."""

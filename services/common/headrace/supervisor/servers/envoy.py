@@ -24,6 +24,8 @@ _CONSTANTS = (
     f"local MAX_ADMIN_BODY_BYTES = {local_replies.MAX_ADMIN_BODY_BYTES}\n"
     f'local ADMIN_PREFIX = "{local_replies.ADMIN_PREFIX}"\n'
     f'local FILES_PATH = "{local_replies.FILES_PATH}"\n'
+    f'local ANTHROPIC_PREFIX = "{local_replies.ANTHROPIC_PREFIX}"\n'
+    f'local ANTHROPIC_HEADER = "{local_replies.ANTHROPIC_HEADER}"\n'
     f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
 )
 

@@ -9,6 +9,7 @@ is also that of unknown paths, stands last. For a body of 20 MiB, for example:
     /v2/rerank                 Cohere's           413 {"message": "the request body is larger …"}
     /embed                     TEI's              413 {"error": …, "error_type": "Validation"}
     /v2/models/valley:generate google.rpc.Status  413 {"code": 3, "message": …, "details": […]}
+    /v1/messages               Anthropic's        413 {"type": "error", "error": {…}, …}
     /v1/chat/completions       OpenAI's           413 {"error": {"code": "body_too_large", …}}
 """
 
@@ -48,9 +49,19 @@ CONTROL_CALLS = "/(headrace[.]admin[.]v1[.].*|({})/.*)".format(
 FILES_PATH = "/v1/files"
 """Of uploads too, whose bodies control gets as they come."""
 COHERE_PATH = "/v2/rerank"
+ANTHROPIC_PREFIX, ANTHROPIC_HEADER = "/v1/messages", "anthropic-version"
+"""Of Anthropic's API; its clients send the header on every path."""
 TEI_PATH = "/embed"
 """Of text-embeddings-inference."""
 _CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+ANTHROPIC_OVERLOADED = 529
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    504: "timeout_error",
+}
 _INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND = 3, 4, 5
 _PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 7, 8, 12, 14
 _UNAUTHENTICATED = 16
@@ -144,6 +155,7 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
     admin = [path for path in paths if path.path.startswith(ADMIN_PREFIX)]
     native = [path for path in paths if path.path.startswith("/v2/") and path not in admin]
     others = [path for path in paths if not path.path.startswith("/v2/")]
+    anthropic = [path for path in paths if path.path.startswith((ANTHROPIC_PREFIX, "/v1/models"))]
     no_path = f"there is no {_REQUEST}"
     native_list = f"{_list(native)}; and the administration API: GET {ADMIN_PREFIX}tenants"
     openai_list = f"{_list(others)}; and the native API: GET /v2/models"
@@ -152,6 +164,7 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
         (_NATIVE_GRPC, _grpc, GATEWAY, no_path),
         (_on_path(_exactly(COHERE_PATH)), _cohere, GATEWAY, f"{no_path}; it is a POST"),
         (_on_path(_exactly(TEI_PATH)), _tei, GATEWAY, f"{no_path}; it is a POST"),
+        (_ANTHROPIC, _anthropic, GATEWAY, f"{no_path}; {_list(anthropic)}"),
         (_on_path({"prefix": ADMIN_PREFIX}), _status, CONTROL, f"{no_path}; {_list(admin)}"),
         (_on_path({"prefix": "/v2/"}), _status, GATEWAY, f"{no_path}; {native_list}"),
         (
@@ -234,6 +247,16 @@ _NATIVE_GRPC = _all_of(
 )
 
 
+_ANTHROPIC = {
+    "or_filter": {
+        "filters": [
+            _on_path(_matching(rf"{ANTHROPIC_PREFIX}([/?].*)?")),
+            _has_header(ANTHROPIC_HEADER, {"present_match": True}),
+        ]
+    }
+}
+
+
 def _grpc(error: _Error) -> Json:
     """Return plain text, which Envoy makes the call's message."""
     retry = [_header("retry-after", "1")] if error.retry else []
@@ -250,6 +273,17 @@ def _cohere(error: _Error) -> Json:
 def _tei(error: _Error) -> Json:
     kind = "Validation" if error.status < 500 else "Overloaded" if error.retry else "Backend"
     return _json({"error": error.message, "error_type": kind})
+
+
+def _anthropic(error: _Error) -> Json:
+    kind = _ANTHROPIC_TYPES.get(error.status) or (
+        "api_error" if error.status > 500 else "invalid_request_error"
+    )
+    if error.retry:
+        kind = "overloaded_error"
+    body = {"type": kind, "message": error.message}
+    reply = _json({"type": "error", "error": body, "request_id": "%REQ(X-REQUEST-ID)%"})
+    return reply | ({"status_code": ANTHROPIC_OVERLOADED} if error.retry else {})
 
 
 def _status(error: _Error) -> Json:

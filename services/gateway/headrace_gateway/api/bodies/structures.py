@@ -32,8 +32,14 @@ def requested_structure(body: Body) -> tuple[Structure, str] | None:
     return found[0] if found else None
 
 
-def _response_format(response_format: dict[str, Any], field: str) -> Structure | None:
-    value = {name: each for name, each in response_format.items() if each is not None}
+def response_format(given: dict[str, Any], field: str) -> Structure | None:
+    """Return what a response_format requests; None for free text.
+
+    Raises:
+        InvalidRequest: it is malformed.
+        Unsupported: it is of an unknown kind.
+    """
+    value = {name: each for name, each in given.items() if each is not None}
     kind = value.get("type")
     match kind:
         case None:
@@ -172,7 +178,7 @@ _OUTPUTS: dict[str, Callable[[object, str], Structure]] = {
     "structural_tag": _tag,
 }
 _READERS: dict[str, Callable[[Any, str], Structure | None]] = {
-    "response_format": _response_format,
+    "response_format": response_format,
     "structured_outputs": _structured_outputs,
     "guided_json": _schema,
     "guided_regex": _regex,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -39,7 +39,7 @@ from headrace_gateway.api.http.read_body import read_body
 from headrace_gateway.api.http.rejection import rejected_by, send_rejection
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer, ApiServices
-from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.base.calls import Call, Context, call_of, headers_of
 from headrace_gateway.request.tasks import only_model
 
 log = logging.getLogger(__name__)
@@ -129,11 +129,14 @@ def has_member(name: str) -> Callable[[bytes], bool]:
     return lambda data: pattern.search(data) is not None
 
 
-def post(*endpoints: Endpoint[Any]) -> Any:
+def post(*endpoints: Endpoint[Any], api: str = "openai") -> Any:
     """Make the gRPC handler of a path: the first endpoint that fits, or else the last, answers.
 
     Handlers write to their context, and are no generators: a generator that waits at a `yield`
     when its caller leaves is not notified, but only closed some time later.
+
+    Args:
+        api: the label of its calls in metrics.
     """
 
     def fitting(data: bytes) -> Endpoint[Any]:
@@ -142,25 +145,40 @@ def post(*endpoints: Endpoint[Any]) -> Any:
     async def handler(self: ApiServicer, request: HttpBody, context: Context) -> None:
         data = request.data
         chosen = fitting(data)
-        async with http_call(self.services, context, "openai", chosen.errors) as http:
+        async with http_call(self.services, context, api, chosen.errors) as http:
             await chosen.serve(http, data)
 
     async def reject(error: HeadraceError, request: HttpBody, context: Context) -> None:
-        await send_rejection(context, "openai", fitting(request.data).errors, error)
+        await send_rejection(context, api, fitting(request.data).errors, error)
 
     handler.endpoints = endpoints  # type: ignore[attr-defined]
     return rejected_by(reject, handler)
 
 
-def get(find: Callable[[ApiServices, Any, Caller], object]) -> Any:
-    """Make the gRPC handler of a path without a body, which answers with JSON."""
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What answers a path without a body."""
+
+    find: Callable[[ApiServices, Any, Caller], object]
+    errors: ErrorFormat = OPENAI_ERRORS
+    fits: Callable[[Mapping[str, str]], bool] = lambda headers: True
+    """Whether it answers a call with these headers."""
+
+
+def get(*lookups: Lookup) -> Any:
+    """Make the gRPC handler of a path without a body: the first that fits answers with JSON."""
+
+    def fitting(context: Context) -> Lookup:
+        headers = headers_of(context.invocation_metadata() or ())
+        return next(each for each in lookups if each.fits(headers))
 
     async def handler(self: ApiServicer, request: Any, context: Context) -> None:
-        async with http_call(self.services, context, "openai", OPENAI_ERRORS) as http:
-            await http.reply.send_json(find(self.services, request, http.call.caller))
+        chosen = fitting(context)
+        async with http_call(self.services, context, "openai", chosen.errors) as http:
+            await http.reply.send_json(chosen.find(self.services, request, http.call.caller))
 
     async def reject(error: HeadraceError, request: Any, context: Context) -> None:
-        await send_rejection(context, "openai", OPENAI_ERRORS, error)
+        await send_rejection(context, "openai", fitting(context).errors, error)
 
     return rejected_by(reject, handler)
 

@@ -124,9 +124,10 @@ class Reply:
             extra={"request_id": self.request_id, "reason": error.reason, "field": error.field},
         )
         if self._head_sent:
-            await self.send_events(self._error_format.error_event(error, usage), last=True)
+            event = self._error_format.error_event(error, usage, self.request_id)
+            await self.send_events(event, last=True)
         else:
-            response = self._error_format.error_response(error)
+            response = self._error_format.error_response(error, self.request_id)
             await self._send(response.beside(so_far) if so_far else response, JSON)
         self._finish(error)
 

@@ -64,11 +64,11 @@ RestAnswer = Callable[["RestService", HttpCall, AnyRequest], Awaitable[None]]
 
 
 class RestErrorFormat:
-    def error_response(self, error: HeadraceError) -> HttpResponse:
+    def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         body = as_json(to_status(error)).encode()
         return HttpResponse(error.code.http_status, body, error_headers(error))
 
-    def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
+    def error_event(self, error: HeadraceError, usage: Usage | None, request_id: str) -> str:
         return f"data: {as_json(finish(usage, error))}\n\n"
 
 

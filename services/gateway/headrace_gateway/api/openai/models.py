@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,43 +11,67 @@ from google.protobuf.empty_pb2 import Empty
 
 from headrace.auth.caller import Caller
 from headrace.v1.models_pb2 import GetModelRequest
+from headrace_gateway.api.anthropic.models import is_anthropic, model_info, model_page
+from headrace_gateway.api.http.endpoint import Lookup
+from headrace_gateway.api.http.errors import ANTHROPIC_ERRORS
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.models.catalog import ServedModel
 from headrace_gateway.resume.ports import serving
 
-
-def list_models(services: ApiServices, request: Empty, caller: Caller) -> dict[str, Any]:
-    workers = serving(services.fleet)
-    entries = [
-        entry
-        for served in services.catalog.all()
-        for entry in _entries(services, served, workers, caller)
-    ]
-    # Why: a client that picks the first should get an answer soon.
-    entries.sort(key=lambda entry: not entry["ready"])
-    return {"object": "list", "data": entries}
+Shape = Callable[..., dict[str, Any]]
 
 
-def get_model(services: ApiServices, request: GetModelRequest, caller: Caller) -> dict[str, Any]:
+def _list_models(services: ApiServices, request: Empty, caller: Caller) -> dict[str, Any]:
+    return {"object": "list", "data": _entries(services, caller, _model)}
+
+
+def _get_model(services: ApiServices, request: GetModelRequest, caller: Caller) -> dict[str, Any]:
+    return _entry(services, request, caller, _model)
+
+
+def _list_infos(services: ApiServices, request: Empty, caller: Caller) -> dict[str, Any]:
+    return model_page(_entries(services, caller, model_info))
+
+
+def _get_info(services: ApiServices, request: GetModelRequest, caller: Caller) -> dict[str, Any]:
+    return _entry(services, request, caller, model_info)
+
+
+def _entry(
+    services: ApiServices, request: GetModelRequest, caller: Caller, shape: Shape
+) -> dict[str, Any]:
     served = services.catalog.get(request.model, caller)
     if served.adapter is not None:
-        return _model(served, served.name, ready=served.adapter.workers > 0)
+        return shape(served, served.name, ready=served.adapter.workers > 0)
     ready = serving(services.fleet)[served.card.model] > 0
-    return _model(served, request.model, ready=ready)
+    return shape(served, request.model, ready=ready)
 
 
-def _entries(
+def _entries(services: ApiServices, caller: Caller, shape: Shape) -> list[dict[str, Any]]:
+    """Return an entry for each name that this caller may send as `model`."""
+    workers = serving(services.fleet)
+    names = [
+        each
+        for served in services.catalog.all()
+        for each in _names(services, served, workers, caller)
+    ]
+    # Why: a client that picks the first should get an answer soon.
+    names.sort(key=lambda each: not each[2])
+    return [shape(served, name, ready=ready) for served, name, ready in names]
+
+
+def _names(
     services: ApiServices, served: ServedModel, workers: Counter[str], caller: Caller
-) -> Iterator[dict[str, Any]]:
-    """Yield an entry for each name that this caller may send for this model."""
+) -> Iterator[tuple[ServedModel, str, bool]]:
+    """Yield each name of this model that the caller may send, and whether a worker serves it."""
     if services.catalog.may_use(served.card.model, caller):
         ready = workers[served.card.model] > 0
         for name in (served.name, *services.catalog.aliases(served)):
-            yield _model(served, name, ready=ready)
+            yield served, name, ready
     for adapter in services.catalog.visible_adapters(served, caller):
         if adapter.digest:
             adapted = replace(served, adapter=adapter)
-            yield _model(adapted, adapted.name, ready=adapter.workers > 0)
+            yield adapted, adapted.name, adapter.workers > 0
 
 
 def _model(served: ServedModel, name: str, *, ready: bool) -> dict[str, Any]:
@@ -64,3 +88,8 @@ def _model(served: ServedModel, name: str, *, ready: bool) -> dict[str, Any]:
         "ready": ready,
     }
     return model if served.adapter is None else model | {"parent": card.model}
+
+
+LIST, GET = Lookup(_list_models), Lookup(_get_model)
+ANTHROPIC_LIST = Lookup(_list_infos, ANTHROPIC_ERRORS, is_anthropic)
+ANTHROPIC_GET = Lookup(_get_info, ANTHROPIC_ERRORS, is_anthropic)

@@ -21,5 +21,5 @@ class OpenAIService(ApiServicer, OpenAIServiceServicer):
         tokenizing.tokenize_chat, tokenizing.tokenize_content, tokenizing.tokenize_prompt
     )
     Detokenize = post(tokenizing.detokenize)
-    ListModels = get(models.list_models)
-    GetModel = get(models.get_model)
+    ListModels = get(models.ANTHROPIC_LIST, models.LIST)
+    GetModel = get(models.ANTHROPIC_GET, models.GET)

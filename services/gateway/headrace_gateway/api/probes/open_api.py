@@ -36,6 +36,7 @@ from headrace.admin.v1 import (
 from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
 from headrace.supervisor.servers.rest_paths import RestPath, read_paths
 from headrace.v1 import (
+    anthropic_pb2,
     batches_pb2,
     embeddings_pb2,
     files_pb2,
@@ -49,6 +50,7 @@ from headrace.v1 import (
     requests_pb2,
     rest_pb2,
 )
+from headrace_gateway.api.anthropic.service import AnthropicService
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.proto_schemas import (
     Json,
@@ -59,7 +61,7 @@ from headrace_gateway.api.probes.proto_schemas import (
 )
 
 _FILES = (
-    *(openai_pb2, files_pb2, batches_pb2, rest_pb2, models_pb2, requests_pb2),
+    *(openai_pb2, anthropic_pb2, files_pb2, batches_pb2, rest_pb2, models_pb2, requests_pb2),
     *(fleet_pb2, probes_pb2, own_key_pb2),
     *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
     *(webhooks_pb2, prices_pb2, organization_pb2, usage_pb2, statements_pb2),
@@ -68,12 +70,12 @@ _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 
 
 def _models(path: RestPath) -> list[type[BaseModel]]:
-    """Return what reads the body of a path of OpenAIService: one of these."""
+    """Return what reads the body of a path of OpenAIService or AnthropicService: one of these."""
     service, _, name = path.rpc.rpartition(".")
-    if service != OPENAI:
+    if (servicer := _SERVICERS.get(service)) is None:
         return []
     # Why reversed: the last of several is the one of any body that does not fit the others.
-    return [each.body for each in reversed(getattr(getattr(OpenAIService, name), "endpoints", ()))]
+    return [each.body for each in reversed(getattr(getattr(servicer, name), "endpoints", ()))]
 
 
 def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
@@ -88,7 +90,11 @@ def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
     return None
 
 
-OPENAI, REST = "headrace.v1.OpenAIService", "headrace.v1.RestService"
+REST = "headrace.v1.RestService"
+_SERVICERS = {
+    "headrace.v1.OpenAIService": OpenAIService,
+    "headrace.v1.AnthropicService": AnthropicService,
+}
 UPLOAD, CONTENT = (f"headrace.v1.FileService.{name}" for name in ("UploadFile", "GetFileContent"))
 ADMIN = "headrace.admin.v1."
 _BYTES = "google.api.HttpBody"
@@ -215,7 +221,7 @@ def _answer(path: RestPath) -> Json:
     events: Json = {"text/event-stream": {}}
     if path.rpc.endswith((".StreamGenerate", ".AttachRequest", ".WatchFleet")):
         return {"description": "Server-sent events", "content": events}
-    if path.rpc.endswith((".ChatCompletions", ".Completions")):
+    if path.rpc.endswith((".ChatCompletions", ".Completions", ".CreateMessage")):
         return {"description": "Events if `stream` is true", "content": whole | events}
     if path.rpc == CONTENT:
         return {"description": "The bytes of the file", "content": {"application/octet-stream": {}}}

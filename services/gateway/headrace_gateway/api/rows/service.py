@@ -183,7 +183,8 @@ class RowReply(Reply):
                 InvalidRequest(
                     f"the answer has {size} bytes; a row's may have {MAX_ANSWER_BYTES}. Use several"
                     " rows for it"
-                )
+                ),
+                self.request_id,
             )
             written.status, written.body = too_large.status, bytearray(too_large.body)
         response = RunRowResponse(

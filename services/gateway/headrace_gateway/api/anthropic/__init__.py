@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: bodies in, JSON and server-sent events out, as its clients expect."""
