@@ -10,7 +10,12 @@ from google.protobuf.json_format import MessageToDict
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.request.generation_request import EFFORTS, Conversation, GenerationRequest
+from headrace_gateway.request.generation_request import (
+    EFFORTS,
+    REASONING_SWITCHES,
+    Conversation,
+    GenerationRequest,
+)
 
 _RESERVED = frozenset(
     (
@@ -19,8 +24,6 @@ _RESERVED = frozenset(
     )
 )
 """Variables of templates that come from elsewhere, and arguments of those that render them."""
-_SWITCHES = ("enable_thinking", "thinking")
-"""By which templates know whether the model is to reason."""
 
 
 def apply_reasoning(request: GenerationRequest, card: ModelCard) -> GenerationRequest:
@@ -40,7 +43,7 @@ def apply_reasoning(request: GenerationRequest, card: ModelCard) -> GenerationRe
     _check(request, card)
     variables: dict[str, Any] = MessageToDict(card.chat_template_kwargs)
     if options.effort:
-        variables |= dict.fromkeys(_SWITCHES, options.effort != "none")
+        variables |= dict.fromkeys(REASONING_SWITCHES, options.effort != "none")
         variables["reasoning_effort"] = options.effort
     variables |= options.template_kwargs
     if not variables:

@@ -135,6 +135,8 @@ class Terms:
         return self.names.get(field_name, field_name)
 
 
+REASONING_SWITCHES = ("enable_thinking", "thinking")
+"""Variables by which templates know whether the model is to reason."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 

@@ -50,7 +50,8 @@ def prompt_of(admission: ScriptedAdmission) -> str:
 async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
     caller = ModelCard()
     caller.CopyFrom(CARD)
-    caller.model, caller.tool_format, caller.context_tokens = "caller", "hermes", 4000
+    caller.model, caller.context_tokens = "caller", 4000
+    caller.tool_parser, caller.reasoning_parser = "hermes", "qwen3"
     async with running_api(admission, caller) as running:
         yield running
 
@@ -179,6 +180,30 @@ async def test_a_streamed_call_is_a_block_of_its_own(
         final = await stream.get_final_message()
     assert [block.to_dict()["input"] for block in final.content] == [{"place": "Ulm"}] * 2
     assert final.stop_reason == "tool_use"
+
+
+async def test_thinking_is_a_block_before_the_answer(
+    claude: anthropic.AsyncAnthropic, admission: ScriptedAdmission
+) -> None:
+    admission.script = answers("<think>\nIt may rain.\n</think>\n\nRain.")
+    asked: Any = {
+        "model": "caller",
+        "max_tokens": 2000,
+        "messages": HELLO,
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+    whole = await claude.messages.create(**asked)
+    async with claude.messages.stream(**asked) as stream:
+        streamed = await stream.get_final_message()
+    thinking, text = (block.to_dict() for block in whole.content)
+    assert ("It may rain." in str(thinking["thinking"]), text["text"]) == (True, "Rain.")
+    assert [block.to_dict() for block in streamed.content] == [thinking, text]
+    assert whole.usage.output_tokens_details is not None
+    assert 0 < whole.usage.output_tokens_details.thinking_tokens < whole.usage.output_tokens
+    again = await claude.messages.create(
+        **asked | {"messages": [*HELLO, whole.to_param(), {"role": "user", "content": "Sure?"}]}
+    )
+    assert again.content[-1].to_dict()["text"] == "Rain."
 
 
 async def test_tokens_are_counted_as_the_prompt_has_them(

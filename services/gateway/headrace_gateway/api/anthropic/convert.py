@@ -18,7 +18,12 @@ from headrace_gateway.api.anthropic.bodies import (
 from headrace_gateway.api.bodies.structures import response_format
 from headrace_gateway.api.bodies.tools import tool_call
 from headrace_gateway.base.calls import Call, wants_cache
-from headrace_gateway.request.generation_request import Conversation, GenerationRequest
+from headrace_gateway.request.generation_request import (
+    REASONING_SWITCHES,
+    Conversation,
+    GenerationRequest,
+    ReasoningOptions,
+)
 from headrace_gateway.request.tools import Choice, Tool, Tools
 
 Turn = dict[str, Any]
@@ -42,6 +47,7 @@ def counted_request(body: CountTokensBody, call: Call) -> GenerationRequest:
         _conversation(body),
         SamplingParameters(),
         tools=_tools(body),
+        reasoning=_reasoning(body),
         caller=call.caller,
     )
 
@@ -66,6 +72,7 @@ def message_request(body: MessagesBody, call: Call) -> GenerationRequest:
         prompt=_conversation(body),
         parameters=parameters,
         tools=_tools(body),
+        reasoning=_reasoning(body),
         priority=_TIERS.get(body.service_tier or "", Priority.PRIORITY_UNSPECIFIED),
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
@@ -173,6 +180,17 @@ def _plain(content: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
     if isinstance(content, str) or len(content) > 1:
         return content
     return content[0]["text"] if content else ""
+
+
+def _reasoning(body: CountTokensBody) -> ReasoningOptions:
+    """Return the variables of chat templates that mean the same; none: the model's own way."""
+    variables: dict[str, Any] = {}
+    if body.thinking is not None:
+        variables |= dict.fromkeys(REASONING_SWITCHES, body.thinking.type != "disabled")
+    effort = body.output_config and body.output_config.effort
+    if effort and not (body.thinking and body.thinking.type == "disabled"):
+        variables["reasoning_effort"] = effort
+    return ReasoningOptions(template_kwargs=variables)
 
 
 def _tools(body: CountTokensBody) -> Tools:

@@ -15,15 +15,17 @@ White space before a call is no block of its own: it is held until more text com
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import from_json
 
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
-from headrace_gateway.output.tool_calls import CallPiece
+from headrace_gateway.parsers.pieces import CallPiece
 from headrace_gateway.request.generation import Queued
 
 Json = dict[str, Any]
@@ -40,6 +42,8 @@ class MessageFields:
     prompt_tokens: int
     fills_context: bool = False
     """The context ends before `max_tokens` of the request does."""
+    hides_thinking: bool = False
+    """Blocks of thinking have their signature only."""
 
     def as_json(self) -> Json:
         return {
@@ -62,8 +66,9 @@ class MessageFormatter:
         """The type of the open block; empty: none is open."""
         self._index = -1
         """Of the last block that was opened."""
-        self._held = ""
-        """White space before the first text of a block."""
+        self._held = {"text": "", "thinking": ""}
+        """White space before the first text of a block of this type."""
+        self._signed = _signing()
         self._called = False
         self._end: ChoiceDelta | None = None
 
@@ -84,6 +89,7 @@ class MessageFormatter:
         # Why before the text: these arguments belong to the block that text would close.
         while calls and calls[0].name is None:
             yield self._arguments(calls.pop(0))
+        yield from self._thinking(delta.reasoning)
         yield from self._text(delta.text)
         for piece in calls:
             yield from self._call(piece)
@@ -98,20 +104,34 @@ class MessageFormatter:
         }
         return _event("message_start", message=message)
 
+    def _thinking(self, text: str) -> Iterator[str]:
+        if self._block != "thinking":
+            if not (text := self._with_held("thinking", text)):
+                return
+            yield from self._open("thinking", thinking="", signature="")
+        self._signed.update(text.encode())
+        if text and not self._fields.hides_thinking:
+            yield self._delta(type="thinking_delta", thinking=text)
+
     def _text(self, text: str) -> Iterator[str]:
         if self._block != "text":
-            text = self._held + text
-            if not text.strip():
-                self._held = text
+            if not (text := self._with_held("text", text)):
                 return
-            self._held = ""
             yield from self._open("text", text="")
         if text:
             yield self._delta(type="text_delta", text=text)
 
+    def _with_held(self, kind: str, text: str) -> str:
+        """Return the text with white space before it; hold it if it is no more than that."""
+        self._held[kind] += text
+        if not self._held[kind].strip():
+            return ""
+        text, self._held[kind] = self._held[kind], ""
+        return text
+
     def _call(self, piece: CallPiece) -> Iterator[str]:
         if piece.name is not None:
-            self._called, self._held = True, ""
+            self._called, self._held["text"] = True, ""
             use = {"id": _use_id(piece.call_id), "name": piece.name, "input": {}}
             yield from self._open("tool_use", **use)
         if piece.arguments:
@@ -127,6 +147,9 @@ class MessageFormatter:
         yield _event("content_block_start", index=self._index, content_block=block)
 
     def _close(self) -> Iterator[str]:
+        if self._block == "thinking":
+            yield self._delta(type="signature_delta", signature=_signature(self._signed))
+            self._signed = _signing()
         if self._block:
             yield _event("content_block_stop", index=self._index)
         self._block = ""
@@ -140,8 +163,8 @@ class MessageFormatter:
     def _ending(self, usage: Usage) -> Iterator[str]:
         if self._index < 0:
             yield from self._open("text", text="")
-            if self._held:
-                yield self._delta(type="text_delta", text=self._held)
+            if held := self._held["text"]:
+                yield self._delta(type="text_delta", text=held)
         yield from self._close()
         end = self._end
         assert end is not None
@@ -163,17 +186,34 @@ class MessageFormatter:
             choice.stop_string,
             called=bool(choice.tool_calls),
         )
-        content = {"content": list(_blocks(choice))}
+        blocks = _blocks(choice, hides_thinking=self._fields.hides_thinking)
+        content = {"content": list(blocks)}
         message = self._fields.as_json() | content | stop | {"usage": _usage(outcome.usage)}
         return json.dumps(message).encode()
 
 
-def _blocks(choice: Choice) -> Iterator[Json]:
-    if choice.text.strip() or not choice.tool_calls:
+def _blocks(choice: Choice, *, hides_thinking: bool) -> Iterator[Json]:
+    thought = choice.reasoning if choice.reasoning.strip() else ""
+    if thought:
+        signed = _signing()
+        signed.update(thought.encode())
+        shown = "" if hides_thinking else thought
+        yield {"type": "thinking", "thinking": shown, "signature": _signature(signed)}
+    if choice.text.strip() or not (thought or choice.tool_calls):
         yield {"type": "text", "text": choice.text}
     for call in choice.tool_calls:
         use = {"id": _use_id(call.call_id), "name": call.name, "input": _input(call.arguments)}
         yield {"type": "tool_use", **use}
+
+
+def _signing() -> blake2b:
+    return blake2b(digest_size=24)
+
+
+def _signature(signed: blake2b) -> str:
+    """Return what clients send back with what was thought. It is not checked: what a caller says
+    that a model thought is no more than another part of its prompt."""
+    return b64encode(signed.digest()).decode()
 
 
 def _input(arguments: str) -> Json:
@@ -203,11 +243,13 @@ def _stop(
 
 
 def _usage(usage: Usage) -> Json:
+    details = {"output_tokens_details": {"thinking_tokens": usage.reasoning_tokens}}
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_prompt_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.cached_prompt_tokens,
         "output_tokens": usage.output_tokens,
+        **(details if usage.HasField("reasoning_tokens") else {}),
     }
 
 

@@ -28,6 +28,7 @@ async def create(http: HttpCall, body: MessagesBody) -> None:
         answer.request.model,
         answer.request.prompt_tokens,
         fills_context=valid.sampling.max_tokens < body.max_tokens,
+        hides_thinking=body.thinking is not None and body.thinking.display == "omitted",
     )
     await deliver(answer, http, MessageFormatter(fields), stream=request.stream)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace_gateway.api.anthropic.events import MessageFields, MessageFormatter
 from headrace_gateway.output.assembler import ChoiceDelta
-from headrace_gateway.output.tool_calls import CallPiece
+from headrace_gateway.parsers.pieces import CallPiece
 from helpers.anthropic_models import events, message
 
 STOP, LENGTH = FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH
@@ -54,8 +54,9 @@ def blocks(seen: Sequence[Any]) -> list[tuple[str, str]]:
             assert is_open
             assert event.index == len(found) - 1
             kind, content = found[-1]
-            more = event.delta.text if kind == "text" else event.delta.partial_json
-            found[-1] = kind, content + more
+            if event.delta.type != "signature_delta":
+                member = {"text": "text", "thinking": "thinking"}.get(kind, "partial_json")
+                found[-1] = kind, content + getattr(event.delta, member)
         elif event.type == "content_block_stop":
             assert is_open
             is_open = False
@@ -95,6 +96,14 @@ def test_text_survives_whatever_is_in_it() -> None:
             [delta("", head(0), body(0, "{}"), head(1), body(1, "[]"))],
             [("tool_use", "{}"), ("tool_use", "[]")],
         ),
+        (
+            [delta(reasoning="\nIt"), delta(reasoning=" may."), delta("\n"), delta("Rain.")],
+            [("thinking", "\nIt may."), ("text", "\nRain.")],
+        ),
+        ([delta("Rain.", reasoning="It may.")], [("thinking", "It may."), ("text", "Rain.")]),
+        ([delta(reasoning="\n\n"), delta("Rain.")], [("text", "Rain.")]),
+        ([delta(reasoning="It"), delta("\n", head(0))], [("thinking", "It"), ("tool_use", "")]),
+        ([delta(reasoning="It may")], [("thinking", "It may")]),
         ([delta()], [("text", "")]),
         ([delta("\n")], [("text", "\n")]),
     ],
@@ -158,3 +167,34 @@ def test_a_whole_message_has_what_there_is_of_a_call(arguments: str, expected: A
         "name": "look",
         "input": expected,
     }
+
+
+def test_thinking_is_signed_alike_in_a_stream_and_whole() -> None:
+    seen = streamed(
+        delta(reasoning="It "), delta("Rain.", reasoning="may."), delta(finish_reason=STOP)
+    )
+    (signed,) = [
+        event.delta
+        for event in seen
+        if event.type == "content_block_delta" and event.delta.type == "signature_delta"
+    ]
+    choice = Choice(text="Rain.", reasoning="It may.", finish_reason=STOP)
+    usage = Usage(prompt_tokens=3, output_tokens=4, reasoning_tokens=2)
+    outcome = RequestOutcome(choices=[choice], usage=usage)
+    whole = message(MessageFormatter(FIELDS).response_body(outcome))
+    thinking, text = (block.to_dict() for block in whole.content)
+    assert (thinking["thinking"], thinking["signature"]) == ("It may.", signed.signature)
+    assert text["text"] == "Rain."
+    assert whole.usage.output_tokens_details is not None
+    assert whole.usage.output_tokens_details.thinking_tokens == 2
+
+
+def test_thinking_that_is_omitted_leaves_its_signature() -> None:
+    fields = MessageFields("abc", "valley", 30, hides_thinking=True)
+    seen = streamed(delta("Rain.", reasoning="It may."), delta(finish_reason=STOP), fields=fields)
+    assert blocks(seen) == [("thinking", ""), ("text", "Rain.")]
+    choice = Choice(text="Rain.", reasoning="It may.", finish_reason=STOP)
+    outcome = RequestOutcome(choices=[choice], usage=USAGE)
+    thinking, _ = message(MessageFormatter(fields).response_body(outcome)).content
+    assert thinking.to_dict()["thinking"] == ""
+    assert thinking.to_dict()["signature"]

@@ -23,6 +23,8 @@ CALL = {
     "type": "function",
     "function": {"name": "look", "arguments": {"at": "Ulm"}},
 }
+ON, OFF = ({"enable_thinking": value, "thinking": value} for value in (True, False))
+LOW = {"reasoning_effort": "low"}
 TOOL = {"name": "look", "input_schema": {"type": "object"}}
 
 
@@ -171,6 +173,20 @@ def test_the_other_parameters_are_those_of_chat() -> None:
     assert (list(parameters.stop), parameters.temperature, parameters.top_k) == (["x"], 0.5, 3)
     assert (parameters.max_tokens, request.stream) == (9, True)
     assert request.priority == Priority.PRIORITY_STANDARD
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, ON),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, ON | LOW),
+        ({"output_config": {"effort": "low"}}, LOW),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, OFF),
+    ],
+)
+def test_thinking_is_variables_of_the_template(fields: Any, expected: Any) -> None:
+    assert requested(user(text("a")), **fields).reasoning.template_kwargs == expected
 
 
 @pytest.mark.parametrize(
