@@ -21,6 +21,12 @@ WINDOW_S = 61
 """Seconds that count: the open one and 60 whole ones before it."""
 
 
+def as_uint64(count: int) -> int:
+    """Return a count as a message has it: one that is larger was cut when a snapshot was stored, so
+    what is returned later may be more than what is left."""
+    return max(0, min(count, 2**64 - 1))
+
+
 def amounts(*, requests: int, tokens: int, cost: int, batch: bool) -> Amounts:
     """Return what this much counts for each kind of limit.
 
@@ -143,7 +149,7 @@ class Account:
             day_requests=self.counts[REQUESTS_PER_DAY],
             day_tokens=self.counts[TOKENS_PER_DAY],
             day_batch_tokens=self.counts[BATCH_TOKENS_PER_DAY],
-            month_cost_nanos=self.counts[BUDGET_PER_MONTH],
+            month_cost_nanos=as_uint64(self.counts[BUDGET_PER_MONTH]),
             buckets=[
                 QuotaBucket(second=second, requests=requests, tokens=tokens)
                 for second, (requests, tokens) in self._buckets.items()

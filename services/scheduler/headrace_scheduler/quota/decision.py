@@ -24,10 +24,13 @@ from headrace_scheduler.quota.accounts import (
     Account,
     Amounts,
     amounts,
+    as_uint64,
 )
 from headrace_scheduler.quota.record import Accounts, QuotaRecord
 from headrace_scheduler.quota.terms import TENANT, Limit, Terms
 
+MAX_TOKENS = 2**40
+"""Of each kind in one record: more are a mistake, and are not billed either."""
 CONCURRENT_RETRY_MS = 1000
 """What a caller is given that has too many requests under way: when one ends is not known."""
 
@@ -80,7 +83,8 @@ def settlement(record: QuotaRecord, usage: UsageRecord, terms: Terms) -> QuotaCh
     if found is None and record.was_settled(reservation_id):
         return None
     price = terms.prices.at(usage.end_ms or record.time_ms)
-    used = usage.input_tokens, usage.cached_input_tokens, usage.output_tokens
+    tokens = usage.input_tokens, usage.cached_input_tokens, usage.output_tokens
+    used = tuple(min(each, MAX_TOKENS) for each in tokens)
     if usage.batch_id and usage.code:
         used = 0, 0, 0  # it is not billed
     date = terms.calendar.date(record.time_ms)
@@ -138,7 +142,7 @@ def _refusal(
         scope=cast(LimitScope.ValueType, limit.scope),
         model=limit.model,
         limit=limit.amount,
-        used=used,
+        used=as_uint64(used),
         requested=asked[limit.kind],
         retry_after_ms=0 if never else record.time_ms + retry_ms,
         never=never,
@@ -178,5 +182,5 @@ def _state(record: QuotaRecord, terms: Terms, limit: Limit, account: Account) ->
         limit=limit.amount,
         remaining=max(0, limit.amount - used),
         reset_ms=reset_ms,
-        used=used,
+        used=as_uint64(used),
     )

@@ -36,6 +36,11 @@ _FIELDS = {
 }
 
 
+MAX_COST_NANOS = 10**17
+"""Of one request: what costs more has too many tokens, and would be larger than an entry of the
+journal can say."""
+
+
 class Limit(NamedTuple):
     kind: int
     scope: int
@@ -54,13 +59,14 @@ class Price(NamedTuple):
     def at_most(self, input_tokens: int, output_tokens: int) -> int:
         """Return the cost if nothing comes from a cache."""
         dearest = max(self.input_nanos, self.cached_input_nanos)
-        return input_tokens * dearest + output_tokens * self.output_nanos
+        return min(input_tokens * dearest + output_tokens * self.output_nanos, MAX_COST_NANOS)
 
     def of(self, input_tokens: int, cached_input_tokens: int, output_tokens: int) -> int:
         """Return the cost; `input_tokens` include those that came from a cache."""
         cached = min(cached_input_tokens, input_tokens)
         computed = (input_tokens - cached) * self.input_nanos
-        return computed + cached * self.cached_input_nanos + output_tokens * self.output_nanos
+        cost = computed + cached * self.cached_input_nanos + output_tokens * self.output_nanos
+        return min(cost, MAX_COST_NANOS)
 
 
 FREE = Price(0, 0, 0)

@@ -200,6 +200,21 @@ def test_a_budget_reserves_the_most_that_a_request_can_cost_and_keeps_what_it_di
     assert journal.used() == [10 * 10 + 90 * 1 + 10 * 30]
 
 
+def test_the_dearest_requests_are_counted_and_stay_within_what_a_message_holds() -> None:
+    dearest = PriceRow(input_nanos=10**12, cached_input_nanos=10**12, output_nanos=10**12)
+    limits = Limits(tokens_per_day=2**63, budget_nanos_per_month=2**63 - 1)
+    journal = Journal(terms(limits, prices=(dearest,)))
+    for number in range(92):
+        assert journal.reserve(f"r{number}", 2**40, output=2**40) is None
+    refusal = refused(journal.reserve("r", 2**40))
+    assert refusal.kind == LimitKind.LIMIT_KIND_BUDGET_PER_MONTH
+    for number in range(200):
+        journal.settle(f"r{number}", 2**64 - 1, cached=2**64 - 1, output=2**64 - 1)
+    assert journal.used() == [200 * 2**41, 2**64 - 1]
+    journal.snapshot()
+    assert journal.states(journal.replayed()) == journal.states()
+
+
 def test_the_price_is_that_of_the_time() -> None:
     journal = Journal(terms(Limits(budget_nanos_per_month=100_000), prices=PRICES))
     journal.reserve("r", 100)

@@ -26,6 +26,8 @@ MAX_CHARACTERS = 256
 """Of a text: PostgreSQL's indices hold no longer ones."""
 MAX_MS = 2**47
 MAX_NANOS = 2**63 - 1
+MAX_COST_NANOS = 10**17
+"""Of one record, as of MAX_TOKENS: what is more is a mistake, and would spoil sums."""
 WHOLE_TENANT = "*"
 """In place of a key's id: all of a tenant, with and without keys. No key has this id."""
 THRESHOLDS = (50, 80, 100)
@@ -116,12 +118,12 @@ def priced(values: Mapping[str, Any], price: TokenPrice, currency: str) -> Value
     """Return the columns of a row that its price gives.
 
     Raises:
-        UnreadableUsage: the cost is larger than the database holds.
+        UnreadableUsage: it costs more than MAX_COST_NANOS.
     """
     costs = costs_of(values, price)
     cost = sum(costs)
-    if cost > MAX_NANOS:
-        raise UnreadableUsage(f"it costs {cost} nano-units, which is larger than 64 bits hold")
+    if cost > MAX_COST_NANOS:
+        raise UnreadableUsage(f"it costs {cost} nano-units; at most {MAX_COST_NANOS} are possible")
     return {
         "currency": currency,
         "input_nanos": price.input_nanos,
@@ -163,9 +165,10 @@ def hours_of(rows: Sequence[Mapping[str, Any]]) -> list[Values]:
         sums[key] = (
             list(added) if found is None else [a + b for a, b in zip(found, added, strict=True)]
         )
+    names = (*HOUR_KEY, *SUMS, *COSTS)
     # Why sorted: two transactions that take the same rows in another order wait for each other.
     return [
-        dict(zip((*HOUR_KEY, *SUMS, *COSTS), (*key, *sums[key]), strict=True))
+        dict(zip(names, (*key, *(min(each, MAX_NANOS) for each in sums[key])), strict=True))
         for key in sorted(sums)
     ]
 

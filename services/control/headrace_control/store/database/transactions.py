@@ -136,10 +136,19 @@ class Change:
             await self.connection.execute(sa.insert(outbox), values)
 
 
+MAX_NUMBER = 2**63 - 1
+
+
 def inserting(connection: AsyncConnection, table: sa.Table) -> Any:
     """Return an insert that has `on_conflict_do_nothing` and `on_conflict_do_update`."""
     is_postgres = connection.dialect.name == "postgresql"
     return postgresql.insert(table) if is_postgres else sqlite.insert(table)
+
+
+def sum_of(stored: sa.ColumnElement[int], added: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """Return a sum that stops at the largest number there is: PostgreSQL would refuse a larger one,
+    and SQLite would make it a fraction. Neither number may be negative."""
+    return sa.case((stored > MAX_NUMBER - added, MAX_NUMBER), else_=stored + added)
 
 
 def stored(text: str) -> str:

@@ -37,7 +37,7 @@ from headrace_control.store.database.billing_tables import (
     usage_unreadable,
 )
 from headrace_control.store.database.published import in_parts
-from headrace_control.store.database.transactions import Database, inserting
+from headrace_control.store.database.transactions import Database, inserting, sum_of
 from headrace_control.store.usage.row_keys import new_rows, rows_of
 from headrace_control.store.usage.spending import add_spending
 from headrace_control.store.usage.terms import terms_for
@@ -300,6 +300,6 @@ async def add_hours(connection: AsyncConnection, hours: Sequence[Mapping[str, An
     """Add to the sums of hours; these are in the order of their keys."""
     if hours:
         insert = inserting(connection, usage_hour)
-        sums = {name: usage_hour.c[name] + insert.excluded[name] for name in (*SUMS, *COSTS)}
+        sums = {n: sum_of(usage_hour.c[n], insert.excluded[n]) for n in (*SUMS, *COSTS)}
         once = insert.on_conflict_do_update(index_elements=HOUR_KEY, set_=sums)
         await connection.execute(once, hours)

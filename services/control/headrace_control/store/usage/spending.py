@@ -9,7 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_control.base.accounts.usage import THRESHOLDS, WHOLE_TENANT, Values, month_of, reached
+from headrace_control.base.accounts.usage import (
+    MAX_NANOS,
+    THRESHOLDS,
+    WHOLE_TENANT,
+    Values,
+    month_of,
+    reached,
+)
 from headrace_control.base.webhooks import (
     BUDGET_THRESHOLD_REACHED,
     RESPONSE_CANCELLED,
@@ -18,7 +25,7 @@ from headrace_control.base.webhooks import (
     RESPONSE_INCOMPLETE,
 )
 from headrace_control.store.database.billing_tables import usage_month
-from headrace_control.store.database.transactions import inserting
+from headrace_control.store.database.transactions import inserting, sum_of
 from headrace_control.store.usage.terms import Terms
 from headrace_control.store.webhooks.events import add_event
 
@@ -64,7 +71,8 @@ def months_of(rows: Sequence[Values], terms: Terms) -> list[Values]:
             found[0] += 1
             found[1] += row["cost_nanos"]
     return [
-        dict(zip(_KEY, key, strict=True)) | {"requests": n, "cost_nanos": cost, "notified": 0}
+        dict(zip(_KEY, key, strict=True))
+        | {"requests": n, "cost_nanos": min(cost, MAX_NANOS), "notified": 0}
         for key, (n, cost) in sorted(sums.items())
     ]
 
@@ -79,7 +87,8 @@ async def add_months(connection: AsyncConnection, months: Sequence[Mapping[str, 
     """Add to the months; these are in the order of their keys."""
     if months:
         insert = inserting(connection, usage_month)
-        sums = {n: usage_month.c[n] + insert.excluded[n] for n in ("requests", "cost_nanos")}
+        names = ("requests", "cost_nanos")
+        sums = {n: sum_of(usage_month.c[n], insert.excluded[n]) for n in names}
         once = insert.on_conflict_do_update(index_elements=_KEY, set_=sums)
         await connection.execute(once, months)
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from headrace.bus.usage import StoredUsage, UsagePosition
 from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
 from headrace_control.base.accounts.usage import HOUR_MS
+from headrace_control.base.records import Price
 from headrace_control.store import Store
+from headrace_control.store.database.billing_tables import usage_hour, usage_month
+from headrace_control.store.database.engine import open_engine
 from headrace_control.store.usage.ledger import Recorded
 from headrace_control.store.usage.sums import UsageFilter
+from helpers.control_store import ROOT
 from helpers.usage_records import START_MS, STREAM, message_of, usage_message, usage_record
 
 ALL = UsageFilter()
@@ -67,6 +73,30 @@ async def test_a_request_whose_sequence_was_another_ones_is_a_row_of_its_own(sto
     assert len({row and row["source"] for row in rows}) == 3
     (row,) = await store.usage.rows_of([usage_record(7, request_id="a third one")])
     assert row is None
+
+
+async def test_the_dearest_records_are_rows_and_their_sums_stay_numbers(
+    store: Store, database_url: str
+) -> None:
+    dearest = 10**12
+    await store.prices.create(Price("dear", "USD", None, dearest, dearest, dearest), by=ROOT)
+    fields: dict[str, Any] = {"model": "dear", "input_tokens": 50_000, "cached_input_tokens": 0}
+    records = [usage_record(n, **fields, output_tokens=50_000) for n in range(1, 201)]
+    too_dear = usage_record(201, **fields, output_tokens=50_001)
+    for position, some in enumerate((records[:100], records[100:], [too_dear]), 1):
+        await store.usage.record([message_of(position, *some)])
+    (kept,) = await store.usage.unreadable()
+    assert "at most 100000000000000000 are possible" in kept.reason
+    row = (await store.usage_rows.page("acme")).items[0]
+    assert row["cost_nanos"] == 10**17
+    engine = open_engine(database_url)
+    async with engine.connect() as connection:
+        month = await connection.scalar(sa.select(usage_month.c.cost_nanos))
+        hour = (await connection.execute(sa.select(usage_hour))).one()
+    await engine.dispose()
+    assert (type(month), month) == (int, 2**63 - 1)
+    assert (hour.requests, hour.output_tokens) == (200, 200 * 50_000)
+    assert (type(hour.output_cost_nanos), hour.output_cost_nanos) == (int, 2**63 - 1)
 
 
 async def test_two_processes_that_store_the_same_at_once_store_it_once(
