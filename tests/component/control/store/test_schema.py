@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from headrace.errors import ControlUnavailable, InvalidRequest
 from headrace_control.base.records import Limits, Tenant
 from headrace_control.store import SchemaMismatch, Store
+from headrace_control.store.database.billing_tables import usage_month
 from headrace_control.store.database.engine import open_engine
 from headrace_control.store.database.schema import (
     migrate,
@@ -89,6 +90,29 @@ async def test_tenants_of_an_older_database_get_accounts(database_url: str) -> N
     found = await store.statements.account("acme")
     assert (found.time_zone, found.currency) == ("Asia/Tokyo", "JPY")
     assert (found.create_time.timestamp(), found.delete_time) == (5, None)
+    await store.close()
+
+
+async def test_months_of_an_older_database_are_those_of_the_last_accounts(
+    database_url: str,
+) -> None:
+    engine = open_engine(database_url)
+    async with one_upgrade(engine) as connection:
+        await migrate(connection, "0009")
+        accounts = "INSERT INTO accounts (account_id, tenant, time_zone, currency, create_ms)"
+        months = "INSERT INTO usage_month VALUES"
+        for statement in (
+            f"{accounts} VALUES ('a1', 'acme', '', 'USD', 1), ('a2', 'acme', '', 'USD', 2)",
+            f"{months} ('acme', '2026-11', '*', 'USD', 3, 30, 50)",
+            f"{months} ('none', '2026-11', '*', 'USD', 4, 40, 0)",
+        ):
+            await connection.execute(sa.text(statement))
+        await connection.commit()
+    store = await Store.open(database_url, upgrade=True)
+    async with engine.connect() as connection:
+        rows = await connection.execute(sa.select(usage_month).order_by("account_id"))
+        assert [(row.account_id, row.cost_nanos) for row in rows] == [("a2", 30), ("none", 40)]
+    await engine.dispose()
     await store.close()
 
 

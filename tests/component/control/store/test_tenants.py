@@ -58,7 +58,8 @@ async def test_a_tenant_is_returned_as_it_was_created(store: Store, clock: TestC
 
 async def test_the_plan_free_is_there_and_no_tenants(store: Store) -> None:
     free = await store.plans.get("free")
-    assert free.limits == Limits(requests_per_day=1000, requests_per_minute=20)
+    limits = Limits(requests_per_day=1000, requests_per_minute=20, batch_tokens_per_day=1_000_000)
+    assert free.limits == limits
     assert (await store.tenants.create(Tenant("acme"), by=ROOT)).plan == ""
 
 
