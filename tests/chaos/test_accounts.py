@@ -22,8 +22,10 @@ TOLD = (5, 8)
 """Prompt and output tokens of both streams of the good history."""
 
 
-def row(number: int, figures: tuple[int, int] = TOLD, *, code: int = 0) -> UsageRowRead:
-    return UsageRowRead(21.0, "tenant", f"r{number}", code, *figures)
+def row(
+    number: int, figures: tuple[int, int] = TOLD, *, code: int = 0, billed: bool = True
+) -> UsageRowRead:
+    return UsageRowRead(21.0, "tenant", f"r{number}", billed, code, *figures)
 
 
 def misbilled(history: list[Event], rows: Iterable[Event]) -> list[str]:
@@ -47,6 +49,8 @@ def closed() -> list[Event]:
 def test_a_row_with_what_the_client_was_told_is_right() -> None:
     assert misbilled(good(), [row(DISTURBED)]) == []
     assert misbilled(good(), [row(DISTURBED), row(DISTURBED, (0, 0), code=6)]) == []
+    # The row of a batch was computed twice.
+    assert misbilled(good(), [row(DISTURBED), row(DISTURBED, billed=False)]) == []
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,7 @@ def test_a_row_with_what_the_client_was_told_is_right() -> None:
         [row(DISTURBED, (4, 8))],
         [row(DISTURBED, code=1)],
         [row(DISTURBED, (0, 0), code=6)],
+        [row(DISTURBED, billed=False)],
     ],
 )
 def test_whoever_saw_the_end_has_one_row_with_what_it_was_told(rows: list[Event]) -> None:
@@ -70,6 +75,20 @@ def test_whoever_left_pays_for_what_it_received_at_least() -> None:
     assert misbilled(closed(), [row(DISTURBED, (5, 7), code=1)]) == []
     (fact,) = misbilled(closed(), [row(DISTURBED, (5, 3), code=1)])
     assert "3 output tokens billed of 4 that were received" in fact
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_whoever_left_pays_for_nothing_that_was_made_behind_a_stop_string(code: int) -> None:
+    assert misbilled(closed(), [row(DISTURBED, code=code)]) == []
+    (fact,) = misbilled(closed(), [row(DISTURBED, (5, 9), code=code)])
+    assert "9 output tokens billed, and 8 can be made" in fact
+
+
+def test_a_leader_that_gives_a_request_up_knows_no_stop_strings() -> None:
+    # Each of two choices may have made more before its worker was stopped; one ended by a stop.
+    assert misbilled(closed(), [row(DISTURBED, (5, 10), code=14)]) == []
+    (fact,) = misbilled(closed(), [row(DISTURBED, (5, 11), code=14)])
+    assert "11 output tokens billed, and 10 can be made" in fact
 
 
 def test_accounts_that_were_not_read_are_not_judged() -> None:

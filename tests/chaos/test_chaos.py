@@ -69,6 +69,8 @@ async def test_clients_of_a_killed_gateway_resume_and_lose_nothing(tmp_path: Pat
     assert ran.status == 0, ran.out + ran.err
     wrongs = ("lost", "repeated", "altered", "failed", "misbilled", "held")
     assert card["rows"] >= card["completed"] + card["asks"]
+    assert card["background"] > 0
+    assert card["batch_rows"] > 0
     assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
     assert "resumed after the loss of a gateway" in ran.out
 

@@ -260,6 +260,21 @@ def test_a_mesh_may_reject_for_capacity_but_not_after_the_first_delta() -> None:
     }
 
 
+def as_batch(history: list[Event]) -> list[Event]:
+    return [
+        replace(event, api="batch") if isinstance(event, RequestSent) else event
+        for event in history
+    ]
+
+
+def test_rows_of_a_batch_wait_for_capacity_and_never_fail_for_want_of_it() -> None:
+    assert violations(as_batch(good())) == set()
+    full = RequestRejected(AT_S, DISTURBED, "lane_full", "later")
+    assert violations(as_batch(answered_with(full))) == {Violation.FAILED}
+    failed = StreamFailed(AT_S, DISTURBED, "broker_unavailable", "later")
+    assert Violation.FAILED in violations(as_batch(ending_with(failed)))
+
+
 def test_no_answer_at_all_is_a_failure_unless_a_gateway_was_just_killed() -> None:
     unanswered = answered_with(RequestRejected(AT_S, DISTURBED, UNREACHABLE, "503"))
     assert violations(unanswered) == {Violation.FAILED}

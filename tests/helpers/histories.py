@@ -25,7 +25,7 @@ Spoil = Callable[[Event], Iterable[Event]]
 def stream(number: int, *, request: int = 0, disturbed: bool, at_s: float) -> list[Event]:
     """Return a stream of two choices of four tokens, in two deltas each."""
     return [
-        RequestSent(at_s, number, request, "native", 2, disturbed=disturbed),
+        RequestSent(at_s, number, request, "native", 2, 5, disturbed=disturbed),
         StreamStarted(at_s + 0.01, number, f"r{number}"),
         DeltaReceived(at_s + 0.1, number, 0, "one two ", [11, 12], 0),
         DeltaReceived(at_s + 0.1, number, 1, "uno dos ", [21, 22], 0),

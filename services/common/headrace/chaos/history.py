@@ -63,12 +63,15 @@ class RequestSent(StreamEvent):
     """Number of the ChaosRequest."""
     api: str
     choices: int
+    max_tokens: int
+    """Of each choice."""
     disturbed: bool
     """False before the first fault: such a stream is the reference of later ones."""
 
 
 class StreamStarted(StreamEvent):
     request_id: str
+    """Of a row of a batch: <batch>_<line>."""
 
 
 class DeltaReceived(StreamEvent):
@@ -144,6 +147,9 @@ class UsageRowRead(Event):
 
     tenant: str
     request_id: str
+    """As in StreamStarted, whichever run of a batch's row it is."""
+    billed: bool
+    """False: another run of the same row of a batch is billed, or none."""
     code: int
     """google.rpc.Code."""
     input_tokens: int

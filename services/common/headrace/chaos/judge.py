@@ -34,12 +34,14 @@ from headrace.chaos.history import (
     UsageReceived,
     UsageRowRead,
 )
+from headrace.chaos.requests import Api
 from headrace.chaos.traces import Finding, Trace, Violation, add_event
 
 CAPACITY = frozenset(
     {"lane_full", "patience_exhausted", "no_worker", "broker_unavailable", "gateway_draining"}
 )
-"""Rejections that a mesh with a part missing may give: nothing has started, retry later."""
+"""Rejections that a mesh with a part missing may give: nothing has started, retry later. Rows of
+batches get none of them: they wait."""
 GATEWAY_LOSS_S = 5.0
 """A request that got no answer within this time after a gateway was killed was at that gateway."""
 
@@ -79,7 +81,7 @@ def judge(history: Iterable[Event]) -> Judgement:
     rows = [event for event in events if isinstance(event, UsageRowRead)]
     accounts = next((event for event in events if isinstance(event, AccountsRead)), None)
     if accounts is not None:
-        judge_accounts(traces, references, rows)
+        judge_accounts(traces, references, rows, exact=run.exact)
     for trace in traces.values():
         _judge_end(trace, gateway_losses_s)
         _judge_content(trace, references.get(trace.sent.request), exact=run.exact)
@@ -96,6 +98,7 @@ def judge(history: Iterable[Event]) -> Judgement:
 
 
 def _judge_end(trace: Trace, gateway_losses_s: list[float]) -> None:
+    allowed: frozenset[str] = frozenset() if trace.sent.api == Api.BATCH else CAPACITY
     match trace.end:
         case None:
             trace.report(Violation.LOST, "it has no end")
@@ -104,11 +107,9 @@ def _judge_end(trace: Trace, gateway_losses_s: list[float]) -> None:
         case RequestRejected(at_s=at_s, code=code, message=message) if code == UNREACHABLE:
             if not _by_gateway_loss(trace, at_s, gateway_losses_s):
                 trace.report(Violation.FAILED, f"unreachable: {message}")
-        case RequestRejected(code=code, message=message) if code not in CAPACITY:
+        case RequestRejected(code=code, message=message) if code not in allowed:
             trace.report(Violation.FAILED, f"rejected with {code}: {message}")
-        case StreamFailed(code=code, message=message) if (
-            code not in CAPACITY or trace.delta_times_s
-        ):
+        case StreamFailed(code=code, message=message) if code not in allowed or trace.delta_times_s:
             trace.report(Violation.FAILED, f"failed with {code}: {message}")
         case StreamFinished():
             _judge_finish(trace)

@@ -26,6 +26,12 @@ class Api(StrEnum):
     NATIVE = "native"
     BACKGROUND = "background"
     """Of the native API: nothing reads its stream, and its result is fetched."""
+    BATCH = "batch"
+    """A row of a batch; its endpoint is that of completions."""
+
+
+READ_AT_THE_END = (Api.BACKGROUND, Api.BATCH)
+"""What comes of these is fetched in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,21 @@ class ChaosRequest:
     n: int
     sampling: dict[str, Any]
     """By the names that the APIs share; `logprobs` is chat's `top_logprobs`."""
+
+
+def openai_body(request: ChaosRequest, model: str) -> dict[str, Any]:
+    """Return the body by which OpenAI's API generates what a request asks for."""
+    body: dict[str, Any] = {
+        "model": model,
+        "seed": request.seed,
+        "n": request.n,
+        **request.sampling,
+    }
+    if request.api is not Api.CHAT:
+        return body | {"prompt": request.prompt}
+    if "logprobs" in request.sampling:
+        body |= {"logprobs": True, "top_logprobs": request.sampling["logprobs"]}
+    return body | {"messages": [{"role": "user", "content": request.prompt}]}
 
 
 def make_requests(

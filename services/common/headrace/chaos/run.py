@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from headrace.chaos.background_client import BackgroundClient
-from headrace.chaos.clients import ChaosClient, GrpcClient, OpenAIClient
+from headrace.chaos.clients.background import BackgroundClient
+from headrace.chaos.clients.batches import BatchClient
+from headrace.chaos.clients.streaming import ChaosClient, GrpcClient, OpenAIClient
 from headrace.chaos.faults import FaultInjector, FaultKind
 from headrace.chaos.history import EventLog, RunEnded, RunStarted
 from headrace.chaos.requests import Api, make_requests
@@ -53,6 +54,8 @@ class Run:
     """Of the requests, in turn; None: none."""
     admin_key: str | None = field(default=None, repr=False)
     """Of the look-ups of workers and lanes."""
+    batches: bool = False
+    """Send batches, too, with each key."""
     trust: Trust = field(default_factory=lambda: Trust(ca_file=None, server_name=""))
     """For an https URL."""
 
@@ -90,9 +93,10 @@ class Run:
                 group.create_task(traffic.send_at_rate(stop, per_s=rate))
             else:
                 group.create_task(traffic.send_in_streams(stop, streams=self.streams))
+            group.create_task(traffic.send_batches(stop))
             await self._inject_faults(group, traffic)
             stop.set()
-            self.report("no more faults; waits for the open streams")
+            self.report("no more faults; waits for the open streams and batches")
 
     def _traffic(self, model: models_pb2.Model, channel: grpc.aio.Channel) -> Traffic:
         native: list[ChaosClient] = [
@@ -108,15 +112,19 @@ class Run:
         clients = {Api.NATIVE: native, Api.COMPLETIONS: http, Api.BACKGROUND: background}
         if model.chat:
             clients[Api.CHAT] = http
+        batches = [
+            BatchClient(self.url, model.name, api_key=key, trust=self.trust)
+            for key in (self.api_keys if self.batches else ())
+        ]
         requests = make_requests(
             self.requests,
             seed=self.seed,
-            apis=list(clients),
+            apis=[*clients, *([Api.BATCH] if batches else [])],
             max_choices=max(1, model.max_choices),
             # The longest prompt has some 150 tokens.
             max_tokens=min(_MAX_TOKENS, max(1, model.context_tokens - 200)),
         )
-        return Traffic(requests, clients, self.log, self.seed)
+        return Traffic(requests, clients, batches, self.log, self.seed)
 
     async def _inject_faults(self, group: asyncio.TaskGroup, traffic: Traffic) -> None:
         """Inject rounds of one fault of each kind, in random order; at least one round."""

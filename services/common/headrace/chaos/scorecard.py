@@ -17,7 +17,7 @@ from headrace.chaos.history import (
     StreamFinished,
 )
 from headrace.chaos.judge import Judgement
-from headrace.chaos.requests import Api
+from headrace.chaos.requests import READ_AT_THE_END, Api
 from headrace.chaos.traces import Trace, Violation
 
 
@@ -47,6 +47,9 @@ class Scorecard:
     asks: int
     """Different requests."""
     requests: int
+    background: int
+    """Of `requests`, those without a reader; and rows of batches, in the next."""
+    batch_rows: int
     completed: int
     left_by_client: int
     refused: int
@@ -99,7 +102,7 @@ def scorecard(judgement: Judgement) -> Scorecard:
     good = [t for t in disturbed if t.is_good]
     stalls_s = [stall_s for t in disturbed if (stall_s := _stall_s(t)) is not None]
     # Of a background request the first piece is its whole result.
-    read = [t for t in disturbed if t.delta_times_s and t.sent.api != Api.BACKGROUND]
+    read = [t for t in disturbed if t.delta_times_s and t.sent.api not in READ_AT_THE_END]
     waits_s = [t.delta_times_s[0] - t.sent.at_s for t in read]
     ends_s = [t.end.at_s for t in disturbed if t.end is not None]
     starts_s = [t.sent.at_s for t in disturbed]
@@ -111,6 +114,8 @@ def scorecard(judgement: Judgement) -> Scorecard:
         seconds=round(max(ends_s, default=0.0) - min(starts_s, default=0.0), 1),
         asks=len(judgement.traces) - len(disturbed),
         requests=len(disturbed),
+        background=sum(t.sent.api == Api.BACKGROUND for t in disturbed),
+        batch_rows=sum(t.sent.api == Api.BATCH for t in disturbed),
         completed=len(good),
         left_by_client=sum(isinstance(t.end, ClientClosed) for t in disturbed),
         refused=sum(isinstance(t.end, RequestRejected) and not t.findings for t in disturbed),

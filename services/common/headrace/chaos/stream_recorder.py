@@ -48,7 +48,8 @@ class StreamRecorder:
         self.has_started = False
         self.was_rejected = False
         self._has_end = False
-        self._append(RequestSent, request.number, request.api, request.n, disturbed)
+        most = int(request.sampling["max_tokens"])
+        self._append(RequestSent, request.number, request.api, request.n, most, disturbed)
 
     @property
     def should_close(self) -> bool:

@@ -112,7 +112,7 @@ async def _run(
         await make(api_keys=(mesh.using_key(),)).run()
         return
     async with chaos_tenants(mesh, minutes=minutes) as tenants:
-        await make(api_keys=tenants.keys).run()
+        await make(api_keys=tenants.keys, batches=True).run()
         for event in await tenants.accounts(log.now_s, log.started):
             log.append(event)
 
@@ -141,7 +141,8 @@ def _print(card: Scorecard, history: Path) -> None:
         table.add_row(each.kind, str(each.count), str(each.streams_open), resumed, recovered)
     console.print(table)
     console.print(
-        f"{card.model} ({card.engine}), seed {card.seed}: {card.requests} requests in "
+        f"{card.model} ({card.engine}), seed {card.seed}: {card.requests} requests "
+        f"({card.background} in the background, {card.batch_rows} rows of batches) in "
         f"{card.seconds:g} s, {card.completed} completed with {card.tokens} tokens, "
         f"{card.left_by_client} closed by their clients, {card.refused} rejected for capacity"
     )

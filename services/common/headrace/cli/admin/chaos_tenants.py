@@ -16,13 +16,12 @@ from headrace.admin.v1 import keys_pb2, tenants_pb2, usage_pb2
 from headrace.admin.v1.keys_pb2_grpc import KeyServiceStub
 from headrace.admin.v1.tenants_pb2_grpc import TenantServiceStub
 from headrace.admin.v1.usage_pb2_grpc import UsageServiceStub
-from headrace.auth.scopes import ANY_MODEL, EMBED, GENERATE, MODELS_READ
+from headrace.auth.scopes import ANY_MODEL, USER_SCOPES
 from headrace.chaos.history import AccountsRead, Event, UsageRowRead
 from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.options import MeshTarget
 
 TENANTS = 3
-_SCOPES = (GENERATE, EMBED, MODELS_READ)
 _KEPT_MINUTES = 60.0
 """How long the keys are valid after the faults, until all answers are whole."""
 _ROWS_WITHIN_S = 60.0
@@ -49,7 +48,7 @@ class ChaosTenants:
                         # Why: control may have been killed a moment ago.
                         with contextlib.suppress(grpc.aio.AioRpcError):
                             rows = await self._rows(channel)
-                        if {row.request_id for row in rows} >= set(expected):
+                        if {_request_of(row) for row in rows if row.billed} >= set(expected):
                             break
                         await asyncio.sleep(_POLL_S)
             request = usage_pb2.ReconcileUsageRequest(since=self._since)
@@ -78,11 +77,17 @@ def _events(now_s: float, rows: Sequence[usage_pb2.UsageRow]) -> Iterator[Event]
         yield UsageRowRead(
             now_s,
             row.tenant,
-            row.request_id,
+            _request_of(row),
+            row.billed,
             row.code,
             row.input_tokens,
             row.output_tokens,
         )
+
+
+def _request_of(row: usage_pb2.UsageRow) -> str:
+    """Return which request it is, of a batch's row whichever of its runs."""
+    return f"{row.batch_id}_{row.batch_line}" if row.batch_id else row.request_id
 
 
 @asynccontextmanager
@@ -108,7 +113,7 @@ async def chaos_tenants(mesh: MeshTarget, *, minutes: float) -> AsyncIterator[Ch
 
 
 async def _new_key(channel: grpc.aio.Channel, tenant: str, minutes: float) -> str:
-    key = keys_pb2.Key(display_name="headrace chaos", scopes=_SCOPES, models=[ANY_MODEL])
+    key = keys_pb2.Key(display_name="headrace chaos", scopes=USER_SCOPES, models=[ANY_MODEL])
     key.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=minutes + _KEPT_MINUTES))
     made = await KeyServiceStub(channel).CreateKey(
         keys_pb2.CreateKeyRequest(parent=f"tenants/{tenant}", key=key)

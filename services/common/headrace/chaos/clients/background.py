@@ -7,7 +7,7 @@ import asyncio
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from headrace.chaos.clients import SILENCE_TIMEOUT_S
+from headrace.chaos.clients.streaming import SILENCE_TIMEOUT_S
 from headrace.chaos.history import UNREACHABLE
 from headrace.chaos.requests import ChaosRequest
 from headrace.chaos.stream_recorder import StreamRecorder

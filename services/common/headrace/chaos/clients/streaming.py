@@ -25,7 +25,7 @@ from grpc_status import rpc_status
 
 from headrace.bench.http1 import Answer, Connection, ConnectionLost, server_sent_events
 from headrace.chaos.history import UNREACHABLE
-from headrace.chaos.requests import Api, ChaosRequest
+from headrace.chaos.requests import Api, ChaosRequest, openai_body
 from headrace.chaos.stream_recorder import StreamRecorder
 from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, RESUME_WITHIN_S, StreamPosition
 from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status
@@ -144,21 +144,8 @@ class OpenAIClient:
         return stream.broke(reason)
 
     def _body(self, request: ChaosRequest) -> bytes:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "seed": request.seed,
-            "n": request.n,
-            **request.sampling,
-        }
-        if request.api is Api.CHAT:
-            body["messages"] = [{"role": "user", "content": request.prompt}]
-            if "logprobs" in request.sampling:
-                body |= {"logprobs": True, "top_logprobs": request.sampling["logprobs"]}
-        else:
-            body["prompt"] = request.prompt
-        return json.dumps(body).encode()
+        stream = {"stream": True, "stream_options": {"include_usage": True}}
+        return json.dumps(openai_body(request, self._model) | stream).encode()
 
 
 async def _record_rejection(answer: Answer, recorder: StreamRecorder) -> None:
