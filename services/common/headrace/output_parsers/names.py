@@ -7,11 +7,11 @@ AUTO, NONE = "auto", "none"
 TOOL_PARSERS = (
     *("hermes", "hermes_inline", "qwen3_coder", "llama3_json", "pythonic", "llama4_pythonic"),
     *("mistral", "mistral_list", "deepseek_v3", "deepseek_v31", "glm45", "kimi_k2", "openai"),
-    *("functiongemma", "gemma"),
+    *("functiongemma", "gemma", "gemma4"),
 )
 REASONING_PARSERS = (
     *("qwen3", "deepseek_r1", "deepseek_v3", "glm45", "kimi_k2", "openai_gptoss", "mistral"),
-    "granite",
+    *("granite", "gemma4"),
 )
 ALIASES = {
     "qwen3_xml": "qwen3_coder",

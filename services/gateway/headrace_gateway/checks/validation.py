@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard, SamplingDefaults
-from headrace.internal.v1.request_pb2 import Rendering, Sampling
+from headrace.internal.v1.request_pb2 import Sampling
 from headrace.sampling import PARAMETERS, SamplingParameter
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
+from headrace_gateway.checks.rendering import rendering_of
 from headrace_gateway.checks.structures import check_structure
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import (
     NAME,
-    Conversation,
     GenerationRequest,
     Terms,
     TokenIds,
@@ -106,12 +106,7 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=patience_s,
         trace_context=dict(request.trace_context),
-        rendering=Rendering(
-            stop=request.parameters.stop,
-            **_parsers(request, card),
-            keep_special_tokens=request.parameters.keep_special_tokens,
-            include_stop=request.parameters.include_stop,
-        ),
+        rendering=rendering_of(request, card),
         cache_salt=request.cache_salt or "",
         resumable=request.stream or request.idempotent,
         once=request.idempotent or request.background,
@@ -119,20 +114,6 @@ def valid_request(
         result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
         row=request.row,
     )
-
-
-def _parsers(request: GenerationRequest, card: ModelCard) -> dict[str, Any]:
-    """Return what the record says of how the text is to be parsed."""
-    tools = request.tools
-    of_tools: dict[str, Any] = {}
-    if tools.usable:
-        of_tools = {
-            "calls_tools": True,
-            "tool_parser": card.tool_parser,
-            "single_call": not tools.parallel,
-        }
-    is_chat = isinstance(request.prompt, Conversation)
-    return {"reasoning_parser": card.reasoning_parser if is_chat else "", **of_tools}
 
 
 def priority(request: Terms) -> Priority.ValueType:

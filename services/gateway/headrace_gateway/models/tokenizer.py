@@ -43,6 +43,9 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.spelling = VocabularyTexts(self._tokenizer)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._specials = {str(each.content): i for i, each in added.items() if each.special}
+        self._hidden: dict[frozenset[str], frozenset[int]] = {}
 
     @property
     def chats(self) -> bool:
@@ -128,6 +131,17 @@ class Tokenizer:
     def decode_whole(self, token_ids: list[int]) -> str:
         """Return the text with special tokens."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=False)
+
+    def hidden_beside(self, marks: frozenset[str]) -> frozenset[int] | None:
+        """Return the special tokens but those that are such marks; None: none of the marks is one.
+
+        A text that is to have these marks is decoded with special tokens, and without the others.
+        """
+        found = self._hidden.get(marks)
+        if found is None and marks & self._specials.keys():
+            others = (token_id for text, token_id in self._specials.items() if text not in marks)
+            found = self._hidden[marks] = frozenset(others)
+        return found
 
     def runs_of(self, words: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each word at the beginning of a text, and after a space if they

@@ -16,7 +16,7 @@ from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.output.position import BEGINNING, Offset
 from headrace_gateway.output.replay import Replay
-from headrace_gateway.parsers.registry import parser_for
+from headrace_gateway.parsers.registry import marks_of, parser_for
 from headrace_gateway.request.generation import (
     ChoiceEnded,
     Event,
@@ -178,11 +178,15 @@ def make_answer(
     silent = set(sampling.stop_token_ids)
     if not sampling.ignore_eos:
         silent.update(served.card.eos_token_ids)
+    silent = set() if rendering.include_stop else silent
+    hidden = None
+    if not rendering.keep_special_tokens:
+        hidden = served.tokenizer.hidden_beside(marks_of(rendering))
     streams = [
         served.tokenizer.text_stream(
             stops,
-            frozenset() if rendering.include_stop else frozenset(silent),
-            keeps_special=rendering.keep_special_tokens,
+            frozenset(silent | (hidden or frozenset())),
+            keeps_special=rendering.keep_special_tokens or hidden is not None,
             includes_stop=rendering.include_stop,
             unstopped_tokens=sampling.min_tokens,
         )

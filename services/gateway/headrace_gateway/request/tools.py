@@ -1,4 +1,4 @@
-"""Pure: the tools of a request, and the structure that constrains a model to call them."""
+"""Pure: the tools of a request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.v1.common_pb2 import Structure
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_BREAKS = {"hermes": "\n", "hermes_inline": ""}
-"""By the card's `tool_parser`: what stands between the tags and the JSON."""
 
 Choice = Literal["none", "auto", "required"]
 
@@ -51,12 +48,6 @@ class Tools:
     parallel: bool = True
 
     @property
-    def binding(self) -> bool:
-        """Whether calls are held to more than the names that are offered."""
-        strict = any(tool.strict for tool in self.offered)
-        return self.choice == "required" or strict or not self.parallel
-
-    @property
     def usable(self) -> bool:
         """Whether the prompt names them and the output is searched for calls."""
         return bool(self.offered) and self.choice != "none"
@@ -90,35 +81,13 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
         seen.add(tool.name)
     if tools.choice == "required" and (tools.only or not seen) and tools.only not in seen:
         raise InvalidRequest(f"{choice_field} is none of {field}", field=choice_field)
-    if tools.usable and card.tool_parser not in _BREAKS:
+    if tools.usable and not card.tool_parser:
         raise Unsupported(f"model {card.model} does not support tool calling", field=field)
     if tools.choice == "required" and not card.capabilities.grammar:
         raise Unsupported(
             f"model {card.model} does not support a required tool call",
             field=choice_field,
         )
-
-
-def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
-    """Return the structure that holds the output to the tool choice; None if there is none.
-
-    If the engine can, calls that the model makes by itself are held to the names of the offered
-    tools, to their schemas where a tool is strict, and to one call where only one is
-    requested. The text around them is free. A forced call is held to its schema as well, unless
-    the tool is not strict and its schema cannot be enforced: then to any object.
-    """
-    if not tools.usable or not card.capabilities.grammar:
-        return None
-    forced = tools.choice == "required"
-    line = _BREAKS[card.tool_parser]
-    callable_ = [tool for tool in tools.offered if tools.only in ("", tool.name)]
-    tags = [_tag(tool, line, forced=forced) for tool in callable_]
-    shape: dict[str, Any] = {"tags": tags, "stop_after_first": not tools.parallel}
-    if forced:
-        shape |= {"type": "tags_with_separator", "separator": line, "at_least_one": True}
-    else:
-        shape |= {"type": "triggered_tags", "triggers": ["<tool_call>"]}
-    return Structure(structural_tag=json.dumps({"type": "structural_tag", "format": shape}))
 
 
 def as_object(arguments: str | Mapping[str, Any] | None) -> Any:
@@ -143,22 +112,3 @@ def _takes_objects(schema: Mapping[str, Any]) -> bool:
     return "object" in (
         str(kind).lower() for kind in (kinds if isinstance(kinds, list) else [kinds])
     )
-
-
-def _tag(tool: Tool, line: str, *, forced: bool) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "type": "json_schema",
-        "json_schema": {"type": "object", "additionalProperties": True},
-    }
-    if forced or tool.strict:
-        # Why the type: what is no object is not taken for a call.
-        content["json_schema"] = {**tool.schema, "type": "object"}
-    if forced and not tool.strict:
-        # Why: OpenAI takes any schema where `strict` is not set, and clients send what they have.
-        content["best_effort"] = True
-    return {
-        "type": "tag",
-        "begin": f'<tool_call>{line}{{"name": {json.dumps(tool.name)}, "arguments": ',
-        "content": content,
-        "end": f"}}{line}</tool_call>",
-    }

@@ -39,7 +39,7 @@ from headrace_gateway.output.position import (
     read_position,
 )
 from headrace_gateway.output.replay import Replay
-from headrace_gateway.parsers.families.hermes import HermesCalls
+from headrace_gateway.parsers.families.json_calls import HermesCalls
 from headrace_gateway.request.generation import (
     ChoiceEnded,
     RecordedRequest,
@@ -78,7 +78,9 @@ class Question:
             )
             for choice in range(len(self.outputs))
         ]
-        return OutputAssembler(streams, prompt_tokens=2, request_id="r-1", make_parser=HermesCalls)
+        return OutputAssembler(
+            streams, prompt_tokens=2, request_id="r-1", make_parser=lambda: HermesCalls({})
+        )
 
     def dialect(self, places: list[Offset]) -> ResponseFormat:
         if self.form is None:

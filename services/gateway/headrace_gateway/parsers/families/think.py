@@ -28,6 +28,8 @@ class ThinkParser:
         self._marks = marks
         self._take = self._reasoning if begins_open else self._before
         self._held = ""
+        self._may_reopen = begins_open
+        """The prompt has opened it, and the model may open it again."""
         self._any = False
         """Some of the reasoning has been returned."""
 
@@ -66,14 +68,12 @@ class ThinkParser:
 
     def _reasoning(self) -> list[Piece] | None:
         if not self._any:
-            # The template may have opened it, and the model opens it again.
-            text = self._held.lstrip()
+            self._held = self._held.lstrip()
+        if self._may_reopen and self._held:
             begin = self._marks.begin
-            if text.startswith(begin):
-                text = text[len(begin) :].lstrip()
-            elif text and begin.startswith(text):
+            if begin.startswith(self._held) and begin != self._held:
                 return None
-            self._held = text
+            self._held, self._may_reopen = self._held.removeprefix(begin).lstrip(), False
         found = self._first_end()
         if found is not None:
             place, skipped = found

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from headrace.auth.caller import Caller
-from headrace.errors import HeadraceError, InvalidRequest, Unsupported
+from headrace.errors import HeadraceError, InvalidRequest, InvalidStructure, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.generation_pb2 import GenerateRequest
 from headrace_gateway.api.bodies.convert import chat_request
@@ -72,10 +72,22 @@ def test_calls_are_held_to_the_names_that_are_offered_whatever_was_called_before
         assert tag["content"]["json_schema"] == {"type": "object", "additionalProperties": True}
 
 
-def test_a_form_of_the_callers_own_goes_before_names_alone() -> None:
-    requested = apply_tools(openai(tools=[function()], guided_regex="a+"), CARD)
-    assert requested.parameters.structure.regex == "a+"
-    assert requested.tools.usable
+def test_beside_a_response_format_the_output_is_calls_or_an_answer_in_it() -> None:
+    for strict in (True, False):
+        requested = apply_tools(openai(tools=[function(strict=strict)], guided_regex="a+"), CARD)
+        calls, answer = shape(requested)["elements"]
+        assert calls["type"] == "tags_with_separator"
+        assert answer == {"type": "regex", "pattern": "a+"}
+        assert requested.tools.usable
+
+
+def test_a_required_call_goes_before_a_response_format() -> None:
+    choices = ("required", {"type": "function", "function": {"name": "sky"}})
+    for choice in choices:
+        held = shape(
+            apply_tools(openai(tools=[function()], tool_choice=choice, guided_regex="a+"), CARD)
+        )
+        assert held["type"] == "tags_with_separator"
 
 
 def test_an_engine_that_follows_no_grammar_is_left_free() -> None:
@@ -198,8 +210,8 @@ REFUSED: list[tuple[dict[str, Any], type[HeadraceError], str]] = [
     ),
     ({"tools": [function()], "tool_choice": {"type": "allowed_tools"}}, Unsupported, "tool_choice"),
     (
-        {"tools": [function()], "tool_choice": "required", "guided_regex": "a"},
-        InvalidRequest,
+        {"tools": [function()], "guided_regex": "(" * 70},
+        InvalidStructure,
         "guided_regex",
     ),
     ({"messages": [{"role": "user"}]}, InvalidRequest, "messages[0].content"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_gateway.parsers.families.hermes import HermesCalls
+from headrace_gateway.parsers.families.json_calls import HermesCalls
 from headrace_gateway.parsers.pieces import CallPiece, Reasoning
 
 SKY = '{"name": "sky", "arguments": {"town": "Fernby", "s": "}\\"{</tool_call>"}}'
@@ -21,7 +21,7 @@ Heard = tuple[str, list[tuple[str, str]]]
 
 
 def heard(pieces: list[str]) -> Heard:
-    parser = HermesCalls()
+    parser = HermesCalls({})
     content, calls = "", list[tuple[str, str]]()
     said = [each for piece in pieces for each in parser.feed(piece)]
     for each in [*said, *parser.flush()]:
@@ -96,7 +96,7 @@ def test_text_without_a_whole_call_is_unchanged(text: str) -> None:
 
 
 def test_the_name_is_sent_before_the_arguments_and_those_as_they_arrive() -> None:
-    parser = HermesCalls()
+    parser = HermesCalls({})
     assert parser.feed('<tool_call>{"name": "sky", "arguments": ') == []
     assert parser.feed("{") == [CallPiece(0, "sky", ""), CallPiece(0, None, "{")]
     assert parser.feed('"town": ') == [CallPiece(0, None, '"town": ')]
@@ -106,7 +106,7 @@ def test_the_name_is_sent_before_the_arguments_and_those_as_they_arrive() -> Non
 
 
 def test_text_is_not_held_back_longer_than_it_may_be_a_tag() -> None:
-    parser = HermesCalls()
+    parser = HermesCalls({})
     assert parser.feed("a <tool") == ["a "]
     assert parser.feed(" of") == ["<tool of"]
 

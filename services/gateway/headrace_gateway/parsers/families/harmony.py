@@ -1,0 +1,96 @@
+"""Pure: gpt-oss's harmony: messages with a channel, and calls that are messages to a function.
+
+    <|channel|>analysis<|message|>Look it up.<|end|><|start|>assistant<|channel|>commentary
+     to=functions.sky <|constrain|>json<|message|>{"town": "Fernby"}<|call|>
+    <|start|>assistant<|channel|>final<|message|>Blue.<|return|>
+
+The prompt ends with `<|start|>assistant`, so an output begins within a header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from headrace_gateway.parsers.pieces import Piece, Reasoning, begun
+from headrace_gateway.parsers.scanning import CallScanner, Schemas
+
+MESSAGE = "<|message|>"
+MARKS = ("<|channel|>", "<|constrain|>", MESSAGE, "<|start|>", "<|end|>", "<|call|>", "<|return|>")
+_ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
+_BEGINS = ("<|channel|>", "<|start|>", "to=", MESSAGE)
+_RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
+_CUT_HEADER = re.compile(
+    r"\s*(?:<\|start\|>)?(?:assistant)?(?:\s*to=[^\s<]*)?\s*<?\|?[a-z]*\|?>?[a-z]*"
+    r"(?:\s*to=[^\s<]*)?\s*(?:(?:<\|constrain\|>)?\s*[a-z]{0,4})?\s*(?:<\|?[a-z]*\|?)?"
+)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+
+
+class HarmonyParser(CallScanner):
+    """`searches`: whether messages to functions are calls; otherwise they are content."""
+
+    def __init__(self, schemas: Schemas, *, searches: bool, reasoning: bool) -> None:
+        super().__init__(schemas)
+        self._searches, self._splits = searches, reasoning
+        self._as: Callable[[str], list[Piece]] = self._text
+        """Makes pieces of the message that is being read."""
+        self._first = True
+        self._header_text = ""
+        self.take = self._header
+
+    @property
+    def reasons(self) -> bool:
+        return self.take == self._message and self._as == self._thought
+
+    def _header(self) -> list[Piece] | None:
+        text = self.held.lstrip()
+        if self._first and not any(
+            text.startswith(mark) or mark.startswith(text) for mark in _BEGINS
+        ):
+            # No message: what a grammar has held the whole output to.
+            self._as, self.take = self._text, self._message
+            return []
+        header, found, after = self.held.partition(MESSAGE)
+        if not found:
+            return None
+        self._first = False
+        self.held, self.take = after, self._message
+        channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
+        if recipient and self._searches and self._is_offered(recipient[1]):
+            self._as = self.more
+            return self.call(recipient[1])
+        is_thought = recipient or (channel and channel[1] == "analysis")
+        self._as = self._thought if is_thought and self._splits else self._text
+        return []
+
+    def _is_offered(self, name: str) -> bool:
+        return name in self.schemas or not self.schemas
+
+    def _message(self) -> list[Piece] | None:
+        found = [(place, mark) for mark in _ENDS if (place := self.held.find(mark)) >= 0]
+        if found:
+            place, mark = min(found)
+            body, self.held = self.held[:place], self.held[place + len(mark) :]
+            self.take = self._header
+            return self._as(body) if body else []
+        free = len(self.held) - max(begun(self.held, mark) for mark in _ENDS)
+        if not free:
+            return None
+        body, self.held = self.held[:free], self.held[free:]
+        return self._as(body)
+
+    def _end_block(self) -> list[Piece]:
+        text, self.held = self.held, ""
+        was_message = self.take == self._message
+        self.take = self._content
+        if was_message:
+            return self._as(text) if text else []
+        # The beginning of a header, which the end cut, is no content.
+        return [] if not text.strip() or _CUT_HEADER.fullmatch(text) else [text]
+
+    def _text(self, body: str) -> list[Piece]:
+        return [body]
+
+    def _thought(self, body: str) -> list[Piece]:
+        return [Reasoning(body)]

@@ -1,0 +1,193 @@
+"""Pure: the structure that holds an output to the calls that a request wants, and to its answer.
+
+choice      without response_format              with one
+auto        text, in which calls are held         calls, or an answer in the format
+required    calls                                 calls
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from headrace.v1.common_pb2 import Structure
+from headrace_gateway.parsers.formats import FORMATS, CallFormat
+from headrace_gateway.request.tools import Tool, Tools
+
+Format = dict[str, Any]
+"""A node of a structural tag, as xgrammar has it."""
+
+_HARMONY = "openai"
+_HARMONY_MIDDLE = r" (<\|constrain\|>)?json<\|message\|>"
+_ANY_OBJECT = {"type": "object", "additionalProperties": True}
+
+
+def calls_in_text(tools: Tools, parser: str) -> Structure | None:
+    """Return free text in which calls are held; None where calls cannot be told from text.
+
+    Held are names to those that are offered, arguments of strict tools to their schemas, and calls
+    to one where only one is requested.
+    """
+    call = FORMATS[parser]
+    if not call.trigger:
+        return None
+    tags = [_tag(tool, call, forced=False) for tool in tools.offered]
+    single = not tools.parallel
+    if call.section[0]:
+        tags = [_section(tags, call, single=single)]
+    shape = {"type": "triggered_tags", "triggers": [call.trigger], "tags": tags}
+    return _structure({**shape, "stop_after_first": single})
+
+
+def calls_alone(tools: Tools, parser: str) -> Structure:
+    """Return an output that is one or more calls and nothing else.
+
+    A forced call is held to its schema, unless the tool is not strict and its schema cannot be
+    enforced: then to any object.
+    """
+    calls = _calls(tools, parser)
+    return _structure(_after_analysis(calls) if parser == _HARMONY else calls)
+
+
+def calls_or_answer(tools: Tools, parser: str, answer: Structure) -> Structure:
+    """Return an output that is calls and nothing else, or an answer of this structure."""
+    either = [_calls(tools, parser), _answer(answer)]
+    if parser == _HARMONY:
+        either[1] = _in_final(either[1])
+        return _structure(_after_analysis({"type": "or", "elements": either}))
+    return _structure({"type": "or", "elements": either})
+
+
+def harmony_answer(answer: Structure) -> Structure:
+    """Return an output of gpt-oss whose final message has this structure."""
+    return _structure(_after_analysis(_in_final(_answer(answer))))
+
+
+def unconstrained(tools: Tools, parser: str) -> Tool | None:
+    """Return a strict tool whose arguments no grammar can describe in this family's way."""
+    if FORMATS[parser].style != "text":
+        return None
+    return next((tool for tool in tools.offered if tool.strict), None)
+
+
+def _calls(tools: Tools, parser: str) -> Format:
+    call = FORMATS[parser]
+    if parser == _HARMONY:
+        # A call ends the turn. Within an output it begins with the channel.
+        tools = replace(tools, parallel=False)
+        call = replace(call, begin=f"<|channel|>commentary {call.begin}", middle=_HARMONY_MIDDLE)
+    called = [tool for tool in tools.offered if tools.only in ("", tool.name)]
+    tags = [_tag(tool, call, forced=tools.choice == "required") for tool in called]
+    if call.section[0]:
+        return _section(tags, call, single=not tools.parallel)
+    return _separated(tags, call.separator, single=not tools.parallel)
+
+
+def _section(tags: Sequence[Format], call: CallFormat, *, single: bool) -> Format:
+    begin, end = call.section
+    content = _separated(tags, call.separator, single=single)
+    return {"type": "tag", "begin": begin, "content": content, "end": end}
+
+
+def _separated(tags: Sequence[Format], separator: str, *, single: bool) -> Format:
+    return {
+        "type": "tags_with_separator",
+        "tags": list(tags),
+        "separator": separator,
+        "at_least_one": True,
+        "stop_after_first": single,
+    }
+
+
+def _tag(tool: Tool, call: CallFormat, *, forced: bool) -> Format:
+    content = _arguments(tool, call, held=forced or tool.strict)
+    if forced and not tool.strict and content["type"] == "json_schema" and call.style == "json":
+        # Why: OpenAI takes any schema where `strict` is not set, and clients send what they have.
+        content["best_effort"] = True
+    if call.middle:
+        content = _sequence({"type": "regex", "pattern": call.middle}, content)
+    begin = call.begin.replace("JSON_NAME", json.dumps(tool.name)).replace("NAME", tool.name)
+    return {"type": "tag", "begin": begin, "content": content, "end": call.end}
+
+
+def _arguments(tool: Tool, call: CallFormat, *, held: bool) -> Format:
+    # Why the type: what is no object is not taken for a call.
+    schema = {**tool.schema, "type": "object"} if held else _ANY_OBJECT
+    match call.style:
+        case "json":
+            return {"type": "json_schema", "json_schema": schema}
+        case "text":
+            return {"type": "any_text"}
+        case "python":
+            return _keywords(schema) if held else {"type": "any_text"}
+    closed = {"additionalProperties": False, **schema}
+    return {"type": "json_schema", "json_schema": closed, "style": call.style}
+
+
+def _keywords(schema: Mapping[str, Any]) -> Format:
+    """Return Python's keyword arguments: those that are required, then some of the others.
+
+    Values are written as JSON, which the parser of Python's calls reads too.
+    """
+    properties = schema.get("properties") or {}
+    required = [name for name in properties if name in (schema.get("required") or ())]
+    others = [name for name in properties if name not in required]
+    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+
+    def keyword(name: str, before: str) -> Format:
+        value = {"type": "json_schema", "json_schema": {**properties[name], **definitions}}
+        return _sequence({"type": "const_string", "value": f"{before}{name}="}, value)
+
+    def following(names: Sequence[str]) -> list[Format]:
+        return [{"type": "optional", "content": keyword(name, ", ")} for name in names]
+
+    if required:
+        first, *rest = required
+        parts = [keyword(first, ""), *(keyword(name, ", ") for name in rest), *following(others)]
+        return _sequence(*parts)
+    starts = [
+        _sequence(keyword(name, ""), *following(others[i + 1 :])) for i, name in enumerate(others)
+    ]
+    nothing = {"type": "const_string", "value": ""}
+    return {"type": "or", "elements": [*starts, nothing]} if starts else nothing
+
+
+def _answer(structure: Structure) -> Format:
+    """Return a structure as a part of another."""
+    match form := structure.WhichOneof("form"):
+        case "json_schema":
+            return {"type": "json_schema", "json_schema": json.loads(structure.json_schema)}
+        case "regex":
+            return {"type": "regex", "pattern": structure.regex}
+        case "ebnf":
+            return {"type": "grammar", "grammar": structure.ebnf}
+        case "structural_tag":
+            found: Format = json.loads(structure.structural_tag).get("format", {})
+            return found
+    assert form == "json_object"
+    return {"type": "json_schema", "json_schema": {"type": "object"}}
+
+
+def _in_final(content: Format) -> Format:
+    return {"type": "tag", "begin": "<|channel|>final<|message|>", "content": content, "end": ""}
+
+
+def _after_analysis(content: Format) -> Format:
+    """Return messages to the reader of the reasoning, and then this one."""
+    thoughts = {
+        "type": "tag",
+        "begin": "<|channel|>analysis<|message|>",
+        "content": {"type": "any_text"},
+        "end": "<|end|><|start|>assistant",
+    }
+    return _sequence({"type": "star", "content": thoughts}, content)
+
+
+def _sequence(*elements: Format) -> Format:
+    return {"type": "sequence", "elements": list(elements)}
+
+
+def _structure(shape: Format) -> Structure:
+    return Structure(structural_tag=json.dumps({"type": "structural_tag", "format": shape}))
