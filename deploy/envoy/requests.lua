@@ -136,7 +136,7 @@ local function shape_of(headers, grpc)
   local path = path_of(headers)
   if grpc then return "grpc" end
   if path == COHERE_PATH then return "cohere" end
-  if path == TEI_PATH then return "tei" end
+  if TEI_PATHS[path] then return "tei" end
   if path == ANTHROPIC_PREFIX or headers:get(ANTHROPIC_HEADER) ~= nil or
     string.sub(path, 1, #ANTHROPIC_PREFIX + 1) == ANTHROPIC_PREFIX .. "/" then
     return "anthropic"

@@ -34,6 +34,14 @@ def _public_samples(request: str) -> dict[str, Sample]:
         "OpenAIService/RerankV2": Sample({"model": "scripted", "query": "a", "documents": ["b"]}),
         "OpenAIService/Score": Sample({"model": "scripted", "text_1": "a", "text_2": "b"}),
         "OpenAIService/Embed": Sample({"inputs": "Hello"}),
+        "OpenAIService/Classify": Sample({"model": "scripted", "input": "Hello"}),
+        "OpenAIService/Pooling": Sample({"model": "scripted", "input": "Hello"}),
+        "OpenAIService/Predict": Sample({"model": "scripted", "inputs": "Hello"}),
+        "OpenAIService/Similarity": Sample(
+            {"model": "scripted", "inputs": {"source_sentence": "a", "sentences": ["b"]}}
+        ),
+        "OpenAIService/EmbedAll": Sample({"inputs": "Hello"}),
+        "OpenAIService/CreateModeration": Sample({"model": "scripted", "input": "Hello"}),
         "OpenAIService/Tokenize": Sample({"model": "scripted", "prompt": "Hello"}),
         "OpenAIService/Detokenize": Sample({"model": "scripted", "tokens": [72]}),
         "OpenAIService/ListModels": Sample({}),

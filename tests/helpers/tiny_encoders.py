@@ -35,15 +35,22 @@ _SHAPE = {
 }
 
 
-def tiny_encoder(model_type: str = "bert", *, scores: bool = False, **changes: Any) -> Any:
-    """Equal on every call; its matrices are sharpened, so that texts differ."""
+def tiny_encoder(
+    model_type: str = "bert", *, scores: bool = False, labels: Sequence[str] = (), **changes: Any
+) -> Any:
+    """Equal on every call; its matrices are sharpened, so that texts differ.
+
+    `labels`: of a model that classifies.
+    """
     torch.set_num_threads(1)
     vocab_size = word_pieces().get_vocab_size()
-    labels = {"num_labels": 1} if scores else {}
-    config = AutoConfig.for_model(
-        model_type, **{**_SHAPE, "vocab_size": vocab_size, **labels, **changes}
-    )
-    kind: Any = AutoModelForSequenceClassification if scores else AutoModel
+    if scores:
+        changes = {"num_labels": 1, **changes}
+    if labels:
+        by_label = {label: index for index, label in enumerate(labels)}
+        changes = {"id2label": dict(enumerate(labels)), "label2id": by_label, **changes}
+    config = AutoConfig.for_model(model_type, **{**_SHAPE, "vocab_size": vocab_size, **changes})
+    kind: Any = AutoModelForSequenceClassification if scores or labels else AutoModel
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = kind.from_config(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -17,10 +18,17 @@ open_plain = partial(httpx.AsyncClient, trust_env=False)
 _RETRY_S = 0.1
 _PROBE_TIMEOUT_S = 2.0
 CANARY_TIMEOUT_S = 30.0
-_GENERATE = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
-_RERANK = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
+_Canary = tuple[str, dict[str, Any]]
+"""The path and the body of a request."""
+_GENERATE: _Canary = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
+_RERANK: _Canary = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
 _CANARY_COUNT = "headrace_gateway_canary_seconds_count"
-_CANARY_REQUESTS = {"MODEL_TASK_EMBED": _RERANK, "MODEL_TASK_SCORE": _RERANK}
+_CLASSIFY: _Canary = ("/v1/classify", {"input": "Hello"})
+_CANARY_REQUESTS = {
+    "MODEL_TASK_EMBED": _RERANK,
+    "MODEL_TASK_SCORE": _RERANK,
+    "MODEL_TASK_CLASSIFY": _CLASSIFY,
+}
 """By task; `_GENERATE` for all others."""
 
 

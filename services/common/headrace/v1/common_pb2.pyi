@@ -61,6 +61,8 @@ class _ModelTaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelTask.V
     """A vector of a text: similar texts have vectors of similar direction."""
     MODEL_TASK_SCORE: _ModelTask.ValueType  # 3
     """A number for a query and a document: the higher, the more relevant."""
+    MODEL_TASK_CLASSIFY: _ModelTask.ValueType  # 4
+    """A probability for each of the model's labels, of a text or of a pair of texts."""
 
 class ModelTask(_ModelTask, metaclass=_ModelTaskEnumTypeWrapper):
     """What a model produces."""
@@ -72,6 +74,8 @@ MODEL_TASK_EMBED: ModelTask.ValueType  # 2
 """A vector of a text: similar texts have vectors of similar direction."""
 MODEL_TASK_SCORE: ModelTask.ValueType  # 3
 """A number for a query and a document: the higher, the more relevant."""
+MODEL_TASK_CLASSIFY: ModelTask.ValueType  # 4
+"""A probability for each of the model's labels, of a text or of a pair of texts."""
 Global___ModelTask: _TypeAlias = ModelTask  # noqa: Y015
 
 class _FinishReason:

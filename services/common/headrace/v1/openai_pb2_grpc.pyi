@@ -60,6 +60,18 @@ class OpenAIServiceStub:
     """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
     "error_type"}.
     """
+    Classify: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """vLLM's: a probability for each label of a model that classifies, of each text."""
+    Pooling: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """vLLM's: what a model makes of each input: a vector, the probabilities of labels, or a score."""
+    Predict: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """text-embeddings-inference's: labels and their scores, of texts or of pairs of texts."""
+    Similarity: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """text-embeddings-inference's: how similar each of several sentences is to one."""
+    EmbedAll: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """text-embeddings-inference's, for a vector of each token, and for sparse vectors. Always refused."""
+    CreateModeration: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """OpenAI's: a model that classifies says which of OpenAI's categories each text is in."""
     Tokenize: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """vLLM's, with `prompt` or `messages`, and llama.cpp's, with `content`."""
     Detokenize: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
@@ -95,6 +107,18 @@ class OpenAIServiceAsyncStub(OpenAIServiceStub):
     """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
     "error_type"}.
     """
+    Classify: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """vLLM's: a probability for each label of a model that classifies, of each text."""
+    Pooling: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """vLLM's: what a model makes of each input: a vector, the probabilities of labels, or a score."""
+    Predict: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """text-embeddings-inference's: labels and their scores, of texts or of pairs of texts."""
+    Similarity: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """text-embeddings-inference's: how similar each of several sentences is to one."""
+    EmbedAll: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """text-embeddings-inference's, for a vector of each token, and for sparse vectors. Always refused."""
+    CreateModeration: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """OpenAI's: a model that classifies says which of OpenAI's categories each text is in."""
     Tokenize: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """vLLM's, with `prompt` or `messages`, and llama.cpp's, with `content`."""
     Detokenize: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -169,6 +193,54 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
         "error_type"}.
         """
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """vLLM's: a probability for each label of a model that classifies, of each text."""
+
+    @_abc_1.abstractmethod
+    def Pooling(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """vLLM's: what a model makes of each input: a vector, the probabilities of labels, or a score."""
+
+    @_abc_1.abstractmethod
+    def Predict(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """text-embeddings-inference's: labels and their scores, of texts or of pairs of texts."""
+
+    @_abc_1.abstractmethod
+    def Similarity(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """text-embeddings-inference's: how similar each of several sentences is to one."""
+
+    @_abc_1.abstractmethod
+    def EmbedAll(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """text-embeddings-inference's, for a vector of each token, and for sparse vectors. Always refused."""
+
+    @_abc_1.abstractmethod
+    def CreateModeration(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """OpenAI's: a model that classifies says which of OpenAI's categories each text is in."""
 
     @_abc_1.abstractmethod
     def Tokenize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
 from headrace.bus import RESULT_KEPT_AT_MOST_S
 from headrace.bus.objects import RESPONSE_KEPT_AT_MOST_S
 from headrace.rpc.delivery_secret import DeliverySettings
+from headrace_gateway.base.moderation import check_labels
 
 
 class GatewaySettings(AccessSettings, DeliverySettings):
@@ -126,6 +129,17 @@ class GatewaySettings(AccessSettings, DeliverySettings):
     in front set it for callers that it knows, and strip it from all others, or any client can claim
     any tenant. Empty: every call is of the tenant "default", as is one without the header. Where
     keys are required it is ignored: a key is of one tenant."""
+    moderation_model: str = ""
+    """Model that answers /v1/moderations where a call names none, or one of OpenAI's. Empty: the
+    only one that classifies."""
+    moderation_threshold: float = Field(default=0.5, gt=0, le=1)
+    """Score from which on a category is flagged. Too small: harmless texts are flagged. Too large:
+    harmful ones pass."""
+    moderation_labels: Annotated[str, AfterValidator(check_labels)] = ""
+    """Which of OpenAI's categories of moderation a model's labels mean, with commas between:
+    rude=harassment,fine= where nothing behind the = means harmless. They go before those that are
+    known by themselves, as toxic and identity_hate. A model with a label of no category moderates
+    nothing."""
     max_timeout_s: float = Field(default=600.0, gt=0)
     """Time for a whole generation where the caller names none, and the most one may name.
     Too small: long answers are cut. Too large: forgotten requests hold their slots."""

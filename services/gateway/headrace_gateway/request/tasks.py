@@ -15,6 +15,8 @@ _MAKES = {
     " /v1/rerank or /v1/score, or by EmbeddingService",
     ModelTask.MODEL_TASK_SCORE: "scores documents for a query; use POST /v1/rerank or"
     " /v1/score, or by EmbeddingService.Rerank",
+    ModelTask.MODEL_TASK_CLASSIFY: "sorts texts into classes; use POST /v1/classify or"
+    " /v1/moderations",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from math import sqrt
+from math import exp, sqrt
 from operator import mul
 
 from headrace.errors import InvalidRequest
@@ -44,6 +44,22 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """0 where one of them has no direction."""
     lengths = _length(one) * _length(other)
     return sum(map(mul, one, other)) / lengths if lengths else 0.0
+
+
+def probabilities(logits: bytes, *, multi_label: bool) -> list[float]:
+    """Return the probability of each label: of one among all, or of each by itself."""
+    values = values_of(logits)
+    if multi_label or len(values) == 1:
+        return [_sigmoid(each) for each in values]
+    highest = max(values)
+    powers = [exp(each - highest) for each in values]
+    total = sum(powers)
+    return [each / total for each in powers]
+
+
+def _sigmoid(value: float) -> float:
+    # Why two forms: the power of a large number overflows.
+    return 1 / (1 + exp(-value)) if value >= 0 else exp(value) / (1 + exp(value))
 
 
 def check_dimensions(dimensions: int | None, card: ModelCard) -> None:

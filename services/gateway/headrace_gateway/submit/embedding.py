@@ -124,6 +124,20 @@ class Embedding:
             yield Embedded(card, vectors, embedded.prompt_tokens, embedded.arrival_s)
 
     @asynccontextmanager
+    async def pooled(
+        self, requested: VectorRequest, *tasks: ModelTask.ValueType
+    ) -> AsyncIterator[Embedded]:
+        """What a model of one of these tasks makes of the inputs, without its prompts.
+
+        Raises:
+            HeadraceError: as `embedded`.
+        """
+        served = self._catalog.get(requested.model, requested.caller)
+        require_task(served.card, *tasks)
+        async with self._computed(requested, requested.inputs, served) as embedded:
+            yield embedded
+
+    @asynccontextmanager
     async def ranked(self, query: Query) -> AsyncIterator[Ranked]:
         """
         Raises:

@@ -92,13 +92,14 @@ class WorkerSettings(DeliverySettings):
     """Which engine computes: our own over transformers models; llama.cpp and vLLM (extras of these
     names); `openai`, any server with OpenAI's API; `scripted`, text from the prompt alone, without
     weights or torch."""
-    task: Literal["auto", "generate", "embed", "score"] = "auto"
+    task: Literal["auto", "generate", "embed", "score", "classify"] = "auto"
     """What a model of our own engine is for. auto: by its files; a sentence-transformers pooling
-    module or an architecture "...Model" embeds, "...ForSequenceClassification" scores, others
-    generate."""
+    module or an architecture "...Model" embeds, "...ForSequenceClassification" scores where it has
+    one label and classifies where it has several, others generate."""
     encoder_pass_tokens: int = Field(1024, ge=1)
-    """Tokens of a forward pass of a model that embeds or scores, padding included. Too small: short
-    inputs are computed almost one by one. Too large: the next request waits for the pass."""
+    """Tokens of a forward pass of a model that embeds, scores or classifies, padding included. Too
+    small: short inputs are computed almost one by one. Too large: the next request waits for the
+    pass."""
     model_tokenizer: str | None = None
     """Folder or hub id of a tokenizer. openai needs it; llama-cpp makes one of what the GGUF file
     has, unless this names a better one."""

@@ -26,6 +26,7 @@ from headrace_worker.engine.base.loaded_model import (
 _TASKS = {
     VectorTask.EMBED: ModelTask.MODEL_TASK_EMBED,
     VectorTask.SCORE: ModelTask.MODEL_TASK_SCORE,
+    VectorTask.CLASSIFY: ModelTask.MODEL_TASK_CLASSIFY,
 }
 
 
@@ -82,4 +83,6 @@ def _vector_facts(vectors: VectorModel | None) -> VectorFacts | None:
         normalised=vectors.normalised,
         prompts=vectors.prompts,
         default_prompt=vectors.default_prompt or "",
+        labels=vectors.labels,
+        multi_label=vectors.multi_label,
     )

@@ -302,7 +302,7 @@ async def test_where_one_model_can_do_it_none_has_to_be_named(
 
 @pytest.mark.parametrize(
     "path",
-    ["/predict", "/embed_all", "/embed_sparse", "/classify", "/pooling", "/v1/messages", "/decode"],
+    ["/decode", "/v1/complete"],
 )
 async def test_what_is_not_served_is_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.post(path, json={"inputs": "a"})

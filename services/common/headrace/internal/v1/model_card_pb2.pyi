@@ -201,17 +201,25 @@ class VectorFacts(_message.Message):
     NORMALISED_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     DEFAULT_PROMPT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    MULTI_LABEL_FIELD_NUMBER: _builtins.int
     task: _common_pb2.ModelTask.ValueType
-    """EMBED or SCORE."""
+    """EMBED, SCORE or CLASSIFY."""
     dimensions: _builtins.int
-    """Of each vector; 1 for SCORE."""
+    """Of each vector; 1 for SCORE, and one for each label for CLASSIFY, whose vectors are logits."""
     normalised: _builtins.bool
     """Whether vectors have length 1."""
     default_prompt: _builtins.str
     """Key of `prompts`: of texts whose kind is not said. Empty: nothing is put before them."""
+    multi_label: _builtins.bool
+    """For CLASSIFY: several labels may apply to one text, each independent of the others."""
     @_builtins.property
     def prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the model wants before texts of a kind, by the name of the kind: "query", "document", ..."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For CLASSIFY: by index of the vector."""
 
     def __init__(
         self,
@@ -221,10 +229,12 @@ class VectorFacts(_message.Message):
         normalised: _builtins.bool = ...,
         prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         default_prompt: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        multi_label: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt", b"default_prompt", "dimensions", b"dimensions", "normalised", b"normalised", "prompts", b"prompts", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt", b"default_prompt", "dimensions", b"dimensions", "labels", b"labels", "multi_label", b"multi_label", "normalised", b"normalised", "prompts", b"prompts", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

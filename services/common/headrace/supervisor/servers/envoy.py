@@ -19,6 +19,7 @@ from headrace.supervisor.servers.local_replies import CONTROL, GATEWAY, Json, Ti
 from headrace.supervisor.servers.rest_paths import read_paths
 from headrace.supervisor.state.files import SECRET_MODE, render, write_atomically
 
+_TEI_PATHS = ", ".join(f"[{json.dumps(path)}] = true" for path in local_replies.TEI_PATHS)
 _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
     f"local MAX_ADMIN_BODY_BYTES = {local_replies.MAX_ADMIN_BODY_BYTES}\n"
@@ -26,7 +27,8 @@ _CONSTANTS = (
     f'local FILES_PATH = "{local_replies.FILES_PATH}"\n'
     f'local ANTHROPIC_PREFIX = "{local_replies.ANTHROPIC_PREFIX}"\n'
     f'local ANTHROPIC_HEADER = "{local_replies.ANTHROPIC_HEADER}"\n'
-    f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
+    f'local COHERE_PATH = "{local_replies.COHERE_PATH}"\n'
+    f"local TEI_PATHS = {{{_TEI_PATHS}}}\n"
 )
 
 

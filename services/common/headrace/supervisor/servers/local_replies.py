@@ -51,7 +51,7 @@ FILES_PATH = "/v1/files"
 COHERE_PATH = "/v2/rerank"
 ANTHROPIC_PREFIX, ANTHROPIC_HEADER = "/v1/messages", "anthropic-version"
 """Of Anthropic's API; its clients send the header on every path."""
-TEI_PATH = "/embed"
+TEI_PATHS = ("/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity")
 """Of text-embeddings-inference."""
 _CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 ANTHROPIC_OVERLOADED = 529
@@ -163,7 +163,7 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
         (_all_of(_NATIVE_GRPC, _on_path(_matching(CONTROL_CALLS))), _grpc, CONTROL, no_path),
         (_NATIVE_GRPC, _grpc, GATEWAY, no_path),
         (_on_path(_exactly(COHERE_PATH)), _cohere, GATEWAY, f"{no_path}; it is a POST"),
-        (_on_path(_exactly(TEI_PATH)), _tei, GATEWAY, f"{no_path}; it is a POST"),
+        (_on_path(_exactly(f"({'|'.join(TEI_PATHS)})")), _tei, GATEWAY, f"{no_path}; it is a POST"),
         (_ANTHROPIC, _anthropic, GATEWAY, f"{no_path}; {_list(anthropic)}"),
         (_on_path({"prefix": ADMIN_PREFIX}), _status, CONTROL, f"{no_path}; {_list(admin)}"),
         (_on_path({"prefix": "/v2/"}), _status, GATEWAY, f"{no_path}; {native_list}"),

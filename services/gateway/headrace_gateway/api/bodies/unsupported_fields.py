@@ -94,6 +94,18 @@ TEI_EMBED: UnsupportedFields = {
 
 TEI_RERANK: UnsupportedFields = {**TEI_EMBED, "raw_scores": UnsupportedField((False,), _ONE_SCORE)}
 
+CLASSIFY: UnsupportedFields = {
+    "add_special_tokens": UnsupportedField((True,), "the model's own are kept"),
+    "messages": UnsupportedField((), "send the text as input"),
+    "mm_processor_kwargs": UnsupportedField(({},), _TEXT_ALONE),
+    "truncation_side": UnsupportedField(("right",), _CUT_AT_THE_END),
+}
+POOLING: UnsupportedFields = {
+    **CLASSIFY,
+    "embed_dtype": UnsupportedField(("float32",), "vectors are float32"),
+    "normalize": UnsupportedField((), "the model's own way is kept"),
+}
+
 TOKENIZE_CONTENT: UnsupportedFields = {
     "parse_special": UnsupportedField((True,), "what is written like a special token is one")
 }

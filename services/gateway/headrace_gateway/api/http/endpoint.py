@@ -100,7 +100,7 @@ class Endpoint(Generic[AnyBody]):
             HeadraceError: it was refused, or its answer failed before a byte of it was sent.
         """
         body = read_body(self.body, data, http.call, http.services.settings, http.reply)
-        await self.answer(http, _with_model(http, body, self.tasks))
+        await self.answer(http, with_model(http, body, self.tasks))
 
 
 def endpoint(
@@ -183,7 +183,7 @@ def get(*lookups: Lookup) -> Any:
     return rejected_by(reject, handler)
 
 
-def _with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType, ...]) -> AnyBody:
+def with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType, ...]) -> AnyBody:
     """Return the body with its model: where it may leave it out, the only one for the tasks.
 
     Raises:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
-from headrace_gateway.api.compat import cohere, scoring, tei, tokenizing
+from headrace_gateway.api.compat import cohere, pooling, scoring, tei, tokenizing
 from headrace_gateway.api.http.endpoint import get, post
 from headrace_gateway.api.http.services import ApiServicer
-from headrace_gateway.api.openai import embeddings, generation, models
+from headrace_gateway.api.openai import embeddings, generation, models, moderations
 
 
 class OpenAIService(ApiServicer, OpenAIServiceServicer):
@@ -17,6 +17,12 @@ class OpenAIService(ApiServicer, OpenAIServiceServicer):
     RerankV2 = post(cohere.rerank)
     Score = post(scoring.score)
     Embed = post(tei.embed)
+    Classify = post(pooling.classify)
+    Pooling = post(pooling.pooling)
+    Predict = post(tei.predict)
+    Similarity = post(tei.similarity)
+    EmbedAll = post(tei.embed_all)
+    CreateModeration = post(moderations.create)
     Tokenize = post(
         tokenizing.tokenize_chat, tokenizing.tokenize_content, tokenizing.tokenize_prompt
     )

@@ -33,7 +33,7 @@ from headrace.admin.v1 import (
     usage_pb2,
     webhooks_pb2,
 )
-from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
+from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATHS
 from headrace.supervisor.servers.rest_paths import RestPath, read_paths
 from headrace.v1 import (
     anthropic_pb2,
@@ -230,7 +230,7 @@ def _answer(path: RestPath) -> Json:
 
 def _refusal(path: RestPath) -> Json:
     schema = _schema("google.rpc.Status" if path.path.startswith("/v2/") else "Error")
-    if path.path in (COHERE_PATH, TEI_PATH):
+    if path.path in (COHERE_PATH, *TEI_PATHS):
         schema = _ANY
     return {"description": "Refused", "content": {"application/json": {"schema": schema}}}
 

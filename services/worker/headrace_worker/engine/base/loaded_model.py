@@ -56,6 +56,8 @@ class VectorTask(StrEnum):
     """A vector of a text."""
     SCORE = "score"
     """A number for a query and a document."""
+    CLASSIFY = "classify"
+    """A logit for each label of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,16 @@ class VectorModel:
 
     task: VectorTask
     dimensions: int
-    """1 for a score."""
+    """1 for a score, as many as labels for logits."""
     normalised: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     """By name: the text that the model expects before a text of that kind."""
     default_prompt: str | None = None
     """Name of the prompt for texts whose kind is not given."""
+    labels: tuple[str, ...] = ()
+    """Of logits, by index."""
+    multi_label: bool = False
+    """Several labels may apply to one text."""
 
 
 @dataclass(frozen=True, slots=True)

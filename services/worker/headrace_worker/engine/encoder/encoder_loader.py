@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -76,7 +77,7 @@ def load_encoder(
     runner = EncoderModelRunner(
         model,
         _head(task, sentence),
-        output="logits" if task is VectorTask.SCORE else "last_hidden_state",
+        output="last_hidden_state" if task is VectorTask.EMBED else "logits",
         pad_token_id=_pad_token_id(model),
         has_token_types="token_type_ids" in tokenizer.model_input_names,
     )
@@ -103,6 +104,7 @@ def load_encoder(
         normalised=bool(sentence.layers) and sentence.layers[-1].kind == "Normalize",
         prompts=sentence.prompts,
         default_prompt=sentence.default_prompt,
+        **(_labels(model) if task is VectorTask.CLASSIFY else {}),
     )
     return LoadedModel(engine, files, {}, parameters, vectors=vectors)
 
@@ -136,9 +138,9 @@ def _model(folder: Path, task: VectorTask, precision: Precision) -> PreTrainedMo
         name = (config.architectures or [config.model_type])[0]
         raise LoadFailed(f"{name} has an encoder and a decoder; not served")
     if task is VectorTask.SCORE and config.num_labels != 1:
-        fact = f"it sorts into {config.num_labels} classes; a model with one score is served"
+        fact = f"it sorts into {config.num_labels} classes; a score is of one. Its task is classify"
         raise LoadFailed(fact)
-    kind = AutoModelForSequenceClassification if task is VectorTask.SCORE else AutoModel
+    kind = AutoModel if task is VectorTask.EMBED else AutoModelForSequenceClassification
     # The pooler is one of BERT's heads; the output that is pooled here comes before it.
     model, _ = read_weights(
         folder, kind, optional="pooler.", config=config, dtype=precision.torch_dtype
@@ -154,7 +156,18 @@ def _pad_token_id(model: PreTrainedModel) -> int:
     return 0 if found is None else int(found)
 
 
+def _labels(model: PreTrainedModel) -> dict[str, Any]:
+    config: Any = model.config
+    return {
+        "labels": tuple(config.id2label[index] for index in range(config.num_labels)),
+        "multi_label": config.problem_type == "multi_label_classification",
+    }
+
+
 def _head(task: VectorTask, sentence: SentenceConfig) -> nn.Module:
+    if task is VectorTask.CLASSIFY:
+        # Gateways make probabilities of the logits, where they are to be probabilities.
+        return ScoreHead(nn.Identity())
     if task is VectorTask.SCORE:
         return ScoreHead(_activation(sentence.activation or "torch.nn.Sigmoid"))
     layers = [_layer(layer) for layer in sentence.layers]

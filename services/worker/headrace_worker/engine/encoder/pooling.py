@@ -75,7 +75,7 @@ class Normalize(nn.Module):
 
 
 class ScoreHead(nn.Module):
-    """Turns classification logits `(rows, 1)` into one score for each row."""
+    """Turns classification logits `(rows, labels)` into scores; one label is one score a row."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()

@@ -58,14 +58,17 @@ def vector_task(folder: Path) -> VectorTask | None:
     """Return what a folder's model makes; None: tokens, or unknown.
 
     A pooling module in modules.json means EMBED. Without one, the architecture decides:
-    "...ForSequenceClassification" SCORE, "...Model" EMBED, except those with a language-model head
-    ("GPT2LMHeadModel").
+    "...ForSequenceClassification" SCORE with one label and CLASSIFY with several, "...Model" EMBED,
+    except those with a language-model head ("GPT2LMHeadModel").
     """
     if any(_kind(module) == "Pooling" for module in _modules(folder)):
         return VectorTask.EMBED
-    name, *_ = _read(folder / "config.json").get("architectures") or [""]
+    config = _read(folder / "config.json")
+    name, *_ = config.get("architectures") or [""]
     if name.endswith("ForSequenceClassification"):
-        return VectorTask.SCORE
+        # transformers writes id2label wherever there are not two labels, which is its default.
+        labels = config.get("id2label") or range(config.get("num_labels", 2))
+        return VectorTask.SCORE if len(labels) == 1 else VectorTask.CLASSIFY
     is_bare = name.endswith("Model") and not name.endswith(("HeadModel", "HeadsModel"))
     return VectorTask.EMBED if is_bare else None
 

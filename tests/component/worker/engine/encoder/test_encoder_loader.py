@@ -32,6 +32,7 @@ from helpers.tiny_encoders import (
 )
 
 TEXTS = ("the river", "the mill and the wheel", "an old stone")
+LABELS = ("calm", "wild", "dry")
 
 
 @pytest.fixture
@@ -171,6 +172,21 @@ def test_a_cross_encoder_reads_both_texts_and_scores(
         torch.testing.assert_close(score, plain, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("multi", [False, True])
+def test_a_classifier_gives_the_logits_of_its_labels(tmp_path: Path, multi: bool) -> None:
+    kind: Any = {"problem_type": "multi_label_classification"} if multi else {}
+    plain = tiny_encoder(labels=LABELS, **kind)
+    model = loaded(save_encoder(tmp_path, plain))
+    assert model.vectors is not None
+    assert (model.vectors.task, model.vectors.dimensions) == (VectorTask.CLASSIFY, len(LABELS))
+    assert (model.vectors.labels, model.vectors.multi_label) == (LABELS, multi)
+    inputs = [text_input(number, text) for number, text in enumerate(TEXTS)]
+    for number, logits in vectors_of(model.engine, inputs).items():
+        with torch.inference_mode():
+            alone = plain(input_ids=torch.tensor([inputs[number].prompt_ids])).logits[0]
+        torch.testing.assert_close(logits, alone, atol=2e-5, rtol=1e-4)
+
+
 def _logits_alone(pair: Sequence) -> torch.Tensor:
     length, begins = len(pair.prompt_ids), pair.second_begins
     assert 0 < begins < length
@@ -187,7 +203,7 @@ def _logits_alone(pair: Sequence) -> torch.Tensor:
     ("architecture", "task"),
     [
         ("BertModel", VectorTask.EMBED),
-        ("BertForSequenceClassification", VectorTask.SCORE),
+        ("BertForSequenceClassification", VectorTask.CLASSIFY),
         ("LlamaForCausalLM", None),
         ("GPT2LMHeadModel", None),
         ("BertForMaskedLM", None),
