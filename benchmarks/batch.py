@@ -79,7 +79,7 @@ async def by_batch(load: Load, rows: int) -> None:
         }
         batch = (await http.post("/v1/batches", json=body)).json()
         while batch["status"] not in FINAL:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
             batch = (await http.get(f"/v1/batches/{batch['id']}")).json()
     if batch["request_counts"]["completed"] != rows:
         sys.exit(f"{batch['status']}: {batch['request_counts']}, {batch['errors']}")

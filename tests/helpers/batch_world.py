@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from headrace.errors import GatewayUnreachable, ResourceNotFound
-from headrace.internal.v1.rows_pb2 import RunRowResponse
+from headrace.internal.v1.rows_pb2 import RowAnswer
+from headrace.v1.common_pb2 import Usage
 from headrace_control.base.batches import Batch, Owner
 from headrace_control.base.files import BATCH, PROCESSED, File, NewFile
 from headrace_control.batches.input_rows import InputRow
@@ -44,14 +45,15 @@ class Steps:
             raise GatewayUnreachable("the connection broke")
 
 
-def succeeds(row: InputRow, run: int) -> RunRowResponse:
+def succeeds(row: InputRow, run: int) -> RowAnswer:
     """Answer with the line of the row, and one token each way."""
-    body = {"line": row.line, "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
-    return RunRowResponse(status=200, body=json.dumps(body).encode(), request_id=str(row.line))
+    usage = Usage(prompt_tokens=1, output_tokens=1)
+    body = json.dumps({"line": row.line}).encode()
+    return RowAnswer(status=200, body=body, request_id=str(row.line), usage=usage)
 
 
-def refused(status: int, *, retry_after_s: float | None = None) -> RunRowResponse:
-    response = RunRowResponse(status=status, body=b'{"error": {}}')
+def refused(status: int, *, retry_after_s: float | None = None) -> RowAnswer:
+    response = RowAnswer(status=status, body=b'{"error": {}}')
     if retry_after_s is not None:
         response.retry_after.FromNanoseconds(int(retry_after_s * 1e9))
     return response
@@ -62,10 +64,10 @@ class ScriptedRunner:
     """Gateways that keep a row's final answer, however often they are called for it."""
 
     steps: Steps
-    answer: Callable[[InputRow, int], RunRowResponse] = succeeds
+    answer: Callable[[InputRow, int], RowAnswer] = succeeds
     """Of a row, at its run of this number, from 0 on."""
     refused_models: dict[str, str] = field(default_factory=dict)
-    answers: dict[Key, RunRowResponse] = field(default_factory=dict)
+    answers: dict[Key, RowAnswer] = field(default_factory=dict)
     called: set[Key] = field(default_factory=set)
     not_fresh: set[Key] = field(default_factory=set)
     """Called for as if they never were before."""
@@ -78,7 +80,7 @@ class ScriptedRunner:
     """Rows of earlier lines do not wait for that."""
     cancelled: dict[Key, asyncio.Event] = field(default_factory=dict)
 
-    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RunRowResponse:
+    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RowAnswer:
         key = batch.batch_id, row.line
         if is_fresh and key in self.called:
             self.not_fresh.add(key)
@@ -92,7 +94,7 @@ class ScriptedRunner:
         await self.steps.step()
         return self.answers[key]
 
-    async def _run(self, key: Key, row: InputRow) -> RunRowResponse:
+    async def _run(self, key: Key, row: InputRow) -> RowAnswer:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         cancelled = self.cancelled.setdefault(key, asyncio.Event())

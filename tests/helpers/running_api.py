@@ -200,6 +200,7 @@ class RunningApi:
     port: int
     probes: StandinProbes
     directory: StandinDirectory
+    rows: RowService
 
     @property
     def address(self) -> str:
@@ -291,7 +292,7 @@ async def running_api(
         await server.start()
         await set_serving(health, SERVICES, serving=True)
         assert isinstance(services.requests, StandinDirectory)
-        yield RunningApi(admission, catalog, port, probes, services.requests)
+        yield RunningApi(admission, catalog, port, probes, services.requests, row_service)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

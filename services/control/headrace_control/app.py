@@ -42,12 +42,12 @@ from headrace_control.api.parts import Parts
 from headrace_control.api.rest_calls import RestCallInterceptor
 from headrace_control.base.records import SYSTEM
 from headrace_control.base.settings import ControlSettings
-from headrace_control.batches.gateways import Gateways
 from headrace_control.batches.owners import Owners
-from headrace_control.batches.row_calls import GatewayRows
 from headrace_control.batches.work import BatchWork
 from headrace_control.files.file_store import FileStore
 from headrace_control.files.sweep import FileSweep
+from headrace_control.gateways.gateway_rows import GatewayRows
+from headrace_control.gateways.registry import Gateways
 from headrace_control.metering.month_closing import close_months
 from headrace_control.metering.old_rows import delete_old_rows
 from headrace_control.metering.own_usage import OwnUsage
@@ -179,7 +179,7 @@ class _Control:
         self.fleet = FleetReports(bus, clock)
         files = FileStore(store.files, bus)
         self._sweep = FileSweep(store.files, bus, files)
-        self._gateways = Gateways(bus, clock, self._connect)
+        self._gateways = Gateways(bus, clock, self._connect, settings.delivery_secret)
         self._batches = self._batch_work(files)
         self._parts = Parts(
             settings,
@@ -259,7 +259,7 @@ class _Control:
             await usage.close()
 
     def _batch_work(self, files: FileStore) -> BatchWork:
-        rows = GatewayRows(self._gateways, self._settings.delivery_secret)
+        rows = GatewayRows(self._gateways)
         why_not = Owners(self.access, self._clock).why_not
         limits = self._settings.batch_limits
         batches = self._store.batches

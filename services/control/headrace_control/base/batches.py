@@ -157,6 +157,9 @@ class BatchLimits:
     """Before what failed for want of anything is tried again, unless it says when."""
     poll_s: float = 1.0
     """Between two looks for batches."""
+    group_s: float = 0.5
+    """How long the first row of a transaction waits for others, unless there are none any more. A
+    transaction costs as much as some fifty rows."""
 
 
 def window_s(window: str) -> int:

@@ -35,10 +35,10 @@ class BatchSettings(DeliverySettings):
     """What the settings of control derive from. Gateways are proved to by `delivery_secret_file`,
     as workers prove themselves."""
 
-    batch_rows: int = Field(default=64, ge=1)
+    batch_rows: int = Field(default=96, ge=1)
     """Rows of one batch that run, or wait to run again, at a time. They are in the bulk lanes,
-    which other requests overtake. Too small: workers with more slots idle at night. Too large: the
-    memory of so many bodies, and places of `max_open_requests` of gateways."""
+    which other requests overtake. Too small: slots of workers wait for the next rows. Too large:
+    the memory of so many bodies, and places of `max_open_requests` of gateways."""
     batch_rows_in_all: int = Field(default=256, ge=1)
     """Rows of all batches that run at a time. Too small: batches wait for one another. Too large:
     bulk lanes are full, and rows are refused and tried again for nothing."""

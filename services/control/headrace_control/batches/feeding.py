@@ -32,10 +32,7 @@ log = logging.getLogger(__name__)
 MAX_WAIT_S = 300.0
 STOP_S = 20.0
 """How long rows that were cancelled may take to be answered."""
-_STORED_AT_ONCE = 256
-_GROUP_S = 0.05
-"""How long the first row of a transaction waits for others: one for each row would cost as much as
-its call."""
+_STORED_AT_ONCE = 512
 
 
 class Feeding:
@@ -58,6 +55,7 @@ class Feeding:
         self._stopped = asyncio.Event()
         self._running: set[int] = set()
         self._taking = asyncio.Lock()
+        self._all_read = asyncio.Event()
         self._answered: asyncio.Queue[FinishedRow] = asyncio.Queue(_STORED_AT_ONCE)
 
     def stop(self) -> None:
@@ -83,6 +81,7 @@ class Feeding:
                 stopping = tasks.create_task(self._cancel_when_stopped(readers))
                 await asyncio.wait(readers)
                 stopping.cancel()
+                self._all_read.set()
                 await self._answered.join()
                 writer.cancel()
         except BaseExceptionGroup as group:
@@ -163,7 +162,9 @@ class Feeding:
     async def _write(self) -> None:
         while True:
             rows = [await self._answered.get()]
-            await asyncio.sleep(_GROUP_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.group_s):
+                    await self._all_read.wait()
             while len(rows) < _STORED_AT_ONCE and not self._answered.empty():
                 rows.append(self._answered.get_nowait())
             await self._store_patiently(rows)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from headrace_control.base.batches import MAX_REPORTED_ERRORS, MAX_ROWS, BatchError
 from headrace_control.batches.lines import MAX_LINE_BYTES
@@ -22,6 +22,8 @@ MAX_ID_CHARACTERS = 512
 MAX_MODELS, MAX_MODEL_CHARACTERS = 100, 256
 """Of one batch: gateways are asked about all of them in one message."""
 _DIGEST_BYTES = 16
+_NOT_A_NUMBER = b"Infinity"
+"""What numbers such as 1e999 are written as."""
 _REFUSED_TRUE = ("stream", "background")
 """Fields of a body that mean that a client reads along, or comes back."""
 
@@ -93,14 +95,22 @@ def _body(row: dict[str, Any]) -> tuple[str, bytes]:
 
 
 def _compact(body: dict[str, Any]) -> bytes:
-    try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        raise InvalidRow("invalid_body", "body has a number that is too large.", "body") from None
+    content = to_json(body)
+    if _NOT_A_NUMBER in content and not _is_finite(body):
+        raise InvalidRow("invalid_body", "body has a number that is too large.", "body")
     # Numbers such as 1e15 are longer here, and a gateway would refuse the message.
-    if len(content := text.encode()) > MAX_LINE_BYTES:
+    if len(content) > MAX_LINE_BYTES:
         raise InvalidRow("line_too_long", "body is longer than 8 MiB.", "body")
     return content
+
+
+def _is_finite(body: dict[str, Any]) -> bool:
+    """Return whether all numbers are; `Infinity` may be the content of a text as well."""
+    try:
+        json.dumps(body, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(row: dict[str, Any], name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from headrace.internal.v1.rows_pb2 import RunRowResponse
+from headrace.internal.v1.rows_pb2 import RowAnswer
+from headrace.v1.common_pb2 import Usage
 from headrace_control.base.batches import CANCELLED, EXPIRED, FinishedRow, RowUsage
 from headrace_control.batches.input_rows import InputRow
 
@@ -18,19 +18,18 @@ _NOT_RUN = {
 }
 
 
-def finished_row(batch_id: str, row: InputRow, response: RunRowResponse) -> FinishedRow:
+def finished_row(batch_id: str, row: InputRow, given: RowAnswer) -> FinishedRow:
     """Return a row with its answer, which is as its endpoint has given it."""
-    succeeded, text = response.status == 200, response.body.decode()
-    body = json.loads(text)
+    succeeded, text = given.status == 200, given.body.decode()
     if "\n" in text:
-        text = json.dumps(body)
+        text = json.dumps(json.loads(text))
     # Why spliced: numbers of a vector stay as they were written.
     answer = (
-        f'{{"status_code": {response.status}, "request_id": {json.dumps(response.request_id)},'
+        f'{{"status_code": {given.status}, "request_id": {json.dumps(given.request_id)},'
         f' "body": {text}}}'
     )
     text = _line(batch_id, row.line, row.custom_id, answer, "null")
-    return FinishedRow(row.line, succeeded, text, _usage(body) if succeeded else RowUsage())
+    return FinishedRow(row.line, succeeded, text, _usage(given.usage))
 
 
 def row_not_run(batch_id: str, line: int, custom_id: str, outcome: str) -> str:
@@ -48,13 +47,5 @@ def _line(batch_id: str, line: int, custom_id: str, response: str, error: str) -
     )
 
 
-def _usage(body: Any) -> RowUsage:
-    usage = body.get("usage") or {}
-    prompt_details = usage.get("prompt_tokens_details") or {}
-    output_details = usage.get("completion_tokens_details") or {}
-    return RowUsage(
-        input_tokens=usage.get("prompt_tokens", 0),
-        cached_tokens=prompt_details.get("cached_tokens") or 0,
-        output_tokens=usage.get("completion_tokens", 0),
-        reasoning_tokens=output_details.get("reasoning_tokens") or 0,
-    )
+def _usage(usage: Usage) -> RowUsage:
+    return RowUsage(usage.prompt_tokens, usage.cached_prompt_tokens, usage.output_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Protocol
 
-from headrace.internal.v1.rows_pb2 import RunRowResponse
+from headrace.internal.v1.rows_pb2 import RowAnswer
 from headrace_control.base.batches import Batch, BatchError, Closing, FinishedRow, Owner
 from headrace_control.base.files import File, NewFile
 from headrace_control.batches.input_rows import InputRow
@@ -14,7 +14,7 @@ from headrace_control.batches.input_rows import InputRow
 class RowRunner(Protocol):
     """Runs rows at gateways."""
 
-    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RunRowResponse:
+    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RowAnswer:
         """Return the answer to a row, which runs once however often this is called.
 
         Args:

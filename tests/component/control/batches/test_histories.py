@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import FailedPrecondition
-from headrace.internal.v1.rows_pb2 import RunRowResponse
+from headrace.internal.v1.rows_pb2 import RowAnswer
 from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
 from headrace_control.base.records import Tenant
 from headrace_control.batches.input_rows import InputRow
@@ -31,7 +31,9 @@ from helpers.batch_world import (
 )
 from helpers.control_store import ROOT, TestClock
 
-LIMITS = BatchLimits(rows_per_batch=3, rows_in_all=3, batches=2, retry_s=0.001, poll_s=0.001)
+LIMITS = BatchLimits(
+    rows_per_batch=3, rows_in_all=3, batches=2, retry_s=0.001, poll_s=0.001, group_s=0.001
+)
 NEW = NewBatch(Owner("acme"), "/v1/completions", "file-in", "1h")
 ROWS = 12
 
@@ -42,7 +44,7 @@ FAULTS = st.lists(
 ENDS = st.sampled_from(["runs", "runs", "is cancelled", "expires"])
 
 
-def answer(row: InputRow, run: int) -> RunRowResponse:
+def answer(row: InputRow, run: int) -> RowAnswer:
     if row.line % 5 == 0:
         return refused(400)
     return (

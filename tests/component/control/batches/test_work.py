@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from headrace.errors import GatewayUnreachable
-from headrace.internal.v1.rows_pb2 import RunRowResponse
+from headrace.internal.v1.rows_pb2 import RowAnswer
 from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
 from headrace_control.base.records import Tenant
 from headrace_control.batches.input_rows import InputRow
@@ -20,7 +20,9 @@ from helpers.batch_world import MemoryFiles, ScriptedRunner, Steps, refused, row
 from helpers.control_store import ROOT, TestClock
 from helpers.eventually import eventually
 
-LIMITS = BatchLimits(rows_per_batch=4, rows_in_all=6, batches=8, retry_s=0.01, poll_s=0.01)
+LIMITS = BatchLimits(
+    rows_per_batch=4, rows_in_all=6, batches=8, retry_s=0.01, poll_s=0.01, group_s=0.01
+)
 NEW = NewBatch(Owner("acme", "k1"), "/v1/completions", "file-in", "1h")
 
 
@@ -138,7 +140,7 @@ async def test_an_invalid_input_fails_the_batch_before_a_row_runs(world: World) 
 async def test_rows_that_fail_are_in_the_error_file_and_those_without_room_run_again(
     world: World,
 ) -> None:
-    def answer(row: InputRow, run: int) -> RunRowResponse:
+    def answer(row: InputRow, run: int) -> RowAnswer:
         if row.line == 3:
             return refused(400)
         return refused(429, retry_after_s=0.01) if row.line == 5 and run < 3 else succeeds(row, run)
@@ -177,7 +179,7 @@ async def test_a_cancelled_batch_keeps_what_is_finished_and_names_what_is_not(
 async def test_rows_that_did_not_run_before_the_window_ended_have_expired(
     world: World, clock: TestClock
 ) -> None:
-    def answer(row: InputRow, run: int) -> RunRowResponse:
+    def answer(row: InputRow, run: int) -> RowAnswer:
         return succeeds(row, run) if row.line < 4 else refused(429, retry_after_s=3600)
 
     world.runner.answer = answer
@@ -237,7 +239,7 @@ async def test_a_deleted_tenants_batch_is_worked_on_no_more(world: World) -> Non
 class _CutOff(ScriptedRunner):
     """Gateways whose connections break while their calls are cancelled."""
 
-    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RunRowResponse:
+    async def run(self, batch: Batch, row: InputRow, *, is_fresh: bool) -> RowAnswer:
         self.running += 1
         try:
             await asyncio.Event().wait()

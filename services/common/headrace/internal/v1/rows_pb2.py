@@ -24,29 +24,36 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/internal/v1/rows.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\rRunRowRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12/\n\x06\x63\x61ller\x18\x05 \x01(\x0b\x32\x1f.headrace.internal.v1.RowCaller\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66resh\x18\x07 \x01(\x08\"[\n\tRowCaller\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\"r\n\x0eRunRowResponse\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x10\x43\x61ncelRowRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\r\"\x13\n\x11\x43\x61ncelRowResponse\"U\n\x12\x43heckModelsRequest\x12/\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x1f.headrace.internal.v1.RowCaller\x12\x0e\n\x06models\x18\x02 \x03(\t\"\'\n\x13\x43heckModelsResponse\x12\x10\n\x08refusals\x18\x01 \x03(\t2\xa3\x02\n\nRowService\x12S\n\x06RunRow\x12#.headrace.internal.v1.RunRowRequest\x1a$.headrace.internal.v1.RunRowResponse\x12\\\n\tCancelRow\x12&.headrace.internal.v1.CancelRowRequest\x1a\'.headrace.internal.v1.CancelRowResponse\x12\x62\n\x0b\x43heckModels\x12(.headrace.internal.v1.CheckModelsRequest\x1a).headrace.internal.v1.CheckModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/internal/v1/rows.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"h\n\x0eRunRowsRequest\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1e.headrace.internal.v1.RowBatch\x12\'\n\x04rows\x18\x02 \x03(\x0b\x32\x19.headrace.internal.v1.Row\"\x8d\x01\n\x08RowBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12/\n\x06\x63\x61ller\x18\x03 \x01(\x0b\x32\x1f.headrace.internal.v1.RowCaller\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x03Row\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\r\n\x05\x66resh\x18\x03 \x01(\x08\"C\n\x0fRunRowsResponse\x12\x30\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1f.headrace.internal.v1.RowAnswer\"\xb0\x01\n\tRowAnswer\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06status\x18\x03 \x01(\r\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.headrace.v1.Usage\"[\n\tRowCaller\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\"B\n\x10\x43\x61ncelRowRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\r\"\x13\n\x11\x43\x61ncelRowResponse\"U\n\x12\x43heckModelsRequest\x12/\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x1f.headrace.internal.v1.RowCaller\x12\x0e\n\x06models\x18\x02 \x03(\t\"\'\n\x13\x43heckModelsResponse\x12\x10\n\x08refusals\x18\x01 \x03(\t2\xaa\x02\n\nRowService\x12Z\n\x07RunRows\x12$.headrace.internal.v1.RunRowsRequest\x1a%.headrace.internal.v1.RunRowsResponse(\x01\x30\x01\x12\\\n\tCancelRow\x12&.headrace.internal.v1.CancelRowRequest\x1a\'.headrace.internal.v1.CancelRowResponse\x12\x62\n\x0b\x43heckModels\x12(.headrace.internal.v1.CheckModelsRequest\x1a).headrace.internal.v1.CheckModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.rows_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNROWREQUEST']._serialized_start=123
-  _globals['_RUNROWREQUEST']._serialized_end=312
-  _globals['_ROWCALLER']._serialized_start=314
-  _globals['_ROWCALLER']._serialized_end=405
-  _globals['_RUNROWRESPONSE']._serialized_start=407
-  _globals['_RUNROWRESPONSE']._serialized_end=521
-  _globals['_CANCELROWREQUEST']._serialized_start=523
-  _globals['_CANCELROWREQUEST']._serialized_end=589
-  _globals['_CANCELROWRESPONSE']._serialized_start=591
-  _globals['_CANCELROWRESPONSE']._serialized_end=610
-  _globals['_CHECKMODELSREQUEST']._serialized_start=612
-  _globals['_CHECKMODELSREQUEST']._serialized_end=697
-  _globals['_CHECKMODELSRESPONSE']._serialized_start=699
-  _globals['_CHECKMODELSRESPONSE']._serialized_end=738
-  _globals['_ROWSERVICE']._serialized_start=741
-  _globals['_ROWSERVICE']._serialized_end=1032
+  _globals['_RUNROWSREQUEST']._serialized_start=148
+  _globals['_RUNROWSREQUEST']._serialized_end=252
+  _globals['_ROWBATCH']._serialized_start=255
+  _globals['_ROWBATCH']._serialized_end=396
+  _globals['_ROW']._serialized_start=398
+  _globals['_ROW']._serialized_end=446
+  _globals['_RUNROWSRESPONSE']._serialized_start=448
+  _globals['_RUNROWSRESPONSE']._serialized_end=515
+  _globals['_ROWANSWER']._serialized_start=518
+  _globals['_ROWANSWER']._serialized_end=694
+  _globals['_ROWCALLER']._serialized_start=696
+  _globals['_ROWCALLER']._serialized_end=787
+  _globals['_CANCELROWREQUEST']._serialized_start=789
+  _globals['_CANCELROWREQUEST']._serialized_end=855
+  _globals['_CANCELROWRESPONSE']._serialized_start=857
+  _globals['_CANCELROWRESPONSE']._serialized_end=876
+  _globals['_CHECKMODELSREQUEST']._serialized_start=878
+  _globals['_CHECKMODELSREQUEST']._serialized_end=963
+  _globals['_CHECKMODELSRESPONSE']._serialized_start=965
+  _globals['_CHECKMODELSRESPONSE']._serialized_end=1004
+  _globals['_ROWSERVICE']._serialized_start=1007
+  _globals['_ROWSERVICE']._serialized_end=1305
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from headrace.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,52 +22,161 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class RunRowRequest(_message.Message):
+class RunRowsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> Global___RowBatch: ...
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Row]: ...
+    def __init__(
+        self,
+        *,
+        batch: Global___RowBatch | None = ...,
+        rows: _abc.Iterable[Global___Row] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRowsRequest: _TypeAlias = RunRowsRequest  # noqa: Y015
+
+@_typing.final
+class RowBatch(_message.Message):
+    """What the rows of a message have in common."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_ID_FIELD_NUMBER: _builtins.int
-    LINE_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
-    FRESH_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """As its clients know it, "batch_...". With `line` it names the row for ever, and its request is
-    `<batch>_<line>`; a run that follows a failed one has the number of the run after that.
+    """As its clients know it, "batch_...". With a row's `line` it names the row for ever, and its
+    request is `<batch>_<line>`; a run that follows a failed one has the number of the run after
+    that.
     """
-    line: _builtins.int
-    """From 1 on."""
     endpoint: _builtins.str
     """Path of the endpoint, as "/v1/chat/completions"."""
-    body: _builtins.bytes
-    """JSON, as a client would send it there."""
-    fresh: _builtins.bool
-    """No call for this row was made before, so there is no request of it to be found."""
     @_builtins.property
     def caller(self) -> Global___RowCaller: ...
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """The end of the batch: of the row, nothing runs after it."""
+        """The end of the batch: of its rows, nothing runs after it."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+        caller: Global___RowCaller | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "caller", b"caller", "deadline", b"deadline", "endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowBatch: _TypeAlias = RowBatch  # noqa: Y015
+
+@_typing.final
+class Row(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """From 1 on."""
+    body: _builtins.bytes
+    """JSON, as a client would send it to the endpoint."""
+    fresh: _builtins.bool
+    """This row was never sent before, so there is no request of it to be found."""
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        body: _builtins.bytes = ...,
+        fresh: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "fresh", b"fresh", "line", b"line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Row: _TypeAlias = Row  # noqa: Y015
+
+@_typing.final
+class RunRowsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowAnswer]: ...
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___RowAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRowsResponse: _TypeAlias = RunRowsResponse  # noqa: Y015
+
+@_typing.final
+class RowAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    line: _builtins.int
+    status: _builtins.int
+    """HTTP status."""
+    body: _builtins.bytes
+    """JSON."""
+    request_id: _builtins.str
+    """`x-request-id` of the answer."""
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """Set if the row has failed so that the same row may succeed after this time: send it again."""
+
+    @_builtins.property
+    def usage(self) -> _common_pb2.Usage:
+        """Of an answer with the status 200, what its body says."""
 
     def __init__(
         self,
         *,
         batch_id: _builtins.str = ...,
         line: _builtins.int = ...,
-        endpoint: _builtins.str = ...,
+        status: _builtins.int = ...,
         body: _builtins.bytes = ...,
-        caller: Global___RowCaller | None = ...,
-        deadline: _timestamp_pb2.Timestamp | None = ...,
-        fresh: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+        usage: _common_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "deadline", b"deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "body", b"body", "caller", b"caller", "deadline", b"deadline", "endpoint", b"endpoint", "fresh", b"fresh", "line", b"line"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "body", b"body", "line", b"line", "request_id", b"request_id", "retry_after", b"retry_after", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RunRowRequest: _TypeAlias = RunRowRequest  # noqa: Y015
+Global___RowAnswer: _TypeAlias = RowAnswer  # noqa: Y015
 
 @_typing.final
 class RowCaller(_message.Message):
@@ -105,40 +215,6 @@ class RowCaller(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RowCaller: _TypeAlias = RowCaller  # noqa: Y015
-
-@_typing.final
-class RunRowResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    STATUS_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    RETRY_AFTER_FIELD_NUMBER: _builtins.int
-    status: _builtins.int
-    """HTTP status."""
-    body: _builtins.bytes
-    """JSON."""
-    request_id: _builtins.str
-    """`x-request-id` of the answer."""
-    @_builtins.property
-    def retry_after(self) -> _duration_pb2.Duration:
-        """Set if the row has failed so that the same row may succeed after this time: call for it again."""
-
-    def __init__(
-        self,
-        *,
-        status: _builtins.int = ...,
-        body: _builtins.bytes = ...,
-        request_id: _builtins.str = ...,
-        retry_after: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "request_id", b"request_id", "retry_after", b"retry_after", "status", b"status"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RunRowResponse: _TypeAlias = RunRowResponse  # noqa: Y015
 
 @_typing.final
 class CancelRowRequest(_message.Message):

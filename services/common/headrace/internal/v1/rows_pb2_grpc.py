@@ -35,10 +35,10 @@ class RowServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.RunRow = channel.unary_unary(
-                '/headrace.internal.v1.RowService/RunRow',
-                request_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowRequest.SerializeToString,
-                response_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowResponse.FromString,
+        self.RunRows = channel.stream_stream(
+                '/headrace.internal.v1.RowService/RunRows',
+                request_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowsRequest.SerializeToString,
+                response_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowsResponse.FromString,
                 _registered_method=True)
         self.CancelRow = channel.unary_unary(
                 '/headrace.internal.v1.RowService/CancelRow',
@@ -56,17 +56,18 @@ class RowServiceServicer:
     """Served by gateways beside DeliveryService, at the `delivery_address` of their reports.
     """
 
-    def RunRow(self, request, context):
-        """Runs a row, and answers as its endpoint answers. A row that is called for again, at whatever
-        gateway, is not run again: the answer is that of the request that runs or has ended. So a call
-        that broke is repeated elsewhere. The row runs on when its call is cancelled.
+    def RunRows(self, request_iterator, context):
+        """Runs rows, and answers each as its endpoint answers, in the order in which they end. Both ways,
+        a message has what has come since the last one. A row that is sent again, to whatever gateway,
+        is not run again: the answer is that of the request that runs or has ended. So rows whose stream
+        broke are sent elsewhere. They run on when it ends; it ends when the gateway leaves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRow(self, request, context):
-        """Ends a row that runs; its call is answered. Send it where the row was called for.
+        """Ends a row that runs; it is answered. Send it where the row was sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,10 +83,10 @@ class RowServiceServicer:
 
 def add_RowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'RunRow': grpc.unary_unary_rpc_method_handler(
-                    servicer.RunRow,
-                    request_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowRequest.FromString,
-                    response_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowResponse.SerializeToString,
+            'RunRows': grpc.stream_stream_rpc_method_handler(
+                    servicer.RunRows,
+                    request_deserializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowsRequest.FromString,
+                    response_serializer=headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowsResponse.SerializeToString,
             ),
             'CancelRow': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRow,
@@ -110,7 +111,7 @@ class RowService:
     """
 
     @staticmethod
-    def RunRow(request,
+    def RunRows(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -120,12 +121,12 @@ class RowService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/headrace.internal.v1.RowService/RunRow',
-            headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowRequest.SerializeToString,
-            headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowResponse.FromString,
+            '/headrace.internal.v1.RowService/RunRows',
+            headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowsRequest.SerializeToString,
+            headrace_dot_internal_dot_v1_dot_rows__pb2.RunRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,13 +33,14 @@ class RowServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RowServiceAsyncStub: ...
-    RunRow: _grpc.UnaryUnaryMultiCallable[_rows_pb2.RunRowRequest, _rows_pb2.RunRowResponse]
-    """Runs a row, and answers as its endpoint answers. A row that is called for again, at whatever
-    gateway, is not run again: the answer is that of the request that runs or has ended. So a call
-    that broke is repeated elsewhere. The row runs on when its call is cancelled.
+    RunRows: _grpc.StreamStreamMultiCallable[_rows_pb2.RunRowsRequest, _rows_pb2.RunRowsResponse]
+    """Runs rows, and answers each as its endpoint answers, in the order in which they end. Both ways,
+    a message has what has come since the last one. A row that is sent again, to whatever gateway,
+    is not run again: the answer is that of the request that runs or has ended. So rows whose stream
+    broke are sent elsewhere. They run on when it ends; it ends when the gateway leaves.
     """
     CancelRow: _grpc.UnaryUnaryMultiCallable[_rows_pb2.CancelRowRequest, _rows_pb2.CancelRowResponse]
-    """Ends a row that runs; its call is answered. Send it where the row was called for."""
+    """Ends a row that runs; it is answered. Send it where the row was sent."""
     CheckModels: _grpc.UnaryUnaryMultiCallable[_rows_pb2.CheckModelsRequest, _rows_pb2.CheckModelsResponse]
     """Says which models a caller may name in rows."""
 
@@ -48,13 +49,14 @@ class RowServiceAsyncStub(RowServiceStub):
     """Served by gateways beside DeliveryService, at the `delivery_address` of their reports."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    RunRow: _aio.UnaryUnaryMultiCallable[_rows_pb2.RunRowRequest, _rows_pb2.RunRowResponse]  # type: ignore[assignment]
-    """Runs a row, and answers as its endpoint answers. A row that is called for again, at whatever
-    gateway, is not run again: the answer is that of the request that runs or has ended. So a call
-    that broke is repeated elsewhere. The row runs on when its call is cancelled.
+    RunRows: _aio.StreamStreamMultiCallable[_rows_pb2.RunRowsRequest, _rows_pb2.RunRowsResponse]  # type: ignore[assignment]
+    """Runs rows, and answers each as its endpoint answers, in the order in which they end. Both ways,
+    a message has what has come since the last one. A row that is sent again, to whatever gateway,
+    is not run again: the answer is that of the request that runs or has ended. So rows whose stream
+    broke are sent elsewhere. They run on when it ends; it ends when the gateway leaves.
     """
     CancelRow: _aio.UnaryUnaryMultiCallable[_rows_pb2.CancelRowRequest, _rows_pb2.CancelRowResponse]  # type: ignore[assignment]
-    """Ends a row that runs; its call is answered. Send it where the row was called for."""
+    """Ends a row that runs; it is answered. Send it where the row was sent."""
     CheckModels: _aio.UnaryUnaryMultiCallable[_rows_pb2.CheckModelsRequest, _rows_pb2.CheckModelsResponse]  # type: ignore[assignment]
     """Says which models a caller may name in rows."""
 
@@ -62,14 +64,15 @@ class RowServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by gateways beside DeliveryService, at the `delivery_address` of their reports."""
 
     @_abc_1.abstractmethod
-    def RunRow(
+    def RunRows(
         self,
-        request: _rows_pb2.RunRowRequest,
+        request_iterator: _MaybeAsyncIterator[_rows_pb2.RunRowsRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_rows_pb2.RunRowResponse, _abc.Awaitable[_rows_pb2.RunRowResponse]]:
-        """Runs a row, and answers as its endpoint answers. A row that is called for again, at whatever
-        gateway, is not run again: the answer is that of the request that runs or has ended. So a call
-        that broke is repeated elsewhere. The row runs on when its call is cancelled.
+    ) -> _typing.Union[_abc.Iterator[_rows_pb2.RunRowsResponse], _abc.AsyncIterator[_rows_pb2.RunRowsResponse]]:
+        """Runs rows, and answers each as its endpoint answers, in the order in which they end. Both ways,
+        a message has what has come since the last one. A row that is sent again, to whatever gateway,
+        is not run again: the answer is that of the request that runs or has ended. So rows whose stream
+        broke are sent elsewhere. They run on when it ends; it ends when the gateway leaves.
         """
 
     @_abc_1.abstractmethod
@@ -78,7 +81,7 @@ class RowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rows_pb2.CancelRowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rows_pb2.CancelRowResponse, _abc.Awaitable[_rows_pb2.CancelRowResponse]]:
-        """Ends a row that runs; its call is answered. Send it where the row was called for."""
+        """Ends a row that runs; it is answered. Send it where the row was sent."""
 
     @_abc_1.abstractmethod
     def CheckModels(

@@ -44,7 +44,7 @@ from headrace_control.store.batches.records import (
     usage_text,
 )
 from headrace_control.store.database.file_tables import batch_rows, batches
-from headrace_control.store.database.transactions import Database
+from headrace_control.store.database.transactions import Database, inserting
 from headrace_control.store.webhooks.events import add_event
 
 MAX_OPEN = 200
@@ -202,32 +202,14 @@ class Batches:
             batch = await _find(connection, batch_id, locks=True)
             if batch is None or batch.outcome:
                 return
-            by_line = {row.line: row for row in rows}
-            is_one = sa.and_(
-                batch_rows.c.batch_id == batch_id, batch_rows.c.line.in_(list(by_line))
-            )
-            known = (await connection.execute(sa.select(batch_rows.c.line).where(is_one))).scalars()
-            for line in known.all():
-                del by_line[line]
-            if not by_line:
+            new = await _insert_rows(connection, batch_id, rows)
+            if not new:
                 return
-            await connection.execute(
-                sa.insert(batch_rows),
-                [
-                    {
-                        "batch_id": batch_id,
-                        "line": row.line,
-                        "succeeded": row.succeeded,
-                        "text": row.text,
-                    }
-                    for row in by_line.values()
-                ],
-            )
-            succeeded = sum(row.succeeded for row in by_line.values())
+            succeeded = sum(row.succeeded for row in new)
             values = {
                 "completed": batch.completed + succeeded,
-                "failed": batch.failed + len(by_line) - succeeded,
-                "usage": usage_text(sum((row.usage for row in by_line.values()), batch.usage)),
+                "failed": batch.failed + len(new) - succeeded,
+                "usage": usage_text(sum((row.usage for row in new), batch.usage)),
             }
             one = batches.c.batch_id == batch_id
             await connection.execute(sa.update(batches).where(one).values(values))
@@ -308,6 +290,20 @@ async def _find(connection: AsyncConnection, batch_id: str, *, locks: bool = Fal
         query = query.with_for_update()
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else batch_of(row)
+
+
+async def _insert_rows(
+    connection: AsyncConnection, batch_id: str, rows: Sequence[FinishedRow]
+) -> list[FinishedRow]:
+    """Insert those rows that were not added before, and return them."""
+    by_line = {row.line: row for row in rows}
+    values = [
+        {"batch_id": batch_id, "line": line, "succeeded": row.succeeded, "text": row.text}
+        for line, row in by_line.items()
+    ]
+    insert = inserting(connection, batch_rows).on_conflict_do_nothing()
+    added = await connection.execute(insert.returning(batch_rows.c.line), values)
+    return [by_line[line] for line in added.scalars()]
 
 
 async def _move(

@@ -23,6 +23,8 @@ from headrace_control.store.database.engine import WRITES
 from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.tables import audit_events, audit_head, outbox
 
+_WEBHOOKS = "webhooks"
+
 
 class Database:
     """Opens transactions. Those that change follow one another, so that the audit has one end."""
@@ -32,8 +34,8 @@ class Database:
         self._writing = asyncio.Lock()
         self.outbox_written = asyncio.Event()
         """Set after each commit that has written to the outbox; whoever waits clears it."""
-        self.written = asyncio.Event()
-        """Set after each commit that has written; whoever waits clears it."""
+        self.webhooks_due = asyncio.Event()
+        """Set after each commit of `wake_webhooks`; whoever waits clears it."""
 
     def now(self) -> datetime:
         """Return the time to the millisecond, which is what the database keeps."""
@@ -59,7 +61,8 @@ class Database:
             connection = await plain.execution_options(**{WRITES: True})
             async with connection.begin():
                 yield connection
-        self.written.set()
+            if _info(connection).pop(_WEBHOOKS, False):
+                self.webhooks_due.set()
 
     @asynccontextmanager
     async def changing(self, by: Actor) -> AsyncIterator[Change]:
@@ -137,6 +140,15 @@ class Change:
 
 
 MAX_NUMBER = 2**63 - 1
+
+
+def wake_webhooks(connection: AsyncConnection) -> None:
+    """Have what sends webhooks look for deliveries once this transaction is committed."""
+    _info(connection)[_WEBHOOKS] = True
+
+
+def _info(connection: AsyncConnection) -> dict[Any, Any]:
+    return connection.sync_connection.info if connection.sync_connection else {}
 
 
 def inserting(connection: AsyncConnection, table: sa.Table) -> Any:

@@ -22,7 +22,7 @@ from headrace_control.base.webhooks import (
 )
 from headrace_control.store.database.pages import FIRST_PAGE, Listing, PageOptions
 from headrace_control.store.database.records import some_ms
-from headrace_control.store.database.transactions import Database
+from headrace_control.store.database.transactions import Database, wake_webhooks
 from headrace_control.store.database.webhook_tables import (
     webhook_deliveries,
     webhook_endpoints,
@@ -107,6 +107,7 @@ class WebhookDeliveries:
             )
             name = f"tenants/{tenant}/webhooks/{endpoint_id}/deliveries/{event_id}"
             await change.record("webhooks.resend", name, tenant=tenant)
+            wake_webhooks(change.connection)
             return await _delivery(change.connection, endpoint_id, event_id)
 
     async def due_endpoints(self, besides: Collection[str], limit: int) -> tuple[str, ...]:
@@ -198,15 +199,15 @@ class WebhookDeliveries:
         return len(ids)
 
     async def wait_for_changes(self, timeout_s: float) -> None:
-        """Return once this process has written to the database, or after `timeout_s`. It may return
+        """Return once this process has added what is due, or after `timeout_s`. It may return
         early."""
-        written = self._database.written
+        due = self._database.webhooks_due
         try:
             async with asyncio.timeout(timeout_s):
-                await written.wait()
+                await due.wait()
         except TimeoutError:
             return
-        written.clear()
+        due.clear()
 
 
 def _require_enabled(endpoint: WebhookEndpoint) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_control.base.webhooks import EVENT_TYPES
+from headrace_control.store.database.transactions import wake_webhooks
 from headrace_control.store.database.webhook_tables import (
     webhook_deliveries,
     webhook_endpoints,
@@ -71,6 +72,7 @@ async def insert_event(
     once = once.on_conflict_do_nothing(index_elements=["tenant", "unique_key"])
     if not (await connection.execute(once)).rowcount:
         return ""
+    wake_webhooks(connection)
     for endpoint_id in endpoint_ids:
         is_full = await _pending(connection, endpoint_id) >= MAX_PENDING
         delivery = {

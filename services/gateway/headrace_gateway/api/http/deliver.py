@@ -87,9 +87,9 @@ async def deliver(
                 async for _ in answer:
                     pass
                 await answer.settle()
-                await reply.send(
-                    await serialize_in_thread(response_format.response_body, answer.outcome())
-                )
+                outcome = answer.outcome()
+                reply.usage = outcome.usage
+                await reply.send(await serialize_in_thread(response_format.response_body, outcome))
         except GenerationFailed as failed:
             await answer.settle()
             so_far = b""

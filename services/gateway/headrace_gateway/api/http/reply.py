@@ -59,6 +59,8 @@ class Reply:
         """Of the call, whose headers go with the head."""
         self.request_id = request_id
         """The x-request-id of the head; a caller may have chosen the id of its request itself."""
+        self.usage: Usage | None = None
+        """Of the answer; set before a whole body is sent that says it."""
         self.write_lock = asyncio.Lock()
         """Held while events are written: by the answer, or by what keeps its stream alive."""
 

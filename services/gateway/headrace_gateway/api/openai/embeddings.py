@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
+from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
@@ -32,6 +33,7 @@ async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
         )
         end = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
         start = b'{"object":"list","data":['
+        http.reply.usage = Usage(prompt_tokens=embedded.prompt_tokens)
         await http.reply.send_list(start, entries, b"]," + json.dumps(end).encode()[1:])
 
 

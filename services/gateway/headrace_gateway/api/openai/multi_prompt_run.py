@@ -109,6 +109,7 @@ class MultiPromptRun:
             await self._reply.send_events(chunks.ending(self._usage), last=True)
         else:
             start = response_start(self._head, self._usage)
+            self._reply.usage = self._usage
             await self._reply.send_list(start, self._choices, b"]}")
 
     async def _wait(self) -> None:

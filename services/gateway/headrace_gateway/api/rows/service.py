@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headrace.auth.caller import Caller
@@ -14,6 +16,7 @@ from headrace.clock import Clock
 from headrace.errors import (
     GatewayUnreachable,
     HeadraceError,
+    InternalError,
     InvalidRequest,
     ModelNotFound,
     NoWorker,
@@ -26,35 +29,38 @@ from headrace.internal.v1.rows_pb2 import (
     CancelRowResponse,
     CheckModelsRequest,
     CheckModelsResponse,
+    Row,
+    RowAnswer,
+    RowBatch,
     RowCaller,
-    RunRowRequest,
-    RunRowResponse,
+    RunRowsRequest,
+    RunRowsResponse,
 )
 from headrace.internal.v1.rows_pb2_grpc import RowServiceServicer
 from headrace.request_keys import request_key
-from headrace.rpc.channels import MAX_MESSAGE_BYTES
+from headrace.rpc.groups import Groups
 from headrace.rpc.status import abort
-from headrace.v1.common_pb2 import Usage
-from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.endpoint import Endpoint, HttpCall, errors_sent
-from headrace_gateway.api.http.errors import OPENAI_ERRORS
-from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.openai import embeddings, generation
+from headrace_gateway.api.rows.row_reply import RowReply, not_answered
 from headrace_gateway.base.calls import BatchRow, Call, Context
-from headrace_gateway.resume.row_retries import RETRY_S, retry_after_s
+from headrace_gateway.resume.row_retries import RETRY_S
+
+log = logging.getLogger(__name__)
 
 ENDPOINTS: dict[str, Endpoint[Any]] = {
     "/v1/chat/completions": generation.chat,
     "/v1/completions": generation.completions,
     "/v1/embeddings": embeddings.embed,
 }
-MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
-"""Of a row, so that its message has room for the rest."""
+GROUP_S, GROUP_BYTES = 0.05, 1024 * 1024
+"""Between two messages of answers, and of one. Control has more rows under way than a worker has
+slots, so no slot waits for an answer to arrive."""
 
 
 class RowService(RowServiceServicer):
-    """Of several calls for a row that runs here, each gets the one answer."""
+    """Of several streams that a row came by while it runs, each gets the one answer."""
 
     def __init__(
         self, services: ApiServices, clock: Clock, *, why_not_ready: Callable[[], str | None]
@@ -64,34 +70,87 @@ class RowService(RowServiceServicer):
         self._why_not_ready = why_not_ready
         self._running: dict[str, _Running] = {}
         """By the key of the row's name."""
+        self._closing = asyncio.Event()
 
     async def close(self) -> None:
-        """Stop reading. Requests in the background go on at other gateways."""
+        """End the streams, and stop reading. Requests in the background go on elsewhere."""
+        self._closing.set()
         tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def RunRow(self, request: RunRowRequest, context: Context) -> RunRowResponse:
-        if (endpoint := ENDPOINTS.get(request.endpoint)) is None:
+    async def RunRows(  # type: ignore[override]  # the coroutine style of grpc.aio
+        self, request_iterator: AsyncIterator[RunRowsRequest], context: Any
+    ) -> None:
+        answers: Groups[RowAnswer] = Groups(every_s=GROUP_S, max_bytes=GROUP_BYTES)
+        parts = [
+            asyncio.create_task(self._take_rows(request_iterator, answers)),
+            asyncio.create_task(_send(answers, context)),
+            asyncio.create_task(self._closing.wait()),
+        ]
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    async def _take_rows(
+        self, groups: AsyncIterator[RunRowsRequest], answers: Groups[RowAnswer]
+    ) -> None:
+        async for group in groups:
+            batch, caller = group.batch, _caller(group.batch.caller)
+            error = self._refusal_of(batch)
+            for given in group.rows:
+                row = BatchRow(batch.batch_id, given.line, given.fresh)
+                if error is not None:
+                    _add(answers, not_answered(row, error))
+                    continue
+                task = self._run_or_join(batch, caller, row, given)
+                task.add_done_callback(partial(_add_answer, answers, row))
+
+    def _refusal_of(self, batch: RowBatch) -> HeadraceError | None:
+        """Return why none of a batch's rows can run here now, if so."""
+        # Why: no health check comes between control and this gateway, and a gateway that has just
+        # begun knows no model, so that every row would be an error.
+        if (problem := self._why_not_ready()) is not None:
+            fact = f"this gateway is not ready: {problem}"
+            return GatewayUnreachable(fact, retry_after_s=RETRY_S)
+        if batch.endpoint not in ENDPOINTS:
             known = ", ".join(ENDPOINTS)
-            fact = f"endpoint is {request.endpoint[:64]!a}; rows may be for {known}"
-            await abort(context, InvalidRequest(fact, field="endpoint"))
-        await self._require_ready(context)
-        row = BatchRow(request.batch_id, request.line, request.fresh)
-        key = request_key(request.caller.tenant, row.name)
+            fact = f"endpoint is {batch.endpoint[:64]!a}; rows may be for {known}"
+            return InvalidRequest(fact, field="endpoint")
+        return None
+
+    def _run_or_join(
+        self, batch: RowBatch, caller: Caller, row: BatchRow, given: Row
+    ) -> asyncio.Task[RowAnswer]:
+        key = request_key(caller.tenant, row.name)
         if (running := self._running.get(key)) is None:
-            reply = RowReply(row.name)
-            task = asyncio.create_task(self._run(request, row, endpoint, reply))
+            reply = RowReply(row)
+            # Why a task of its own: control may die and send the row again, and what is computed
+            # twice costs twice.
+            task = asyncio.create_task(self._run(batch, caller, given.body, reply, row))
             self._running[key] = running = _Running(task, reply)
             task.add_done_callback(lambda _: self._running.pop(key, None))
-        try:
-            # Why shielded: control may die and call again, and what is computed twice costs twice.
-            return await asyncio.shield(running.task)
-        except asyncio.CancelledError:
-            if not running.task.cancelled():
-                raise
-            await abort(context, RequestCancelled(f"row {row.name} was cancelled"))
+        return running.task
+
+    async def _run(
+        self, batch: RowBatch, caller: Caller, body: bytes, reply: RowReply, row: BatchRow
+    ) -> RowAnswer:
+        call = Call(
+            caller=caller,
+            request_id=row.name,
+            time_remaining_s=batch.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s(),
+            trace_context={},
+            row=row,
+        )
+        with reply.counter:
+            async with errors_sent(reply):
+                http = HttpCall(self._services, call, reply, reply.counter)
+                await ENDPOINTS[batch.endpoint].serve(http, body)
+        return reply.answer()
 
     async def CancelRow(self, request: CancelRowRequest, context: Context) -> CancelRowResponse:
         name = BatchRow(request.batch_id, request.line).name
@@ -112,20 +171,15 @@ class RowService(RowServiceServicer):
     async def CheckModels(
         self, request: CheckModelsRequest, context: Context
     ) -> CheckModelsResponse:
-        await self._require_ready(context)
-        caller = _caller(request.caller)
-        return CheckModelsResponse(
-            refusals=[self._refusal(model, caller) for model in request.models]
-        )
-
-    async def _require_ready(self, context: Context) -> None:
-        # Why: no health check comes between control and this gateway, and a gateway that has just
-        # begun knows no model, so that every row would be an error.
         if (problem := self._why_not_ready()) is not None:
             fact = f"this gateway is not ready: {problem}"
             await abort(context, GatewayUnreachable(fact, retry_after_s=RETRY_S))
+        caller = _caller(request.caller)
+        return CheckModelsResponse(
+            refusals=[self._model_refusal(model, caller) for model in request.models]
+        )
 
-    def _refusal(self, model: str, caller: Caller) -> str:
+    def _model_refusal(self, model: str, caller: Caller) -> str:
         try:
             self._services.catalog.get(model, caller)
         except ModelNotFound as error:
@@ -134,21 +188,30 @@ class RowService(RowServiceServicer):
             pass  # it may have one later
         return ""
 
-    async def _run(
-        self, request: RunRowRequest, row: BatchRow, endpoint: Endpoint[Any], reply: RowReply
-    ) -> RunRowResponse:
-        call = Call(
-            caller=_caller(request.caller),
-            request_id=row.name,
-            time_remaining_s=request.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s(),
-            trace_context={},
-            row=row,
-        )
-        with reply.counter:
-            async with errors_sent(reply):
-                http = HttpCall(self._services, call, reply, reply.counter)
-                await endpoint.serve(http, request.body)
-        return reply.response()
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    task: asyncio.Task[RowAnswer]
+    reply: RowReply
+
+
+async def _send(answers: Groups[RowAnswer], context: Any) -> None:
+    while True:
+        await context.write(RunRowsResponse(answers=await answers.next()))
+
+
+def _add_answer(answers: Groups[RowAnswer], row: BatchRow, task: asyncio.Task[RowAnswer]) -> None:
+    if task.cancelled():
+        _add(answers, not_answered(row, RequestCancelled(f"row {row.name} was cancelled")))
+    elif (error := task.exception()) is not None:
+        log.error("row.broken", extra={"row": row.name}, exc_info=error)
+        _add(answers, not_answered(row, InternalError("the gateway failed; its log says how")))
+    else:
+        _add(answers, task.result())
+
+
+def _add(answers: Groups[RowAnswer], answer: RowAnswer) -> None:
+    answers.add(answer, size=len(answer.body))
 
 
 def _caller(given: RowCaller) -> Caller:
@@ -159,57 +222,3 @@ def _caller(given: RowCaller) -> Caller:
         key_id=given.key_id,
         person=given.person,
     )
-
-
-class RowReply(Reply):
-    """Collects the response to a row."""
-
-    def __init__(self, request_id: str) -> None:
-        self._written, self.counter = _Written(), CallCounter("batch")
-        super().__init__(self._written, OPENAI_ERRORS, request_id, self.counter)
-        self._retry_after_s: float | None = None
-
-    async def fail(
-        self, error: HeadraceError, usage: Usage | None = None, so_far: bytes = b""
-    ) -> None:
-        self._retry_after_s = retry_after_s(error)
-        await super().fail(error, usage, so_far)
-
-    def response(self) -> RunRowResponse:
-        written = self._written
-        if (size := len(written.body)) > MAX_ANSWER_BYTES:
-            # Control could not receive it, and would call for the row again and again.
-            too_large = OPENAI_ERRORS.error_response(
-                InvalidRequest(
-                    f"the answer has {size} bytes; a row's may have {MAX_ANSWER_BYTES}. Use several"
-                    " rows for it"
-                ),
-                self.request_id,
-            )
-            written.status, written.body = too_large.status, bytearray(too_large.body)
-        response = RunRowResponse(
-            status=written.status, body=bytes(written.body), request_id=self.request_id
-        )
-        if self._retry_after_s is not None:
-            response.retry_after.FromNanoseconds(int(self._retry_after_s * 1e9))
-        return response
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    task: asyncio.Task[RunRowResponse]
-    reply: RowReply
-
-
-class _Written:
-    """A response as it is written, in pieces."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.body = bytearray()
-
-    async def send_initial_metadata(self, metadata: Any, /) -> None:
-        self.status = int(dict(metadata).get("x-hr-status", self.status))
-
-    async def write(self, message: Any, /) -> None:
-        self.body += message.data

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -15,11 +14,9 @@ from google.protobuf.message import DecodeError
 from headrace.bus import Messages, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import GatewayReport
-from headrace.internal.v1.rows_pb2_grpc import RowServiceStub
-
-if TYPE_CHECKING:
-    from headrace.internal.v1.rows_pb2_grpc import RowServiceAsyncStub
+from headrace.rpc.delivery_secret import DeliverySecret
 from headrace_control.base import metrics
+from headrace_control.gateways.row_stream import RowStream
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +31,18 @@ class Gateway:
     """One that reports, and its connection, which is closed once it is gone and has no row."""
 
     channel: grpc.aio.Channel
-    service: RowServiceAsyncStub
+    rows: RowStream
     seen_s: float = 0.0
     is_leaving: bool = False
-    rows: int = 0
-    """Calls for rows under way."""
 
 
 class Gateways:
-    def __init__(self, messages: Messages, clock: Clock, connect: Connect) -> None:
+    def __init__(
+        self, messages: Messages, clock: Clock, connect: Connect, secret: DeliverySecret
+    ) -> None:
         """`connect` opens a channel to an address."""
-        self._messages, self._clock, self._connect = messages, clock, connect
+        self._messages, self._clock = messages, clock
+        self._connect, self._secret = connect, secret
         self._known: dict[str, Gateway] = {}
 
     @asynccontextmanager
@@ -73,20 +71,20 @@ class Gateways:
             if report.leaving or not report.delivery_address:
                 return
             channel = self._connect(report.delivery_address)
-            known = Gateway(channel, RowServiceStub(channel))
+            known = Gateway(channel, RowStream(channel, self._secret))
             self._known[report.gateway_id] = known
         known.seen_s = self._clock.monotonic_s()
         known.is_leaving = report.leaving or report.draining
 
-    def pick(self) -> Gateway | None:
-        """Return the gateway that a row is to be called for at; None: none is known now."""
+    def pick(self) -> RowStream | None:
+        """Return the gateway that a row is to be sent to; None: none is known now."""
         oldest_s = self._clock.monotonic_s() - FRESH_S
         fresh = [
-            gateway
+            gateway.rows
             for gateway in self._known.values()
             if gateway.seen_s > oldest_s and not gateway.is_leaving
         ]
-        return min(fresh, key=lambda gateway: gateway.rows, default=None)
+        return min(fresh, key=len, default=None)
 
     async def _forget_silent(self) -> None:
         """Close the connections of gateways that report no more, again and again."""
@@ -94,6 +92,6 @@ class Gateways:
             await asyncio.sleep(FRESH_S)
             oldest_s = self._clock.monotonic_s() - FRESH_S
             for gateway_id, gateway in list(self._known.items()):
-                if gateway.seen_s <= oldest_s and not gateway.rows:
+                if gateway.seen_s <= oldest_s and not len(gateway.rows):
                     del self._known[gateway_id]
                     await gateway.channel.close()

@@ -1,0 +1,1 @@
+"""Gateways, as control sends them the rows of batches."""
