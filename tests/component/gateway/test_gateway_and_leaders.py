@@ -243,6 +243,8 @@ async def test_a_request_of_another_gateway_is_found_through_its_leader(bus: Bus
         assert (found.state, found.attempt) == (requests_pb2.REQUEST_STATE_RUNNING, 7)
         assert found.worker == "w9"
         assert boss.cancelled == []
+        boss.knows["far"].running, boss.knows["far"].waits_for_quota = False, True
+        assert (await status(gateway, "far")).state == requests_pb2.REQUEST_STATE_PAUSED
         await cancel(gateway, "far")
         assert boss.cancelled == ["far"]
 

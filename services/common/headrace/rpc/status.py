@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -114,10 +115,16 @@ def can_be_resumed(error: grpc.aio.AioRpcError) -> bool:
     return isinstance(from_rpc_error(error), CapacityError)
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeadraceError) -> NoReturn:
-    """End a call with the error's status."""
-    call = rpc_status.to_status(to_status(error))
-    await context.abort_with_status(call)
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    error: HeadraceError,
+    details: Iterable[Message] = (),
+) -> NoReturn:
+    """End a call with the error's status, and with more details of it."""
+    status = to_status(error)
+    for detail in details:
+        status.details.add().Pack(detail)
+    await context.abort_with_status(rpc_status.to_status(status))
     raise AssertionError("abort_with_status returned")
 
 

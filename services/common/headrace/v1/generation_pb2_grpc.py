@@ -75,7 +75,9 @@ class GenerationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Returns the whole output.
+        """Returns the whole output. If a limit of a day or a budget ends it (INSUFFICIENT_QUOTA), the
+        status has one more detail, a GenerateResponse with what was made until then: without token
+        ids and log probabilities if it exceeds 4 KiB with them, and without choices if it still does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

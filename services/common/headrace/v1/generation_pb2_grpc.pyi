@@ -48,7 +48,10 @@ class GenerationServiceStub:
     `error`, because a REST client has its HTTP status by then.
     """
     Generate: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
-    """Returns the whole output."""
+    """Returns the whole output. If a limit of a day or a budget ends it (INSUFFICIENT_QUOTA), the
+    status has one more detail, a GenerateResponse with what was made until then: without token
+    ids and log probabilities if it exceeds 4 KiB with them, and without choices if it still does.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -70,7 +73,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     `error`, because a REST client has its HTTP status by then.
     """
     Generate: _aio.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Returns the whole output."""
+    """Returns the whole output. If a limit of a day or a budget ends it (INSUFFICIENT_QUOTA), the
+    status has one more detail, a GenerateResponse with what was made until then: without token
+    ids and log probabilities if it exceeds 4 KiB with them, and without choices if it still does.
+    """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates text.
@@ -101,6 +107,9 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.GenerateResponse, _abc.Awaitable[_generation_pb2.GenerateResponse]]:
-        """Returns the whole output."""
+        """Returns the whole output. If a limit of a day or a budget ends it (INSUFFICIENT_QUOTA), the
+        status has one more detail, a GenerateResponse with what was made until then: without token
+        ids and log probabilities if it exceeds 4 KiB with them, and without choices if it still does.
+        """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

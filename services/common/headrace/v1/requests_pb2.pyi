@@ -33,6 +33,10 @@ class _RequestStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestS
     """A worker runs it."""
     REQUEST_STATE_ENDED: _RequestState.ValueType  # 3
     """It has ended; `outcome` is set."""
+    REQUEST_STATE_PAUSED: _RequestState.ValueType  # 4
+    """It has used up the output that was granted, and runs nowhere until its quota admits more, or
+    until its deadline.
+    """
 
 class RequestState(_RequestState, metaclass=_RequestStateEnumTypeWrapper):
     """State of a request."""
@@ -44,6 +48,10 @@ REQUEST_STATE_RUNNING: RequestState.ValueType  # 2
 """A worker runs it."""
 REQUEST_STATE_ENDED: RequestState.ValueType  # 3
 """It has ended; `outcome` is set."""
+REQUEST_STATE_PAUSED: RequestState.ValueType  # 4
+"""It has used up the output that was granted, and runs nowhere until its quota admits more, or
+until its deadline.
+"""
 Global___RequestState: _TypeAlias = RequestState  # noqa: Y015
 
 @_typing.final

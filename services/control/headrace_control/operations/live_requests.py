@@ -21,7 +21,7 @@ from headrace_control.operations.names import request_name
 
 MAX_PAGE = 500
 _LIST = "requests"
-WAITING, RUNNING, ENDED = "waiting", "running", "ended"
+WAITING, RUNNING, PAUSED, ENDED = "waiting", "running", "paused", "ended"
 
 
 def page_limit(size: int) -> int:
@@ -59,12 +59,18 @@ def merged(
     return rows, "" if end is None else page_token(_LIST, [rows[-1].sequence])
 
 
+def _state(found: LiveRequestRow | LocateResponse) -> str:
+    if found.waits_for_quota:
+        return PAUSED
+    return RUNNING if found.running else WAITING
+
+
 def listed(row: LiveRequestRow) -> LiveRequest:
     return LiveRequest(
         name=request_name(row.request_id),
         model=row.model,
         priority=row.priority,
-        state=RUNNING if row.running else WAITING,
+        state=_state(row),
         worker=row.worker_name,
         create_time=row.arrival,
         attempt=row.attempt,
@@ -81,7 +87,7 @@ def located(found: LocateResponse) -> LiveRequest:
         name=request_name(record.request_id),
         model=record.model,
         priority=record.priority,
-        state=RUNNING if found.running else WAITING,
+        state=_state(found),
         worker=found.worker_name,
         create_time=record.arrival,
         attempt=record.attempt,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from headrace.errors import RequestNotFound
 from headrace.internal.v1.attach_pb2 import (
     AttachedEnding,
+    AttachedQueue,
     AttachedTokens,
     AttachRequest,
     AttachResponse,
@@ -16,6 +17,7 @@ from headrace.rpc.status import abort, to_status
 from headrace_gateway.base.calls import Context
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.request.generation import Queued
 from headrace_gateway.request.logprob_columns import written
 from headrace_gateway.resume.background import AnswerBuilder
 from headrace_gateway.stream.open_requests import OpenRequests
@@ -49,6 +51,9 @@ class AttachService(AttachServiceServicer):
 
 async def _send(answer: Answer, context: Context) -> None:
     async for news in answer:
+        if answer.queued is not None:
+            await context.write(AttachResponse(queue=_queue(answer.queued)))
+            continue
         endings = [
             AttachedEnding(choice=delta.choice, finish_reason=delta.finish_reason)
             for delta in news
@@ -58,6 +63,13 @@ async def _send(answer: Answer, context: Context) -> None:
         await context.write(AttachResponse(tokens=tokens, endings=endings))
         if answer.complete:
             return
+
+
+def _queue(queued: Queued) -> AttachedQueue:
+    message = AttachedQueue(ahead=queued.ahead, waits_for_quota=queued.waits_for_quota)
+    if queued.wait_s is not None:
+        message.wait.FromNanoseconds(round(queued.wait_s * 1e9))
+    return message
 
 
 def _tokens(delta: ChoiceDelta) -> AttachedTokens:

@@ -64,6 +64,15 @@ class Location:
         running = self.leader.running if self.leader.found else attempt > 0
         request.attempt = max(attempt, self.leader.record.attempt)
         request.worker = self.leader.worker_name
-        request.state = (
-            requests_pb2.REQUEST_STATE_RUNNING if running else requests_pb2.REQUEST_STATE_WAITING
-        )
+        if self._waits_for_quota:
+            request.state = requests_pb2.REQUEST_STATE_PAUSED
+        elif running:
+            request.state = requests_pb2.REQUEST_STATE_RUNNING
+        else:
+            request.state = requests_pb2.REQUEST_STATE_WAITING
+
+    @property
+    def _waits_for_quota(self) -> bool:
+        if self.open_request is not None:  # It knows before the leader does.
+            return self.open_request.waits_for_quota
+        return self.leader.waits_for_quota

@@ -10,7 +10,7 @@ import grpc
 
 from headrace.credentials.tls_files import TlsFiles
 from headrace.errors import GatewayUnreachable
-from headrace.internal.v1.attach_pb2 import AttachRequest, AttachResponse
+from headrace.internal.v1.attach_pb2 import AttachedQueue, AttachRequest, AttachResponse
 from headrace.internal.v1.attach_pb2_grpc import AttachServiceStub
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.request_keys import public_id
@@ -20,7 +20,13 @@ from headrace.rpc.status import from_status
 from headrace.rpc.tls import mesh_security
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
-from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation
+from headrace_gateway.request.generation import (
+    ChoiceEnded,
+    Event,
+    Failed,
+    Generation,
+    Queued,
+)
 from headrace_gateway.stream.stored_output import tokens_of
 
 REACH_S = 1.0
@@ -92,3 +98,13 @@ def _events(message: AttachResponse) -> Iterator[Event]:
         yield ChoiceEnded(ending.choice, ending.finish_reason)
     if message.HasField("error"):
         yield Failed(from_status(message.error))
+    if message.HasField("queue"):
+        yield _queued(message.queue)
+
+
+def _queued(queue: AttachedQueue) -> Queued:
+    return Queued(
+        ahead=queue.ahead if queue.HasField("ahead") else None,
+        wait_s=queue.wait.ToNanoseconds() / 1e9 if queue.HasField("wait") else None,
+        waits_for_quota=queue.waits_for_quota,
+    )

@@ -8,8 +8,10 @@ import grpc
 import httpx
 import openai
 import pytest
+from grpc_status import rpc_status
 
 from headrace.errors import InsufficientQuota
+from headrace.rpc.status import from_rpc_error
 from headrace.v1 import generation_pb2, generation_pb2_grpc
 from headrace_gateway.request.generation import Failed, Queued, Tokens, ValidRequest
 from helpers.api_scripts import ids_of
@@ -62,6 +64,35 @@ async def test_a_chat_and_a_native_answer_have_it_too(
     assert answer.status_code == 429
     assert [each["text"] for each in answer.json()["choices"]] == [TEXT, "the"]
     assert answer.json()["details"][0]["reason"] == "INSUFFICIENT_QUOTA"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "texts"),
+    [(2, ["word" * 2, "the"]), (1000, ["word" * 1000, "the"]), (2000, [])],
+    ids=["all of it", "without token ids", "without choices"],
+)
+async def test_the_status_of_a_grpc_call_has_it_as_far_as_it_fits(
+    channel: grpc.aio.Channel, admission: ScriptedAdmission, tokens: int, texts: list[str]
+) -> None:
+    admission.script = lambda _: [
+        [Tokens(0, 0, ids_of("word" * tokens))],
+        [Tokens(1, 0, ids_of("the"))],
+        [FAILED],
+    ]
+    ask = generation_pb2.GenerateRequest(model="valley", prompt="Hello", n=2)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await generation_pb2_grpc.GenerationServiceStub(channel).Generate(ask)
+    error = from_rpc_error(refused.value)
+    assert isinstance(error, InsufficientQuota)
+    assert error.retry_after_s == 60.0
+    found = generation_pb2.GenerateResponse()
+    status = rpc_status.from_call(refused.value)  # type: ignore[arg-type]
+    assert status is not None
+    assert any(detail.Unpack(found) for detail in status.details)
+    assert [choice.text for choice in found.choices] == texts
+    assert bool(found.choices and found.choices[0].token_ids) == (tokens == 2)
+    (settled,) = admission.generations[0].settled
+    assert found.usage.output_tokens == settled.usage.output_tokens > tokens
 
 
 async def test_streams_say_that_they_wait_and_have_all_text_before_the_error(

@@ -16,7 +16,10 @@ from headrace.internal.v1.access_pb2 import KeeperLoss, Limits, TenantRow
 from headrace.internal.v1.quota_pb2 import LimitKind, QuotaRefusal, Reserve
 from headrace.internal.v1.reports_pb2 import LocateResponse, ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
+from headrace.rpc.delivery_secret import DeliverySecret
+from headrace.v1 import requests_pb2
 from headrace_gateway.request.generation import Event, Failed, Queued, Tokens
+from headrace_gateway.resume.outputs import RemoteOutput
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
@@ -152,6 +155,8 @@ async def test_a_refusal_for_the_minute_stops_it_until_there_is_more(bus: Bus) -
         await eventually(lambda: on.worker.cancelled == [slot])
         assert (await on.fenced(1)).cause == quota
         await eventually(lambda: Queued(waits_for_quota=True) in reading.events)
+        location = await on.gateway.mesh.directory.locate("r1")
+        assert location.status().state == requests_pb2.REQUEST_STATE_PAUSED
         on.keeper.decide = ENDLESS
         granted = ParkCause.PARK_CAUSE_QUOTA_GRANTED
         await eventually(lambda: len(on.points(granted)) == 1)
@@ -165,6 +170,37 @@ async def test_a_refusal_for_the_minute_stops_it_until_there_is_more(bus: Bus) -
         await asyncio.wait_for(reading.task, 5)
         assert reading.ids() == IDS[:600]
         assert max(on.totals) == 600
+
+
+async def test_a_reader_at_another_gateway_gets_that_it_waits(bus: Bus) -> None:
+    async with stage(bus, refuse_beyond(512)) as on:
+        await on.gateway.open("r1", max_tokens=600)
+        remote = await RemoteOutput.reach(on.gateway.address, "r1", secret=DeliverySecret(None))
+        reading = Reading(remote.events())
+        slot = await on.worker.start("r1", attempt=1)
+        await on.run(slot, 0, 600)
+        await eventually(lambda: Queued(waits_for_quota=True) in reading.events)
+        on.keeper.decide = ENDLESS
+        await eventually(lambda: len(on.points(ParkCause.PARK_CAUSE_QUOTA_GRANTED)) == 1)
+        await on.fenced(2)
+        again = await on.worker.start("r1", attempt=3)
+        await on.run(again, 512, 600)
+        await on.worker.end(again, output_tokens=600)
+        await asyncio.wait_for(reading.task, 5)
+        assert reading.ids() == IDS[:600]
+        await remote.abandon()
+
+
+async def test_a_readers_place_in_the_queue_is_sent_to_another_gateway(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        await gateway.open("r1")
+        remote = await RemoteOutput.reach(gateway.address, "r1", secret=DeliverySecret(None))
+        reading = Reading(remote.events())
+        for place in (Queued(3, 1.5), Queued(0)):
+            gateway.open_request("r1").report_queued(place)
+            await eventually(lambda place=place: reading.events[-1:] == [place])  # type: ignore[misc]
+        reading.task.cancel()
+        await remote.abandon()
 
 
 async def test_the_choices_of_a_request_share_what_is_reserved(bus: Bus) -> None:

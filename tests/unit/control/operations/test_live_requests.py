@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.operations_pb2 import ListLiveRequestsResponse, LiveRequestRow
-from headrace_control.operations.live_requests import after_of, merged, page_limit
+from headrace.internal.v1.reports_pb2 import LocateResponse
+from headrace_control.operations.live_requests import (
+    after_of,
+    listed,
+    located,
+    merged,
+    page_limit,
+)
 
 
 def portion(sequences: Sequence[int], after: int, rows: int) -> ListLiveRequestsResponse:
@@ -56,3 +63,15 @@ def test_pages_are_bounded() -> None:
 def test_a_token_of_no_page_is_refused(token: str) -> None:
     with pytest.raises(InvalidRequest, match="page_token"):
         after_of(token)
+
+
+@pytest.mark.parametrize(
+    ("running", "waits_for_quota", "state"),
+    [(True, False, "running"), (False, False, "waiting"), (False, True, "paused")],
+)
+def test_a_request_has_one_state(running: bool, waits_for_quota: bool, state: str) -> None:
+    row = LiveRequestRow(request_id="a", running=running, waits_for_quota=waits_for_quota)
+    assert listed(row).state == state
+    found = LocateResponse(running=running, waits_for_quota=waits_for_quota)
+    found.record.request_id = "a"
+    assert located(found).state == state

@@ -41,7 +41,9 @@ class LiveRequest(_message.Message):
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
     state: _builtins.str
-    """waiting or running; in the answer of CancelRequest also ended."""
+    """waiting, running, or paused: it waits for quota, in no lane. In the answer of CancelRequest also
+    ended.
+    """
     worker: _builtins.str
     """Name of the worker that runs it; empty if none."""
     attempt: _builtins.int

@@ -22,26 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from headrace.internal.v1 import request_pb2 as headrace_dot_internal_dot_v1_dot_request__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/internal/v1/attach.proto\x12\x14headrace.internal.v1\x1a\x17google/rpc/status.proto\x1a\"headrace/internal/v1/request.proto\x1a\x18headrace/v1/common.proto\"#\n\rAttachRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xd5\x01\n\x0e\x41ttachResponse\x12\x33\n\x06record\x18\x01 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12\x34\n\x06tokens\x18\x02 \x03(\x0b\x32$.headrace.internal.v1.AttachedTokens\x12\x35\n\x07\x65ndings\x18\x03 \x03(\x0b\x32$.headrace.internal.v1.AttachedEnding\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"\xdd\x01\n\x0e\x41ttachedTokens\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\'\n\x08logprobs\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\x0fprompt_logprobs\x18\x05 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x17\n\x15_cached_prompt_tokens\"R\n\x0e\x41ttachedEnding\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.headrace.v1.FinishReason2f\n\rAttachService\x12U\n\x06\x41ttach\x12#.headrace.internal.v1.AttachRequest\x1a$.headrace.internal.v1.AttachResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/internal/v1/attach.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\"headrace/internal/v1/request.proto\x1a\x18headrace/v1/common.proto\"#\n\rAttachRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x89\x02\n\x0e\x41ttachResponse\x12\x33\n\x06record\x18\x01 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12\x34\n\x06tokens\x18\x02 \x03(\x0b\x32$.headrace.internal.v1.AttachedTokens\x12\x35\n\x07\x65ndings\x18\x03 \x03(\x0b\x32$.headrace.internal.v1.AttachedEnding\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x32\n\x05queue\x18\x05 \x01(\x0b\x32#.headrace.internal.v1.AttachedQueue\"o\n\rAttachedQueue\x12\x12\n\x05\x61head\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fwaits_for_quota\x18\x03 \x01(\x08\x42\x08\n\x06_ahead\"\xdd\x01\n\x0e\x41ttachedTokens\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\'\n\x08logprobs\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\x0fprompt_logprobs\x18\x05 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x17\n\x15_cached_prompt_tokens\"R\n\x0e\x41ttachedEnding\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.headrace.v1.FinishReason2f\n\rAttachService\x12U\n\x06\x41ttach\x12#.headrace.internal.v1.AttachRequest\x1a$.headrace.internal.v1.AttachResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.attach_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTACHREQUEST']._serialized_start=146
-  _globals['_ATTACHREQUEST']._serialized_end=181
-  _globals['_ATTACHRESPONSE']._serialized_start=184
-  _globals['_ATTACHRESPONSE']._serialized_end=397
-  _globals['_ATTACHEDTOKENS']._serialized_start=400
-  _globals['_ATTACHEDTOKENS']._serialized_end=621
-  _globals['_ATTACHEDENDING']._serialized_start=623
-  _globals['_ATTACHEDENDING']._serialized_end=705
-  _globals['_ATTACHSERVICE']._serialized_start=707
-  _globals['_ATTACHSERVICE']._serialized_end=809
+  _globals['_ATTACHREQUEST']._serialized_start=178
+  _globals['_ATTACHREQUEST']._serialized_end=213
+  _globals['_ATTACHRESPONSE']._serialized_start=216
+  _globals['_ATTACHRESPONSE']._serialized_end=481
+  _globals['_ATTACHEDQUEUE']._serialized_start=483
+  _globals['_ATTACHEDQUEUE']._serialized_end=594
+  _globals['_ATTACHEDTOKENS']._serialized_start=597
+  _globals['_ATTACHEDTOKENS']._serialized_end=818
+  _globals['_ATTACHEDENDING']._serialized_start=820
+  _globals['_ATTACHEDENDING']._serialized_end=902
+  _globals['_ATTACHSERVICE']._serialized_start=904
+  _globals['_ATTACHSERVICE']._serialized_end=1006
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Gateway to gateway: what is open there, for a reader who came here."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
@@ -48,6 +49,7 @@ class AttachResponse(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     ENDINGS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def record(self) -> _request_pb2.RequestRecord:
         """In the first message, alone: without prompt and output."""
@@ -60,6 +62,10 @@ class AttachResponse(_message.Message):
     def error(self) -> _status_pb2.Status:
         """The request failed; nothing follows."""
 
+    @_builtins.property
+    def queue(self) -> Global___AttachedQueue:
+        """Set alone: no worker runs it now."""
+
     def __init__(
         self,
         *,
@@ -67,14 +73,49 @@ class AttachResponse(_message.Message):
         tokens: _abc.Iterable[Global___AttachedTokens] | None = ...,
         endings: _abc.Iterable[Global___AttachedEnding] | None = ...,
         error: _status_pb2.Status | None = ...,
+        queue: Global___AttachedQueue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "record", b"record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "queue", b"queue", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endings", b"endings", "error", b"error", "record", b"record", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endings", b"endings", "error", b"error", "queue", b"queue", "record", b"record", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
+class AttachedQueue(_message.Message):
+    """What waiting readers are sent of the request's place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AHEAD_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_QUOTA_FIELD_NUMBER: _builtins.int
+    ahead: _builtins.int
+    """Of its lane, requests that are ahead of it; unset if unknown."""
+    waits_for_quota: _builtins.bool
+    """It is in no lane: the quota keeper is to grant it more output first."""
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Estimated; unset if unknown."""
+
+    def __init__(
+        self,
+        *,
+        ahead: _builtins.int | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        waits_for_quota: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ahead", b"_ahead", "ahead", b"ahead", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ahead", b"_ahead", "ahead", b"ahead", "wait", b"wait", "waits_for_quota", b"waits_for_quota"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ahead: _TypeAlias = _typing.Literal["ahead"]  # noqa: Y015
+    _WhichOneofArgType__ahead: _TypeAlias = _typing.Literal["_ahead", b"_ahead"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ahead) -> _WhichOneofReturnType__ahead | None: ...
+
+Global___AttachedQueue: _TypeAlias = AttachedQueue  # noqa: Y015
 
 @_typing.final
 class AttachedTokens(_message.Message):

@@ -6,14 +6,20 @@ from __future__ import annotations
 
 import logging
 
-from headrace.errors import HeadraceError, InternalError, InvalidRequest
+from headrace.errors import HeadraceError, InsufficientQuota, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.api.native.convert import generate_request
-from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error, counted
+from headrace_gateway.api.native.grpc_errors import (
+    INTERNAL_ERROR,
+    EndedEarly,
+    abort_on_error,
+    counted,
+)
 from headrace_gateway.api.native.messages import (
+    as_detail,
     delta,
     finish,
     generate_response,
@@ -49,6 +55,9 @@ class GenerationService(ApiServicer, GenerationServiceServicer):
                     pass
             except GenerationFailed as failed:
                 await answer.settle()
+                if isinstance(failed.error, InsufficientQuota):  # What was made is billed.
+                    response = generate_response(answer.request, answer.outcome())
+                    raise EndedEarly(failed.error, as_detail(response)) from failed
                 raise failed.error from failed
             await answer.settle()
             return generate_response(answer.request, answer.outcome())

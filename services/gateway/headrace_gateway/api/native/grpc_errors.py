@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
+
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import abort
 from headrace_gateway.api.http.call_counter import CallCounter
@@ -20,6 +22,14 @@ T = TypeVar("T")
 INTERNAL_ERROR = "the gateway failed; its log says how"
 
 
+class EndedEarly(Exception):
+    """The call ends with `error`, whose status has what was made before as one more detail."""
+
+    def __init__(self, error: HeadraceError, so_far: Message) -> None:
+        super().__init__(error.message)
+        self.error, self.so_far = error, so_far
+
+
 async def abort_on_error(
     context: Context, work: Awaitable[T], counter: CallCounter | None = None
 ) -> T:
@@ -27,22 +37,25 @@ async def abort_on_error(
 
     The limits that it notes are the call's initial metadata, which must not have been sent.
     """
-    limits = CallLimits()
+    limits, so_far = CallLimits(), list[Message]()
     try:
         with limits.noted():
             done = await work
         await _send_limits(context, limits)
         return done
-    except HeadraceError as error:
-        failure = error
-        log.info("call.failed", extra={"reason": error.reason, "field": error.field})
+    except (HeadraceError, EndedEarly) as error:
+        if isinstance(error, EndedEarly):
+            failure, so_far = error.error, [error.so_far]
+        else:
+            failure = error
+        log.info("call.failed", extra={"reason": failure.reason, "field": failure.field})
     except Exception:
         failure = InternalError(INTERNAL_ERROR)
         log.exception("call.broken")
     if counter is not None:
         counter.finish(failure)
     await _send_limits(context, limits)
-    return await abort(context, failure)
+    return await abort(context, failure, so_far)
 
 
 async def _send_limits(context: Context, limits: CallLimits) -> None:

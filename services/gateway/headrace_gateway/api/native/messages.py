@@ -18,6 +18,9 @@ from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.generation import Queued, RequestDescription
 from headrace_gateway.request.logprob_columns import written
 
+MAX_DETAIL_BYTES = 4096
+"""Of an answer in the status of a call. Clients refuse a status of more than 8 KiB, in base64."""
+
 
 def started(request: RequestDescription) -> StreamGenerateResponse:
     return StreamGenerateResponse(
@@ -80,3 +83,18 @@ def generate_response(request: RequestDescription, outcome: RequestOutcome) -> G
         choices=outcome.choices,
         usage=outcome.usage,
     )
+
+
+def as_detail(response: GenerateResponse) -> GenerateResponse:
+    """Return as much of an answer as a status can have: without token ids and log probabilities if
+    it is too large with them, and without choices if it still is."""
+    if response.ByteSize() <= MAX_DETAIL_BYTES:
+        return response
+    smaller = GenerateResponse()
+    smaller.CopyFrom(response)
+    for choice in smaller.choices:
+        for field in ("token_ids", "logprobs", "prompt_logprobs"):
+            choice.ClearField(field)
+    if smaller.ByteSize() > MAX_DETAIL_BYTES:
+        smaller.ClearField("choices")
+    return smaller
