@@ -198,7 +198,7 @@ async def test_a_readers_place_in_the_queue_is_sent_to_another_gateway(bus: Bus)
         reading = Reading(remote.events())
         for place in (Queued(3, 1.5), Queued(0)):
             gateway.open_request("r1").report_queued(place)
-            await eventually(lambda place=place: reading.events[-1:] == [place])  # type: ignore[misc]
+            await eventually(lambda place=place: reading.events[-1:] == [place])
         reading.task.cancel()
         await remote.abandon()
 
