@@ -78,6 +78,7 @@ class Journal:
         key: str = "k",
         model: str = "m",
         batch: bool = False,
+        is_part: bool = False,
         lasts_s: float = 600.0,
     ) -> QuotaRefusal | None:
         """Reserve; return None if it is granted."""
@@ -89,6 +90,7 @@ class Journal:
             input_tokens=tokens,
             output_tokens=output,
             batch=batch,
+            is_part=is_part,
             deadline_ms=self.now_ms + round(lasts_s * 1000),
         )
         decided = decide(self.record, call, self.terms)

@@ -68,8 +68,16 @@ class Mesh:
         self.settlements = Settlements(settings, address.gateway_id, bus, clock)
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
         self.keeper = QuotaClient(bus, address.gateway_id, clock)
-        self.quotas = Quotas(rows, self.keeper, clock, refusal_kept_s=settings.quota_refusal_kept_s)
-        self.budgets = OutputBudgets(self.quotas, self.lost_attempts)
+        self.quotas = Quotas(
+            rows,
+            self.keeper,
+            clock,
+            refusal_kept_s=settings.quota_refusal_kept_s,
+            ahead_tokens=settings.quota_ahead_tokens,
+        )
+        self.budgets = OutputBudgets(
+            self.quotas, self.lost_attempts, ahead_tokens=settings.quota_ahead_tokens
+        )
         self.usage_room = UsageRoom(bus)
         self.admission = LaneAdmission(
             settings,

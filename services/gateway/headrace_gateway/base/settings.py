@@ -37,6 +37,10 @@ class GatewaySettings(AccessSettings, DeliverySettings):
     """How long the quota keeper's refusal of a request answers equal ones of the same key and
     model. Too small: a client that repeats without a pause costs a message each time. Too large:
     what ends meanwhile and returns tokens admits the next request that much later."""
+    quota_ahead_tokens: int = Field(default=512, ge=16, le=1_000_000)
+    """Output that a request of a caller with limits reserves before it is made, of all choices
+    together. Too small: the keeper is asked again and again, and streams wait for its answers. Too
+    large: a request keeps tokens from others that it may never make."""
     lane_report_max_age_s: float = Field(default=3.0, gt=0)
     """Reports of lanes older than this refuse no request. Too small: a late report admits beyond
     the lane's bound. Too large: a lane is refused long after it emptied, if its leader died."""

@@ -118,6 +118,7 @@ def requests_for(
             trace_context=dict(request.trace_context),
             inputs=tuple(part),
             row=request.row,
+            is_part=number > 0,
         )
         for number, part in enumerate(_parts(inputs, min(_PART_INPUTS, card.max_slots)))
     ]

@@ -113,6 +113,7 @@ def valid_request(
         background=request.background,
         result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
         row=request.row,
+        is_part=request.is_part,
     )
 
 

@@ -48,10 +48,11 @@ def has_limits(payer: Payer, rows: Rows) -> bool:
 
 
 def most_at_once(limits: Iterable[Limits]) -> int | None:
-    """Return how many requests the limits can admit at one moment; None: any number."""
-    fields = ("requests_per_minute", "requests_per_day", "concurrent_requests")
-    counts = [getattr(each, field) for each in limits for field in fields]
-    return min(filter(None, counts), default=None)
+    """Return how many requests of one call the limits can admit at one moment; None: any number.
+
+    By those under way: only one of the call counts by the minute and the day.
+    """
+    return min(filter(None, (each.concurrent_requests for each in limits)), default=None)
 
 
 def most_tokens_at_once(limits: Iterable[Limits]) -> int | None:

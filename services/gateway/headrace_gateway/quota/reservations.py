@@ -125,9 +125,16 @@ class Quotas:
     """The limits of this gateway's callers."""
 
     def __init__(
-        self, rows: Rows, keeper: Keeper, clock: Clock, *, refusal_kept_s: float = 1.0
+        self,
+        rows: Rows,
+        keeper: Keeper,
+        clock: Clock,
+        *,
+        refusal_kept_s: float = 1.0,
+        ahead_tokens: int = 512,
     ) -> None:
-        self.keeper = keeper
+        """`ahead_tokens`: output that is reserved before it is made, of all choices together."""
+        self.keeper, self._ahead_tokens = keeper, ahead_tokens
         self.rows, self._clock = rows, clock
         self._memory = RefusalMemory(kept_ms=round(refusal_kept_s * 1000))
 
@@ -299,8 +306,9 @@ class Quotas:
             key_id=payer.key_id,
             model=payer.model,
             input_tokens=request.prompt_tokens,
-            output_tokens=request.first_output_tokens,
+            output_tokens=request.first_output_tokens(self._ahead_tokens),
             batch=payer.batch,
+            is_part=payer.is_part,
             deadline_ms=self._now_ms() + round(request.timeout_s * 1000),
         )
         return Reservation(self, payer, reserve)
@@ -314,7 +322,10 @@ class Quotas:
         if len(requests) < 2 or payer.batch:
             return
         limits = list(limits_of(payer, self.rows))
-        tokens = sum(request.tokens.fewest for request in requests)
+        tokens = sum(
+            request.prompt_tokens + request.first_output_tokens(self._ahead_tokens)
+            for request in requests
+        )
         bounds = (
             ("requests", len(requests), most_at_once(limits)),
             ("tokens", tokens, most_tokens_at_once(limits)),

@@ -70,6 +70,8 @@ class ValidRequest:
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
     row: BatchRow | None = None
     """Set of a row of a batch."""
+    is_part: bool = False
+    """Of a call that is several requests, another one counts as the request."""
 
     @property
     def key(self) -> str:
@@ -94,19 +96,15 @@ class ValidRequest:
         """Of all choices together."""
         return self.n * self.sampling.max_tokens
 
-    @property
-    def first_output_tokens(self) -> int:
-        """Reserved before it is queued; more is reserved while it runs."""
-        return first_output(self.most_output_tokens, batch=self.row is not None)
+    def first_output_tokens(self, ahead: int) -> int:
+        """Return what is reserved before it is queued, if so much is ahead; more is reserved while
+        it runs."""
+        return first_output(self.most_output_tokens, batch=self.row is not None, ahead=ahead)
 
     @property
     def payer(self) -> Payer:
-        return Payer(self.tenant, self.key_id, self.model, batch=self.row is not None)
-
-    @property
-    def tokens(self) -> TokenRange:
-        tokens = self.prompt_tokens + self.first_output_tokens
-        return TokenRange(tokens, tokens)
+        batch = self.row is not None
+        return Payer(self.tenant, self.key_id, self.model, batch=batch, is_part=self.is_part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,8 @@ class GenerationRequest(Terms):
     adds_special_tokens: bool | None = None
     """Whether the tokenizer puts its own around the prompt. Unset: around texts, and not around
     conversations, whose template writes them."""
+    is_part: bool = False
+    """Of a call of several prompts, another one counts as the request."""
 
     @property
     def key(self) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-AHEAD_TOKENS = 512
-"""Output that is reserved before it is made, of all choices together."""
 
-
-def first_output(most: int, *, batch: bool) -> int:
+def first_output(most: int, *, batch: bool, ahead: int) -> int:
     """Return how much of its output is reserved before a request is queued. Rows of batches
     reserve all of it: they are run again if they are refused, and do not wait half-way."""
-    return most if batch else min(most, AHEAD_TOKENS)
+    return most if batch else min(most, ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +21,8 @@ class Payer:
     """As it is listed and billed."""
     batch: bool = False
     """Of a row of a batch, which counts against the tokens of batches."""
+    is_part: bool = False
+    """Another request of the same call counts as the request."""
 
 
 class TokenRange(NamedTuple):

@@ -25,14 +25,14 @@ from typing import Protocol
 from headrace.errors import HeadraceError, QuotaUnavailable, RateLimitExceeded
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.base import metrics
-from headrace_gateway.request.payer import AHEAD_TOKENS
 from headrace_gateway.stream.lost_attempts import LostAttempts
 from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
 log = logging.getLogger(__name__)
 
-ASK_AT_TOKENS = 128
-"""Left of the budget when more is asked for: a keeper answers sooner than they are made."""
+ASK_AT_PART = 4
+"""The part of the tokens ahead that is left when more is asked for, as 128 of 512: a keeper answers
+sooner than they are made."""
 ASK_AGAIN_S = 5.0
 """At most. Why not as late as a refusal says: what ends before returns what it has not used."""
 
@@ -46,8 +46,12 @@ class Extends(Protocol):
 class OutputBudgets:
     """Keeps the output of open requests within what is reserved for them."""
 
-    def __init__(self, quotas: Extends, lost_attempts: LostAttempts) -> None:
+    def __init__(
+        self, quotas: Extends, lost_attempts: LostAttempts, *, ahead_tokens: int = 512
+    ) -> None:
+        """`ahead_tokens`: output that is reserved before it is made, of all choices together."""
         self._quotas, self._lost_attempts = quotas, lost_attempts
+        self._ahead_tokens = ahead_tokens
         self._asked: set[OpenRequest] = set()
         self._to_ask: asyncio.Queue[OpenRequest] = asyncio.Queue()
 
@@ -56,7 +60,7 @@ class OutputBudgets:
         record, output = open_request.record, open_request.output
         if not record.reservation_id or not record.output_budget:
             return
-        _allow(open_request, max(record.output_budget, output.output_tokens))
+        self._allow(open_request, max(record.output_budget, output.output_tokens))
         if output.is_used_up:
             open_request.waits_for_quota = True
             self.ask(open_request)
@@ -87,7 +91,7 @@ class OutputBudgets:
         output = open_request.output
         try:
             while not output.ended:
-                total = min(output.budget + AHEAD_TOKENS, output.most_tokens)
+                total = min(output.budget + self._ahead_tokens, output.most_tokens)
                 try:
                     await self._quotas.extend(open_request.record, total)
                 except (RateLimitExceeded, QuotaUnavailable) as refusal:
@@ -107,11 +111,10 @@ class OutputBudgets:
             self._asked.discard(open_request)
 
     def _grant(self, open_request: OpenRequest, total: int) -> None:
-        _allow(open_request, total)
+        self._allow(open_request, total)
         if open_request.waits_for_quota:
             open_request.waits_for_quota = False
             self._lost_attempts.go_on(open_request)
 
-
-def _allow(open_request: OpenRequest, total: int) -> None:
-    open_request.output.allow(total, ask_at=total - ASK_AT_TOKENS)
+    def _allow(self, open_request: OpenRequest, total: int) -> None:
+        open_request.output.allow(total, ask_at=total - self._ahead_tokens // ASK_AT_PART)

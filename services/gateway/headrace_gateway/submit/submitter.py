@@ -99,7 +99,7 @@ class Submitter:
             served.card.model,
             priority(requested),
             payer=payer_of(requested, served),
-            tokens=_tokens(requested, served.card),
+            tokens=_tokens(requested, served.card, self._settings.quota_ahead_tokens),
             patience_s=patience_s,
         )
 
@@ -188,16 +188,21 @@ class Submitter:
 def payer_of(requested: Terms, served: ServedModel) -> Payer:
     """Return whose limits a request of this model counts against."""
     caller, batch = requested.caller, requested.row is not None
-    return Payer(caller.tenant, caller.key_id, served.name, batch=batch)
+    is_part = isinstance(requested, GenerationRequest) and requested.is_part
+    return Payer(caller.tenant, caller.key_id, served.name, batch=batch, is_part=is_part)
 
 
-def _tokens(requested: GenerationRequest, card: ModelCard) -> TokenRange:
+def _tokens(requested: GenerationRequest, card: ModelCard, ahead: int) -> TokenRange:
     """Return how many tokens a request may need, as far as is known before its prompt is
-    tokenised."""
+    tokenised.
+
+    Args:
+        ahead: how much output is reserved before it is made.
+    """
     prompt = requested.prompt
     fewest = len(prompt.token_ids) if isinstance(prompt, TokenIds) else 1
     output = requested.n * max(1, requested.parameters.max_tokens)
-    first = first_output(output, batch=requested.row is not None)
+    first = first_output(output, batch=requested.row is not None, ahead=ahead)
     return TokenRange(fewest + first, requested.n * card.context_tokens)
 
 

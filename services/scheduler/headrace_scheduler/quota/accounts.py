@@ -27,15 +27,19 @@ def as_uint64(count: int) -> int:
     return max(0, min(count, 2**64 - 1))
 
 
-def amounts(*, requests: int, tokens: int, cost: int, batch: bool) -> Amounts:
+def amounts(
+    *, requests: int, tokens: int, cost: int, batch: bool, is_part: bool = False
+) -> Amounts:
     """Return what this much counts for each kind of limit.
 
-    Rows of batches count by the day and the month, not by the minute, and not as under way; their
-    tokens count against the limit of batches alone.
+    Parts of a call, of which another request counts, count as under way and with tokens. Rows of
+    batches count by the day and the month, not by the minute, and not as under way; their tokens
+    count against the limit of batches alone.
     """
+    counted = 0 if is_part else requests
     if batch:
-        return (0, 0, 0, requests, 0, 0, tokens, cost)
-    return (0, requests, tokens, requests, tokens, requests, 0, cost)
+        return (0, 0, 0, counted, 0, 0, tokens, cost)
+    return (0, counted, tokens, counted, tokens, requests, 0, cost)
 
 
 _BY_DAY = (REQUESTS_PER_DAY, TOKENS_PER_DAY, BATCH_TOKENS_PER_DAY)

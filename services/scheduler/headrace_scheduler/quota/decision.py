@@ -57,7 +57,11 @@ def decide(
     cost = terms.prices.at(record.time_ms).at_most(input_tokens, output_tokens)
     cost = max(cost, cost_before)
     asked = amounts(
-        requests=int(found is None), tokens=tokens, cost=cost - cost_before, batch=batch
+        requests=int(found is None),
+        tokens=tokens,
+        cost=cost - cost_before,
+        batch=batch,
+        is_part=reserve.is_part,
     )
     date = terms.calendar.date(record.time_ms)
     owner = terms.owner(reserve.tenant) if found is None else found.owner

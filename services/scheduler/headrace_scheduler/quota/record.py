@@ -176,7 +176,9 @@ class QuotaRecord:
         self._expiry.put(found.reservation_id, found.expire_ms)
         accounts = self.accounts(found.owner, found.key_id, found.model, date)
         date = accounts.by_scope[TENANT].date
-        charged = amounts(requests=requests, tokens=tokens, cost=cost, batch=found.batch)
+        charged = amounts(
+            requests=requests, tokens=tokens, cost=cost, batch=found.batch, is_part=found.is_part
+        )
         for account in accounts.charged:
             account.charge(charged)
         found.add_portion(Portion(self.time_ms // 1000, date, tokens, cost))
@@ -211,7 +213,7 @@ class QuotaRecord:
         """Return all of a reservation that is no longer open, its request included."""
         self._refund(found, found.tokens, found.cost)
         first = found.portions[0]
-        returned = amounts(requests=1, tokens=0, cost=0, batch=found.batch)
+        returned = amounts(requests=1, tokens=0, cost=0, batch=found.batch, is_part=found.is_part)
         for account in self._charged_accounts(found):
             account.refund(returned, first.second, first.date)
 

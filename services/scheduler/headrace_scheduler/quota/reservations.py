@@ -30,7 +30,7 @@ class Reservation:
     """
 
     __slots__ = (
-        *("reservation_id", "tenant", "owner", "key_id", "model", "batch"),
+        *("reservation_id", "tenant", "owner", "key_id", "model", "batch", "is_part"),
         *("input_tokens", "output_tokens", "cost"),
         *("confirmed", "deadline_ms", "expire_ms", "portions"),
     )
@@ -39,6 +39,7 @@ class Reservation:
         self.reservation_id, self.tenant = reserve.reservation_id, reserve.tenant
         self.owner = owner or reserve.tenant
         self.key_id, self.model, self.batch = reserve.key_id, reserve.model, reserve.batch
+        self.is_part = reserve.is_part
         self.input_tokens = self.output_tokens = self.cost = 0
         self.confirmed = False
         self.expire_ms = now_ms + UNCONFIRMED_MS
@@ -107,6 +108,7 @@ class Reservation:
                 input_tokens=self.input_tokens,
                 output_tokens=self.output_tokens,
                 batch=self.batch,
+                is_part=self.is_part,
                 deadline_ms=self.deadline_ms,
             ),
             cost_nanos=self.cost,

@@ -212,6 +212,7 @@ async def test_the_choices_of_a_request_share_what_is_reserved(bus: Bus) -> None
                 await on.run(slot, begin, begin + 100)
         await eventually(lambda: set(on.worker.cancelled) == set(slots))
         assert on.made() == 512
+        await eventually(lambda: len(on.points(ParkCause.PARK_CAUSE_QUOTA)) == 1)
         (point,) = on.points(ParkCause.PARK_CAUSE_QUOTA)
         assert sum(len(choice.output_ids) for choice in point.progress) == 512
 

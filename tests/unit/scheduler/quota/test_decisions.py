@@ -6,7 +6,7 @@ import pytest
 
 from headrace.internal.v1.access_pb2 import Limits, PriceRow
 from headrace.internal.v1.quota_pb2 import LimitKind, LimitScope, QuotaRefusal
-from helpers.quota_journal import START_MS, Journal, terms
+from helpers.quota_journal import START_MS, Journal, replay, terms
 
 PRICES = (
     PriceRow(valid_from_ms=0, input_nanos=10, cached_input_nanos=1, output_nanos=30),
@@ -92,6 +92,25 @@ def test_what_was_not_used_is_returned_in_the_second_in_which_it_was_charged() -
     journal.wait(31)
     assert journal.used() == [0, 50], "150 of the newer 200 came back, of the older none"
     assert not journal.settle("r", 100, output=150), "a usage record that comes twice counts once"
+
+
+def test_the_parts_of_a_call_are_one_request_of_a_minute_and_a_day() -> None:
+    limits = Limits(
+        requests_per_minute=1, requests_per_day=1, tokens_per_minute=900, concurrent_requests=9
+    )
+    journal = Journal(terms(limits))
+    assert journal.reserve("r", 100) is None
+    for part in ("r-1", "r-2"):
+        assert journal.reserve(part, 100, is_part=True) is None
+        assert journal.reserve(part, 150, is_part=True) is None
+    assert journal.used() == [1, 400, 1, 3]
+    assert refused(journal.reserve("another", 1)).limit == 1
+    journal.confirm("r-1")
+    assert journal.states(replay(journal.snapshot())) == journal.states()
+    journal.settle("r-1", 120)
+    journal.release("r-2")
+    assert journal.used() == [1, 220, 1, 1]
+    journal.record.check_integrity()
 
 
 def test_a_released_reservation_leaves_nothing() -> None:

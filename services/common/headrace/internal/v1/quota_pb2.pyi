@@ -154,6 +154,7 @@ class Reserve(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    IS_PART_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """RequestRecord.reservation_id: names one request for ever, while a request's own id may be used
     again.
@@ -171,6 +172,10 @@ class Reserve(_message.Message):
     """When the request ends at the latest; nothing of it stays reserved a minute after that. 0: in a
     day.
     """
+    is_part: _builtins.bool
+    """Of a call that is several requests, another one counts as the request: only tokens of this one
+    count, and that it is under way.
+    """
     def __init__(
         self,
         *,
@@ -182,10 +187,11 @@ class Reserve(_message.Message):
         output_tokens: _builtins.int = ...,
         batch: _builtins.bool = ...,
         deadline_ms: _builtins.int = ...,
+        is_part: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "deadline_ms", b"deadline_ms", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "output_tokens", b"output_tokens", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "deadline_ms", b"deadline_ms", "input_tokens", b"input_tokens", "is_part", b"is_part", "key_id", b"key_id", "model", b"model", "output_tokens", b"output_tokens", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,4 +79,10 @@ def _named(
     if seed is None and first.seed is not None:
         seed = (first.seed + number) % 2**64
     request_id = f"{first.request_id}-{number}"
-    return replace(requested, request_id=request_id, seed=seed, idempotent=first.idempotent)
+    return replace(
+        requested,
+        request_id=request_id,
+        seed=seed,
+        idempotent=first.idempotent,
+        is_part=number > 0,
+    )
