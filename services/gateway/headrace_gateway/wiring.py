@@ -68,16 +68,8 @@ class Mesh:
         self.settlements = Settlements(settings, address.gateway_id, bus, clock)
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
         self.keeper = QuotaClient(bus, address.gateway_id, clock)
-        self.quotas = Quotas(
-            rows,
-            self.keeper,
-            clock,
-            refusal_kept_s=settings.quota_refusal_kept_s,
-            ahead_tokens=settings.quota_ahead_tokens,
-        )
-        self.budgets = OutputBudgets(
-            self.quotas, self.lost_attempts, ahead_tokens=settings.quota_ahead_tokens
-        )
+        self.quotas = _quotas(rows, self.keeper, clock, settings)
+        self.budgets = OutputBudgets(self.quotas, self.lost_attempts)
         self.usage_room = UsageRoom(bus)
         self.admission = LaneAdmission(
             settings,
@@ -169,3 +161,13 @@ def serve_delivery(server: grpc.aio.Server, mesh: Mesh) -> None:
     add_DeliveryServiceServicer_to_server(delivery, server)
     attach = AttachService(mesh.requests, mesh.build_answer)
     add_AttachServiceServicer_to_server(attach, server)
+
+
+def _quotas(rows: Rows, keeper: QuotaClient, clock: Clock, settings: GatewaySettings) -> Quotas:
+    return Quotas(
+        rows,
+        keeper,
+        clock,
+        refusal_kept_s=settings.quota_refusal_kept_s,
+        ahead_tokens=settings.quota_ahead_tokens,
+    )

@@ -77,6 +77,7 @@ async def test_a_tenant_gets_limits_of_models_and_is_billed_in_its_own_currency(
     assert json.loads(plan.out)["limits"] == {
         "requests_per_minute": 20,
         "requests_per_day": 1000,
+        "batch_tokens_per_day": 1_000_000,
         "budget_per_month": "12.50",
     }
     zone = ("--time-zone", "Europe/Zurich", "--currency", "CHF", "--on-keeper-loss", "allow")

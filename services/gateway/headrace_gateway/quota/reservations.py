@@ -134,7 +134,7 @@ class Quotas:
         ahead_tokens: int = 512,
     ) -> None:
         """`ahead_tokens`: output that is reserved before it is made, of all choices together."""
-        self.keeper, self._ahead_tokens = keeper, ahead_tokens
+        self.keeper, self.ahead_tokens = keeper, ahead_tokens
         self.rows, self._clock = rows, clock
         self._memory = RefusalMemory(kept_ms=round(refusal_kept_s * 1000))
 
@@ -306,7 +306,7 @@ class Quotas:
             key_id=payer.key_id,
             model=payer.model,
             input_tokens=request.prompt_tokens,
-            output_tokens=request.first_output_tokens(self._ahead_tokens),
+            output_tokens=request.first_output_tokens(self.ahead_tokens),
             batch=payer.batch,
             is_part=payer.is_part,
             deadline_ms=self._now_ms() + round(request.timeout_s * 1000),
@@ -323,7 +323,7 @@ class Quotas:
             return
         limits = list(limits_of(payer, self.rows))
         tokens = sum(
-            request.prompt_tokens + request.first_output_tokens(self._ahead_tokens)
+            request.prompt_tokens + request.first_output_tokens(self.ahead_tokens)
             for request in requests
         )
         bounds = (

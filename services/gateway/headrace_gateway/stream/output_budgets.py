@@ -40,18 +40,19 @@ ASK_AGAIN_S = 5.0
 class Extends(Protocol):
     """`Quotas`, as it is used here."""
 
+    @property
+    def ahead_tokens(self) -> int:
+        """How much output is reserved before it is made, of all choices together."""
+        ...
+
     async def extend(self, record: RequestRecord, output_tokens: int) -> None: ...
 
 
 class OutputBudgets:
     """Keeps the output of open requests within what is reserved for them."""
 
-    def __init__(
-        self, quotas: Extends, lost_attempts: LostAttempts, *, ahead_tokens: int = 512
-    ) -> None:
-        """`ahead_tokens`: output that is reserved before it is made, of all choices together."""
+    def __init__(self, quotas: Extends, lost_attempts: LostAttempts) -> None:
         self._quotas, self._lost_attempts = quotas, lost_attempts
-        self._ahead_tokens = ahead_tokens
         self._asked: set[OpenRequest] = set()
         self._to_ask: asyncio.Queue[OpenRequest] = asyncio.Queue()
 
@@ -91,7 +92,7 @@ class OutputBudgets:
         output = open_request.output
         try:
             while not output.ended:
-                total = min(output.budget + self._ahead_tokens, output.most_tokens)
+                total = min(output.budget + self._quotas.ahead_tokens, output.most_tokens)
                 try:
                     await self._quotas.extend(open_request.record, total)
                 except (RateLimitExceeded, QuotaUnavailable) as refusal:
@@ -117,4 +118,4 @@ class OutputBudgets:
             self._lost_attempts.go_on(open_request)
 
     def _allow(self, open_request: OpenRequest, total: int) -> None:
-        open_request.output.allow(total, ask_at=total - self._ahead_tokens // ASK_AT_PART)
+        open_request.output.allow(total, ask_at=total - self._quotas.ahead_tokens // ASK_AT_PART)

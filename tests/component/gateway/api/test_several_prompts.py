@@ -72,6 +72,7 @@ async def test_choices_are_numbered_through_all_prompts(
     requests = [each.request for each in admission.generations]
     call_id = answer.id.removeprefix("cmpl-")
     assert {each.request_id for each in requests} == {f"{call_id}-{i}" for i in range(len(PROMPTS))}
+    assert {each.request_id for each in requests if not each.is_part} == {f"{call_id}-0"}
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == sum(len(each.prompt_ids) for each in requests)
     made = sum(len(ids_of(prompt)) + 1 for prompt in PROMPTS) * n

@@ -59,6 +59,7 @@ def test_a_call_is_cut_into_requests_that_are_it_again_when_joined(
     requests = requests_for(requested(texts("x")), card, GatewaySettings(), inputs)
     assert [each for request in requests for each in request.inputs] == inputs
     assert len({request.request_id for request in requests}) == len(requests)
+    assert [request.is_part for request in requests] == [n > 0 for n in range(len(requests))]
     for request in requests:
         assert 1 <= request.n == len(request.inputs) <= min(32, max_slots)
         assert request.n == 1 or request.prompt_tokens <= 65_536
