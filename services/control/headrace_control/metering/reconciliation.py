@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from headrace.bus.usage import StoredUsage, UsagePosition, UsageStream
-from headrace.internal.v1.usage_pb2 import UsageRecord
+from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
 from headrace_control.base.accounts.statement import Account
 from headrace_control.base.accounts.usage import (
     UnreadableUsage,
     Values,
+    read_message,
     read_record,
-    records_in,
 )
 
 AT_ONCE = 200
@@ -28,7 +28,7 @@ COMPARED = (
 @dataclass(frozen=True, slots=True)
 class Difference:
     kind: str
-    """sums, missing, changed, unreadable, gap or statement."""
+    """sums, settled, missing, changed, unreadable, gap or statement."""
     tenant: str
     detail: str
     repaired: bool = False
@@ -48,6 +48,21 @@ class Checks(Protocol):
         self, since_ms: int, until_ms: int, *, repair: bool = False
     ) -> Sequence[SumDifference]: ...
 
+    async def settled_differences(
+        self, since_ms: int, until_ms: int
+    ) -> Sequence[SettledDifference]: ...
+
+
+class SettledDifference(Protocol):
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def by_column(self) -> dict[str, int]: ...
+
 
 class SumDifference(Protocol):
     @property
@@ -66,7 +81,7 @@ class Unreadable(Protocol):
 class Ledger(Protocol):
     async def position(self) -> UsagePosition | None: ...
     async def rows_of(self, records: Sequence[UsageRecord]) -> Sequence[Values | None]: ...
-    async def restore(self, records: Sequence[UsageRecord], at: UsagePosition) -> int: ...
+    async def restore(self, message: UsageRecords, at: UsagePosition) -> int: ...
     async def retry_unreadable(self) -> int: ...
     async def unreadable(self, limit: int = 1000) -> Sequence[Unreadable]: ...
     async def gaps(self) -> Sequence[tuple[int, int]]: ...
@@ -108,6 +123,9 @@ class Reconciliation:
             tenant = str(differing.key["tenant"])
             detail = _sums_detail(differing)
             found.differences.append(Difference("sums", tenant, detail, repaired=repair))
+        for unlike in await self._checks.settled_differences(since_ms, until_ms):
+            detail = _settled_detail(unlike)
+            found.differences.append(Difference("settled", unlike.tenant, detail))
         for account, detail in await self._statements.differences():
             found.differences.append(Difference("statement", account.tenant, detail))
         found.rows = await self._checks.count(since_ms, until_ms)
@@ -135,33 +153,42 @@ class Reconciliation:
         *,
         repair: bool,
     ) -> None:
-        records = [each for each in _readable(message) if ended[0] <= each.end_ms < ended[1]]
+        published = _readable(message)
+        records = [each for each in published.records if ended[0] <= each.end_ms < ended[1]]
         rows = await self._ledger.rows_of(records)
         found.records += len(records)
         for record, row in zip(records, rows, strict=True):
             name = f"{record.source} {record.sequence}, request {record.request_id}"
             if row is None:
-                done = repair and await self._ledger.restore([record], message.position) > 0
+                done = repair and await self._restore(record, published, message.position)
                 detail = f"{name}: {record.output_tokens} output tokens have no row"
                 found.differences.append(Difference("missing", record.tenant, detail, done))
             elif changed := _changed(row, record):
                 detail = f"{name}: {changed}"
                 found.differences.append(Difference("changed", record.tenant, detail))
 
+    async def _restore(
+        self, record: UsageRecord, published: UsageRecords, at: UsagePosition
+    ) -> bool:
+        """Store a record as a row; return whether it is one now."""
+        of_it = UsageRecords(records=[record], model=published.model, epoch=published.epoch)
+        return await self._ledger.restore(of_it, at) > 0
 
-def _readable(message: StoredUsage) -> list[UsageRecord]:
-    """Return the records of a message that can be rows; the others are kept apart."""
+
+def _readable(message: StoredUsage) -> UsageRecords:
+    """Return a message with those of its records that can be rows; the others are kept apart."""
     readable = []
     try:
-        for record in records_in(message.payload):
-            try:
-                read_record(record)
-            except UnreadableUsage:
-                continue
-            readable.append(record)
+        published = read_message(message.payload)
     except UnreadableUsage:
-        return []
-    return readable
+        return UsageRecords()
+    for record in published.records:
+        try:
+            read_record(record)
+        except UnreadableUsage:
+            continue
+        readable.append(record)
+    return UsageRecords(records=readable, model=published.model, epoch=published.epoch)
 
 
 def _changed(row: Values, record: UsageRecord) -> str:
@@ -171,6 +198,12 @@ def _changed(row: Values, record: UsageRecord) -> str:
         for name in COMPARED
         if row[name] != getattr(record, name)
     )
+
+
+def _settled_detail(differing: SettledDifference) -> str:
+    more = ", ".join(f"{value:+d} {name}" for name, value in differing.by_column.items())
+    of = f"the leader of {differing.model} in epoch {differing.epoch}"
+    return f"compared with what {of} has settled, the rows have {more}"
 
 
 def _sums_detail(differing: SumDifference) -> str:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from headrace.billing.months import month_at
 from headrace.bus.jetstream import JetStreamBus
 from headrace.clock import SystemClock
-from headrace.internal.v1.usage_pb2 import UsageRecord, UsageRecords
+from headrace.internal.v1.usage_pb2 import TenantTotals, UsageRecord, UsageRecords
 from headrace_control.base.records import Tenant
 from headrace_control.metering.reconciliation import Comparison, Reconciliation
 from headrace_control.metering.usage_consumer import UsageConsumer
@@ -125,6 +125,25 @@ async def test_what_was_unreadable_or_gone_is_named(
     assert kinds(await compare(bus, store, repair=True)) == [("unreadable", "", False)]
     (sums,) = await store.usage_sums.sums(UsageFilter())
     assert sums["requests"] == 2
+
+
+async def test_what_a_leader_has_counted_and_is_no_row_names_its_leadership(
+    bus: JetStreamBus, store: Store, database_url: str
+) -> None:
+    records = [usage_record(1), usage_record(2)]
+    totals = [TenantTotals(tenant="acme", requests=2, input_tokens=20, output_tokens=10)]
+    message = UsageRecords(records=records, model="valley", epoch=7, totals=totals)
+    await bus.publish_usage(message.SerializeToString())
+    await stored(bus, store)
+    assert kinds(await compare(bus, store)) == []
+    await spoil(database_url, sa.delete(usage).where(usage.c.sequence == 2))
+    details = [each.detail for each in (await compare(bus, store)).differences]
+    assert (
+        "compared with what the leader of valley in epoch 7 has settled, the rows have"
+        " -1 requests, -10 input_tokens, -5 output_tokens"
+    ) in details
+    await compare(bus, store, repair=True)
+    assert kinds(await compare(bus, store)) == []
 
 
 async def test_closed_statements_are_compared_with_their_rows(

@@ -407,7 +407,8 @@ class UsageDifference(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     REPAIRED_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """sums: rows and their sums differ; missing: a record has no row; changed: a row is not what its
+    """sums: rows and their sums differ; settled: what a leader has counted for a tenant is not what the
+    rows of its records come to; missing: a record has no row; changed: a row is not what its
     record says; unreadable: a record is no row; gap: records were gone before they were stored;
     statement: a closed one is not what was closed, or not what its rows come to.
     """

@@ -74,8 +74,8 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReconcileUsage(self, request, context):
-        """Compares rows with their sums, and with what the broker still has of the records, and names
-        every difference.
+        """Compares rows with their sums, with what leaders have counted, and with what the broker still has
+        of the records, and names every difference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,8 +42,8 @@ class UsageServiceStub:
     ListUsageRows: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ListUsageRowsRequest, _usage_pb2.ListUsageRowsResponse]
     """In the order of their ends, the oldest first."""
     ReconcileUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ReconcileUsageRequest, _usage_pb2.ReconcileUsageResponse]
-    """Compares rows with their sums, and with what the broker still has of the records, and names
-    every difference.
+    """Compares rows with their sums, with what leaders have counted, and with what the broker still has
+    of the records, and names every difference.
     """
 
 @_typing.type_check_only
@@ -60,8 +60,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     ListUsageRows: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListUsageRowsRequest, _usage_pb2.ListUsageRowsResponse]  # type: ignore[assignment]
     """In the order of their ends, the oldest first."""
     ReconcileUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.ReconcileUsageRequest, _usage_pb2.ReconcileUsageResponse]  # type: ignore[assignment]
-    """Compares rows with their sums, and with what the broker still has of the records, and names
-    every difference.
+    """Compares rows with their sums, with what leaders have counted, and with what the broker still has
+    of the records, and names every difference.
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -93,8 +93,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.ReconcileUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.ReconcileUsageResponse, _abc.Awaitable[_usage_pb2.ReconcileUsageResponse]]:
-        """Compares rows with their sums, and with what the broker still has of the records, and names
-        every difference.
+        """Compares rows with their sums, with what leaders have counted, and with what the broker still has
+        of the records, and names every difference.
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,14 +69,14 @@ FREE = TokenPrice(0, 0, 0, 0)
 """Of a model without a price."""
 
 
-def records_in(payload: bytes) -> Sequence[UsageRecord]:
-    """Return the records of a message of the stream.
+def read_message(payload: bytes) -> UsageRecords:
+    """Return a message of the stream.
 
     Raises:
         UnreadableUsage: it is none.
     """
     try:
-        return UsageRecords.FromString(payload).records
+        return UsageRecords.FromString(payload)
     except DecodeError:
         raise UnreadableUsage("the message holds no usage records") from None
 

@@ -77,6 +77,8 @@ usage = sa.Table(
     _number("billed_part"),
     # Number of the transaction that recorded it, by which a closed statement has it or not.
     _number("recording"),
+    # That published it first, of `usage_leaderships`; 0: none is known.
+    _number("leadership"),
     sa.Index(None, "tenant", "end_ms"),
     sa.Index(None, "tenant", "recording"),
     sa.Index(None, "end_ms"),
@@ -136,6 +138,48 @@ usage_position = sa.Table(
     _number("time_ms"),
     # How many transactions have recorded rows.
     _number("recording"),
+    # Rows were stored before their leaderships were, or from another stream: what those had counted
+    # by then is not known of the stream that is read now.
+    _flag("is_older"),
+)
+
+# A leader of a model, from its lease on, as the messages of this stream name it.
+usage_leaderships = sa.Table(
+    "usage_leaderships",
+    METADATA,
+    _number("leadership", key=True),
+    text("stream"),
+    text("model"),
+    _number("epoch"),
+    # When the first request of its first message ended.
+    time("first_ms"),
+    sa.UniqueConstraint("stream", "model", "epoch"),
+)
+
+# What a leadership has counted for a tenant, as the last of its messages says.
+usage_settled = sa.Table(
+    "usage_settled",
+    METADATA,
+    _number("leadership", key=True),
+    text("tenant", primary_key=True),
+    *(_number(name) for name in ("requests", "input_tokens", "output_tokens")),
+    # Of these, what it had counted before, where that is not known.
+    *(_number(name) for name in ("older_requests", "older_input", "older_output")),
+    # When the last request of that message ended.
+    time("time_ms"),
+)
+
+# Records of leaderships whose rows another leadership has published: such a request is counted by
+# both.
+usage_repeated = sa.Table(
+    "usage_repeated",
+    METADATA,
+    _number("leadership", key=True),
+    text("source", primary_key=True),
+    _number("sequence", key=True),
+    text("tenant"),
+    _number("input_tokens"),
+    _number("output_tokens"),
 )
 
 # Records that are no rows, as they came, by their SHA-256.

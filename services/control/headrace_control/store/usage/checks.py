@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_control.base.accounts.usage import COSTS, HOUR_KEY, HOUR_MS, SUMS, Values
 from headrace_control.store.database.billing_tables import usage, usage_hour, usage_position
 from headrace_control.store.database.transactions import Database
+from headrace_control.store.usage.leaderships import SettledDifference, settled_differences
 from headrace_control.store.usage.ledger import add_hours
 from headrace_control.store.usage.sums import row_facts
 
@@ -38,6 +39,11 @@ class UsageChecks:
         query = query.where(usage.c.end_ms >= since_ms, usage.c.end_ms < until_ms)
         async with self._database.reading() as connection:
             return await connection.scalar(query) or 0
+
+    async def settled_differences(self, since_ms: int, until_ms: int) -> list[SettledDifference]:
+        """Return where rows are not what leaders have counted; see `leaderships`."""
+        async with self._database.reading() as connection:
+            return await settled_differences(connection, since_ms, until_ms)
 
     async def differences(
         self, since_ms: int, until_ms: int, *, repair: bool = False

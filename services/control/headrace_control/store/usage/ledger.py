@@ -24,8 +24,8 @@ from headrace_control.base.accounts.usage import (
     Values,
     hours_of,
     priced,
+    read_message,
     read_record,
-    records_in,
 )
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.store.database.billing_tables import (
@@ -38,6 +38,7 @@ from headrace_control.store.database.billing_tables import (
 )
 from headrace_control.store.database.published import in_parts
 from headrace_control.store.database.transactions import Database, inserting, sum_of
+from headrace_control.store.usage.leaderships import Leaderships, in_another_stream
 from headrace_control.store.usage.row_keys import new_rows, rows_of
 from headrace_control.store.usage.spending import add_spending
 from headrace_control.store.usage.terms import terms_for
@@ -90,8 +91,9 @@ class Ledger:
             if not new:
                 return Recorded()
             missing = await self._note_gaps(connection, before, new)
-            readable, unreadable = _read(new)
-            rows, renamed = await new_rows(connection, readable)
+            published, readable, unreadable = _read(new)
+            leaderships = await Leaderships.of(connection, published)
+            rows, renamed = await self._new_rows(connection, readable, leaderships)
             repeated = len(readable) - len(rows)
             stored, too_dear = await self._store_rows(connection, rows)
             unreadable += too_dear
@@ -107,14 +109,14 @@ class Ledger:
                 await self._set_aside(connection, [Unreadable(position, reason, message.payload)])
                 await self._move(connection, position)
 
-    async def restore(self, records: Sequence[UsageRecord], at: UsagePosition) -> int:
-        """Store those of some records that can be rows and have none, whatever the position is;
-        return how many."""
-        payload = UsageRecords(records=records).SerializeToString()
+    async def restore(self, message: UsageRecords, at: UsagePosition) -> int:
+        """Store those records of a message that can be rows and have none, whatever the position
+        is; return how many."""
         async with self._database.writing() as connection:
             await self._locked_position(connection, at.stream)
-            readable, _ = _read([StoredUsage(at, payload)])
-            rows, _ = await new_rows(connection, readable)
+            published, readable, _ = _read([StoredUsage(at, message.SerializeToString())])
+            leaderships = await Leaderships.of(connection, published)
+            rows, _ = await self._new_rows(connection, readable, leaderships)
             stored, _ = await self._store_rows(connection, rows)
         return stored
 
@@ -122,8 +124,8 @@ class Ledger:
         """Store what this version can read of what an earlier one could not; return how many."""
         stored = 0
         for each in await self.unreadable():
-            if records := _records_in(each.record):
-                stored += await self.restore(records, each.position)
+            if message := _message_in(each.record):
+                stored += await self.restore(message, each.position)
                 async with self._database.writing() as connection:
                     digest = sha256(each.record).hexdigest()
                     is_it = usage_unreadable.c.digest == digest
@@ -159,11 +161,22 @@ class Ledger:
         row = (await connection.execute(query)).one_or_none()
         if row is None:
             numbers = ("rows_since_ms", "sequence", "time_ms", "recording")
-            values = {"id": 1, "stream": "", **dict.fromkeys(numbers, 0)}
+            values = {"id": 1, "stream": "", "is_older": False, **dict.fromkeys(numbers, 0)}
             first = inserting(connection, usage_position).values(values)
             await connection.execute(first.on_conflict_do_nothing())
             row = (await connection.execute(query)).one()
         return row.sequence if row.stream == stream else 0
+
+    async def _new_rows(
+        self, connection: AsyncConnection, records: Sequence[Values], leaderships: Leaderships
+    ) -> tuple[list[Values], int]:
+        """Return the rows that are new, and how many of them got a source of their own; note what
+        has a row of another leadership."""
+        for record in records:
+            record["leadership"] = leaderships.number(record["read_from"][1])
+        found = await new_rows(connection, records)
+        await leaderships.add_repeated(found.repeated)
+        return found.rows, found.renamed
 
     async def _store_rows(
         self, connection: AsyncConnection, rows: Sequence[Values]
@@ -175,12 +188,12 @@ class Ledger:
         stored: list[Values] = []
         too_dear: list[Unreadable] = []
         for row in rows:
-            source = row.pop("read_from")
+            position, message, record = row.pop("read_from")
             try:
                 price = terms.price(row) if row["billed"] else FREE
                 row |= priced(row, price, terms.currency(row))
             except UnreadableUsage as error:
-                too_dear.append(Unreadable(source[0], str(error), source[1].SerializeToString()))
+                too_dear.append(_unreadable(position, error, message, record))
             else:
                 stored.append(row)
         if stored:
@@ -232,47 +245,63 @@ class Ledger:
 
     async def _move(self, connection: AsyncConnection, to: UsagePosition) -> None:
         values = {"stream": to.stream, "sequence": to.sequence, "time_ms": self._now_ms}
-        await connection.execute(sa.update(usage_position).values(values))
+        is_older = sa.or_(usage_position.c.is_older, in_another_stream(to.stream))
+        move = sa.update(usage_position).values(is_older=is_older, **values)
+        await connection.execute(move)
 
     @property
     def _now_ms(self) -> int:
         return milliseconds(self._database.now())
 
 
-def _read(messages: Sequence[StoredUsage]) -> tuple[list[Values], list[Unreadable]]:
+def _read(
+    messages: Sequence[StoredUsage],
+) -> tuple[list[tuple[UsagePosition, UsageRecords]], list[Values], list[Unreadable]]:
+    """Return messages as they were published, their records as rows, and what is none."""
+    published: list[tuple[UsagePosition, UsageRecords]] = []
     readable: list[Values] = []
     unreadable: list[Unreadable] = []
-    for message in messages:
-        position = message.position
+    for stored in messages:
+        position = stored.position
         try:
-            records = records_in(message.payload)
+            message = read_message(stored.payload)
         except UnreadableUsage as error:
-            unreadable.append(Unreadable(position, str(error), message.payload))
+            unreadable.append(Unreadable(position, str(error), stored.payload))
             continue
-        for record in records:
+        published.append((position, message))
+        for record in message.records:
             try:
                 values = read_record(record)
             except UnreadableUsage as error:
-                unreadable.append(Unreadable(position, str(error), record.SerializeToString()))
+                unreadable.append(_unreadable(position, error, message, record))
             else:
-                values |= {"position": position.sequence, "read_from": (position, record)}
+                values |= {"position": position.sequence, "read_from": (position, message, record)}
                 readable.append(values)
-    return readable, unreadable
+    return published, readable, unreadable
 
 
-def _records_in(payload: bytes) -> list[UsageRecord]:
-    """Return the records of what was set aside, a message or a record, if they can be rows."""
+def _unreadable(
+    position: UsagePosition, error: UnreadableUsage, message: UsageRecords, record: UsageRecord
+) -> Unreadable:
+    """Return a record to set aside, as a message that names its leadership."""
+    apart = UsageRecords(records=[record], model=message.model, epoch=message.epoch)
+    return Unreadable(position, str(error), apart.SerializeToString())
+
+
+def _message_in(payload: bytes) -> UsageRecords | None:
+    """Return what was set aside, a message or a record, as a message, if its records can be rows;
+    None: they cannot."""
     for kind in (UsageRecords, UsageRecord):
         try:
             found = kind.FromString(payload)
-            records = list(found.records) if isinstance(found, UsageRecords) else [found]
-            for record in records:
+            message = found if isinstance(found, UsageRecords) else UsageRecords(records=[found])
+            for record in message.records:
                 read_record(record)
         except (DecodeError, UnreadableUsage):
             continue
-        if records:
-            return records
-    return []
+        if message.records:
+            return message
+    return None
 
 
 async def _billed_lines(connection: AsyncConnection, rows: Sequence[Values]) -> set[BatchLine]:

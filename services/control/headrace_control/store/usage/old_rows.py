@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.store.database.billing_tables import (
     accounts,
     statements,
     usage,
+    usage_leaderships,
     usage_position,
+    usage_repeated,
+    usage_settled,
 )
 from headrace_control.store.database.transactions import Database
 
@@ -52,4 +56,14 @@ class OldRows:
             is_later = usage_position.c.rows_since_ms < before_ms
             since = sa.update(usage_position).where(is_later).values(rows_since_ms=before_ms)
             await connection.execute(since)
+            await _delete_leaderships(connection, before_ms)
         return len(keys)
+
+
+async def _delete_leaderships(connection: AsyncConnection, before_ms: int) -> None:
+    """Delete what leaderships have counted that published nothing since: it is compared no more."""
+    table = usage_settled
+    recent = sa.select(table.c.leadership).where(table.c.time_ms >= before_ms)
+    for each in (usage_repeated, usage_settled, usage_leaderships):
+        is_old = each.c.leadership.not_in(recent)
+        await connection.execute(sa.delete(each).where(is_old))

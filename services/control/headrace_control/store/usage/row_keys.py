@@ -11,6 +11,7 @@ request, so that it is the same each time its record comes:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -27,24 +28,37 @@ Request = tuple[str, str, int]
 """Tenant, id and time of arrival: what two records of one request have in common."""
 
 
-async def new_rows(connection: AsyncConnection, rows: Sequence[Values]) -> tuple[list[Values], int]:
-    """Return the rows that the database does not have, each once, in the order of their keys; and
-    how many of them got a source of their own."""
-    stored = await _rows_at(connection, map(_key_of, rows))
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    rows: list[Values]
+    """That the database does not have, each once, in the order of their keys."""
+    renamed: int
+    """How many of these got a source of their own."""
+    repeated: list[Values]
+    """Records whose rows are of another leadership."""
+
+
+async def new_rows(connection: AsyncConnection, records: Sequence[Values]) -> NewRows:
+    """Return what becomes of records, which name their leaderships. Those that get a source of
+    their own have it then."""
+    stored = await _rows_at(connection, map(_key_of, records))
     first = {key: _request_of(row) for key, row in stored.items()}
     new: dict[Key, Values] = {}
     others: dict[Key, Values] = {}
-    for row in rows:
+    for row in records:
         key, request = _key_of(row), _request_of(row)
         if first.setdefault(key, request) != request:
-            other = row | {"source": _own_source(row)}
-            others.setdefault(_key_of(other), other)
+            row["source"] = _own_source(row)
+            others.setdefault(_key_of(row), row)
         elif key not in stored:
             new.setdefault(key, row)
-    for key in await _rows_at(connection, others):
+    known = await _rows_at(connection, others)
+    for key in known:
         del others[key]
     new |= others
-    return [new[key] for key in sorted(new)], len(others)
+    led_by = {key: row["leadership"] for key, row in (stored | known | new).items()}
+    repeated = [row for row in records if row["leadership"] != led_by[_key_of(row)]]
+    return NewRows([new[key] for key in sorted(new)], len(others), repeated)
 
 
 async def rows_of(

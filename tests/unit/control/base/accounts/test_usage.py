@@ -21,8 +21,8 @@ from headrace_control.base.accounts.usage import (
     price_at,
     priced,
     reached,
+    read_message,
     read_record,
-    records_in,
 )
 from helpers.usage_records import START_MS, message_of, usage_record
 
@@ -55,7 +55,7 @@ def test_a_cost_beyond_64_bits_is_no_row() -> None:
 
 def test_a_message_has_the_records_that_were_published_together() -> None:
     message = message_of(1, usage_record(7), usage_record(8))
-    assert [each.sequence for each in records_in(message.payload)] == [7, 8]
+    assert [each.sequence for each in read_message(message.payload).records] == [7, 8]
 
 
 def test_a_month_is_one_of_the_tenants_time_zone() -> None:
