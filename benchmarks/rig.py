@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -150,9 +151,14 @@ def show(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def keep(path: Path | None, before: dict[str, Any], results: dict[str, Any]) -> None:
-    """Write the results, with the facts of the machine before and the load after, if asked to."""
+    """Write the results, with the facts of the machine before and the load after, if asked to.
+
+    A list of numbers is one line.
+    """
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = before | {"load_average_after": [round(each, 2) for each in psutil.getloadavg()]}
-    path.write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"machine": machine, **results}, indent=1)
+    text = re.sub(r"\[[-\d.,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    path.write_text(text + "\n", encoding="utf-8")
