@@ -105,6 +105,22 @@ async def test_a_tenant_gets_limits_of_models_and_is_billed_in_its_own_currency(
         assert refused.status == 2
 
 
+async def test_words_of_errors_are_options_and_a_price_of_no_tenants_currency_is_warned_of(
+    run: Commands,
+) -> None:
+    await run("tenant", "create", "acme", "--currency", "CHF")
+    wrong = await run("tenant", "update", "acme", "--currency", "euro")
+    assert wrong.status == 2
+    assert wrong.err.startswith("headrace: --currency is 'euro', which is no currency")
+    price = ("price", "set", "valley", "--input", "1", "--output", "2", "--json")
+    usual = await run(*price, "--currency", "CHF")
+    assert (usual.status, usual.err) == (0, "")
+    other = await run(*price, "--currency", "EUR")
+    assert json.loads(other.out)["currency"] == "EUR"
+    assert "no tenant is billed in EUR" in other.err
+    assert "CHF" in other.err
+
+
 async def test_keys_that_need_an_old_pepper_are_listed_after_a_new_one_came(run: Commands) -> None:
     made = json.loads((await run("key", "create", "--tenant", "acme", "--json")).out)
 

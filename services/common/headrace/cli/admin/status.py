@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from headrace.cli.console import terminal
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, PermissionDenied
 from headrace.priorities import priority_name
 from headrace.supervisor.health import health_url, not_ready_reason
 from headrace.supervisor.state.disk import disk_problem
@@ -63,6 +63,8 @@ class MeshStatus:
     """Why nothing can be written to the state directory; empty if it can."""
     processes: list[ProcessStatus]
     models: list[ModelStatus]
+    fleet_unknown: str = ""
+    """Why lanes and workers are not known; empty: they are."""
 
     @property
     def is_healthy(self) -> bool:
@@ -95,15 +97,16 @@ async def _read_local(mesh: MeshTarget) -> MeshStatus:
     record, disk = state_dir.read_record(), disk_problem(state_dir.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
-    models = await _models(None if record.url is None else mesh, record.models)
-    return MeshStatus(record.url, str(disk or ""), list(processes), models)
+    models, unknown = await _models(None if record.url is None else mesh, record.models)
+    return MeshStatus(record.url, str(disk or ""), list(processes), models, unknown)
 
 
 async def _read_remote(mesh: MeshTarget) -> MeshStatus:
     """Return what the mesh's API reports; its processes cannot be reached."""
     async with mesh.async_client() as client:
-        models = [model.name for model in await client.models()]
-    return MeshStatus(mesh.url, "", [], await _models(mesh, models))
+        names = [model.name for model in await client.models()]
+    models, unknown = await _models(mesh, names)
+    return MeshStatus(mesh.url, "", [], models, unknown)
 
 
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
@@ -116,15 +119,19 @@ async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessSta
     return ProcessStatus(healthy=False, **(asdict(record) | {"fault": fault}))
 
 
-async def _models(mesh: MeshTarget | None, names: list[str]) -> list[ModelStatus]:
+async def _models(mesh: MeshTarget | None, names: list[str]) -> tuple[list[ModelStatus], str]:
+    """Return the models, and why their lanes and workers are not known; empty: they are."""
+    unknown = "the mesh has no port yet" if mesh is None else ""
     lanes: list[fleet_pb2.Lane] = []
     workers: list[fleet_pb2.Worker] = []
     if mesh is not None:
         try:
             async with mesh.admin_client() as client:
                 lanes, workers = await asyncio.gather(client.lanes(), client.workers())
+        except PermissionDenied:
+            unknown = "this key may not see them; use a key with the scope admin"
         except HeadraceError as error:
-            click.echo(f"headrace: lanes and workers are unknown: {error}", err=True)
+            unknown = str(error)
     return [
         ModelStatus(
             name,
@@ -132,7 +139,7 @@ async def _models(mesh: MeshTarget | None, names: list[str]) -> list[ModelStatus
             [_worker(worker) for worker in workers if name in worker.models],
         )
         for name in names
-    ]
+    ], unknown
 
 
 def _lane(lane: fleet_pb2.Lane) -> LaneStatus:
@@ -163,6 +170,11 @@ def _print(found: MeshStatus) -> None:
         last_end = each.last_end and f"its last run {each.last_end}"
         for fact in filter(None, (each.fault, last_end)):
             console.print(f"{each.name}: {fact}", markup=False, soft_wrap=True)
+    if found.fleet_unknown:
+        for model in found.models:
+            console.print(f"model {escape(model.id)}: its lanes and workers are not known")
+        console.print(f"why: {found.fleet_unknown}", markup=False, soft_wrap=True)
+        return
     for model in found.models:
         waiting = ", ".join(f"{lane.priority} {lane.waiting} waiting" for lane in model.lanes)
         slots = sum(worker.total_slots for worker in model.workers)

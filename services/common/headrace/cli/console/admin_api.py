@@ -73,6 +73,22 @@ def _explained(error: HeadraceError, mesh: MeshTarget, *, has_key: bool) -> Head
         return PermissionDenied(
             f"{error.message} (commands that administer use HEADRACE_API_KEY, else admin.key)"
         )
+    return with_option(error, click.get_current_context(silent=True))
+
+
+def with_option(error: HeadraceError, context: click.Context | None) -> HeadraceError:
+    """Return an error with the command's option in place of the field that it gives: `--currency`
+    for `tenant.currency`."""
+    if context is None or not error.field:
+        return error
+    name = error.field.rpartition(".")[2].partition("[")[0]
+    names = {name, name.removesuffix("s"), name.removesuffix("_nanos"), name.removesuffix("_time")}
+    flags = {f"--{each.replace('_', '-')}" for each in names}
+    for option in context.command.params:
+        if isinstance(option, click.Option) and (option.name in names or flags & set(option.opts)):
+            error.message = error.message.replace(error.field, option.opts[0])
+            error.args = (error.message,)
+            break
     return error
 
 

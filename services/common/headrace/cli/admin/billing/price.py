@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -13,17 +15,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
 
 from headrace.admin.v1 import prices_pb2 as pb
+from headrace.admin.v1 import tenants_pb2
 from headrace.admin.v1.prices_pb2_grpc import PriceServiceStub
+from headrace.admin.v1.tenants_pb2_grpc import TenantServiceStub
 from headrace.billing.money import amount_text, nanos_of
 from headrace.cli.admin.access.values import last_part, pages, shown_time
 from headrace.cli.console import terminal
-from headrace.cli.console.admin_api import call_admin_api
+from headrace.cli.console.admin_api import admin_api, call_admin_api
 from headrace.cli.console.options import MeshTarget, json_option, mesh_options
+from headrace.errors import HeadraceError
 
 T = TypeVar("T")
 
 _MULTIPLES = {"": 1, "K": 1_000, "M": 1_000_000}
 _SHOWN_PER = 1_000_000
+_NAMED = 10
+"""Most models or currencies that a warning names."""
 
 
 class Count(click.ParamType[int]):
@@ -96,6 +103,8 @@ def set_price(mesh: MeshTarget, model: str, as_json: bool, **options: Any) -> No
         )
     request = pb.CreatePriceRequest(price=message)
     made = _call(mesh, lambda stub: stub.CreatePrice(request))
+    for warning in asyncio.run(_warnings(mesh, made)):
+        click.echo(f"headrace: {warning}", err=True)
     terminal.print_fields(_as_dict(made), as_json=as_json)
 
 
@@ -155,6 +164,28 @@ def _nanos(amount: str, per: int, option: str) -> int:
         raise click.BadParameter(str(error), param_hint=option) from None
     if found < 0:
         raise click.BadParameter(f"{amount} is less than 0", param_hint=option)
+    return found
+
+
+async def _warnings(mesh: MeshTarget, made: pb.Price) -> list[str]:
+    """Return what of a price may be a mistake; nothing where that cannot be asked."""
+    found = []
+    with contextlib.suppress(HeadraceError):
+        async with mesh.admin_client() as client:
+            names = sorted(model.name for model in await client.models())
+        if made.model not in names:
+            listed = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+            found.append(f"no model {made.model} is listed now; these are: {listed or 'none'}")
+    with contextlib.suppress(HeadraceError):
+        async with admin_api(mesh) as channel:
+            request = tenants_pb2.ListTenantsRequest(page_size=1000)
+            tenants = (await TenantServiceStub(channel).ListTenants(request)).tenants
+        currencies = sorted({each.currency or "USD" for each in tenants})
+        if currencies and made.currency not in currencies:
+            found.append(
+                f"no tenant is billed in {made.currency}, so nothing has this price; tenants have"
+                f" {', '.join(currencies[:_NAMED])}"
+            )
     return found
 
 
