@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0
 """How long a call may take altogether, its repeats included."""
+NO_ANSWER = f"the quota keeper has not answered in {DEADLINE_S:g} s"
 TRY_S = 0.75
 """Longest wait for the answer to one message; a keeper answers in milliseconds, but one that has
 died never does, and the next one does not know of the message."""
@@ -58,7 +59,8 @@ class _Call:
 class QuotaClient:
     """The quota keeper as a process calls it, from many tasks at once; `run` must be running.
 
-    Every call is answered, or fails, within `DEADLINE_S`.
+    Every call is answered, or fails, within `DEADLINE_S`; once no message was answered for so long,
+    after one message.
 
         client = QuotaClient(bus, "gateway-0", SystemClock())
         reply = await client.reserve(Reserve(reservation_id="r1.3f…", tenant="acme", …))
@@ -77,6 +79,8 @@ class QuotaClient:
         """There is something to send now."""
         self._notices_due: asyncio.TimerHandle | None = None
         self._is_running = True
+        self._silent_since_s: float | None = None
+        """When a message was first sent in vain, since the last that was answered."""
         self._silence = ConditionLog(log, active="quota.unanswered", cleared="quota.answered")
 
     async def reserve(self, reserve: Reserve) -> QuotaReply:
@@ -158,6 +162,7 @@ class QuotaClient:
             timeout_s = min(TRY_S, max(0.0, calls[0].until_s - self._clock.monotonic_s()))
         replies = await self._try_send(messages, timeout_s)
         if replies is None:
+            self._fail_if_silent(calls)
             return
         for notice in notices:
             if self._notices and self._notices[0] is notice:
@@ -188,8 +193,21 @@ class QuotaClient:
             recheck_cancelled()
             return None
         self._silence.cleared(now_s)
+        self._silent_since_s = None
         self._to_own_clock(response)
         return list(response.replies)
+
+    def _fail_if_silent(self, calls: Iterable[_Call]) -> None:
+        """Fail calls that were sent in vain, if others have waited for a whole deadline before.
+
+        Why: each of them would wait as long, and so many wait at once where callers keep coming.
+        """
+        now_s = self._clock.monotonic_s()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        if now_s - self._silent_since_s >= DEADLINE_S:
+            for call in calls:
+                _fail(call.reply, NO_ANSWER)
 
     def _to_own_clock(self, response: QuotaResponse) -> None:
         """Make the keeper's times those of this process: what callers wait for is exact."""
@@ -206,7 +224,7 @@ class QuotaClient:
         now_s = self._clock.monotonic_s()
         while self._calls and (self._calls[0].reply.done() or self._calls[0].until_s <= now_s):
             reply = self._calls.popleft().reply
-            _fail(reply, f"the quota keeper has not answered in {DEADLINE_S:g} s")
+            _fail(reply, NO_ANSWER)
 
 
 def _fail(reply: asyncio.Future[QuotaReply], why: str) -> None:

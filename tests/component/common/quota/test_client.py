@@ -122,6 +122,24 @@ async def test_without_a_keeper_every_call_fails_at_its_deadline(client: QuotaCl
     assert max(took_s) < DEADLINE_S + 1
 
 
+async def test_calls_of_a_keeper_that_is_silent_for_long_wait_for_one_message(
+    bus: JetStreamBus, client: QuotaClient
+) -> None:
+    keeper = ScriptedKeeper()
+    keeper.answers.clear()
+    await keeper.start(bus)
+    with pytest.raises(QuotaUnavailable):
+        await client.reserve(reserve("first"))
+    for _ in range(2):
+        sent, began_s = len(keeper.messages), SystemClock().monotonic_s()
+        with pytest.raises(QuotaUnavailable):
+            await client.reserve(reserve("later"))
+        assert len(keeper.messages) - sent <= 2
+        assert SystemClock().monotonic_s() - began_s < DEADLINE_S
+    keeper.answers.set()
+    await client.reserve(reserve("answered"))
+
+
 async def test_a_silent_keeper_is_given_up_at_the_deadline_too(
     bus: JetStreamBus, client: QuotaClient
 ) -> None:
