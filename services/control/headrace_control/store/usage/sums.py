@@ -84,7 +84,7 @@ class UsageSums:
             Of each group: `begin_ms` and the values of `by`; `requests`, numbers of tokens, and
             costs in nano-units, which add up within one `currency` only.
         """
-        facts = _facts(which, every_ms).subquery()
+        facts = facts_of(which, every_ms).subquery()
         begin = facts.c.time_ms - facts.c.time_ms % every_ms if every_ms else sa.literal(0)
         groups = [facts.c[name] for name in by]
         totals = [sa.func.sum(facts.c[name]).label(name) for name in (*SUMS, *COSTS)]
@@ -108,7 +108,7 @@ def _plain(row: Values) -> Values:
     return row
 
 
-def _facts(which: UsageFilter, every_ms: int) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+def facts_of(which: UsageFilter, every_ms: int) -> sa.Select[Any] | sa.CompoundSelect[Any]:
     """Return a query of what is to be summed."""
     since, until = which.since_ms, which.until_ms
     first, end = -(-since // HOUR_MS) * HOUR_MS, until // HOUR_MS * HOUR_MS

@@ -6,12 +6,14 @@ import random
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.usage_pb2 import UsageKind
 from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.base.records import Price
 from headrace_control.store import PageOptions, Store
+from headrace_control.store.database.engine import open_engine
 from headrace_control.store.usage import sums
 from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
 from helpers.control_store import ROOT
@@ -98,3 +100,24 @@ async def test_sums_that_are_too_many_to_be_held_are_refused(
     assert len(await store.usage_sums.sums(UsageFilter())) == 1
     with pytest.raises(InvalidRequest, match="more than 2 sums: ask for less time"):
         await store.usage_sums.sums(UsageFilter(), every_ms=MINUTE_MS)
+
+
+async def test_what_a_key_has_used_today_is_found_by_an_index(
+    store: Store, database_url: str
+) -> None:
+    """However much others have used: `GET /v2/key` reads it."""
+    await store.usage.record(
+        [message_of(1, *(usage_record(n, tenant=f"t{n}") for n in range(2000)))]
+    )
+    which = UsageFilter(since_ms=START_MS - 1, tenants=["t7"], keys=["k1"])
+    is_postgres = database_url.startswith("postgresql")
+    engine = open_engine(database_url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("ANALYZE"))
+        query = sums.facts_of(which, 0).compile(
+            connection.sync_connection, compile_kwargs={"literal_binds": True}
+        )
+        explain = "EXPLAIN" if is_postgres else "EXPLAIN QUERY PLAN"
+        plan = [str(row) for row in await connection.execute(sa.text(f"{explain} {query}"))]
+    await engine.dispose()
+    assert not [line for line in plan if "SCAN usage" in line or "Seq Scan" in line], plan
