@@ -23,7 +23,7 @@ from headrace.bus.errors import (
     StoreRefused,
 )
 from headrace.bus.journal import Journal
-from headrace.bus.objects import Objects, Responses
+from headrace.bus.objects import Conversations, Objects, Responses
 from headrace.bus.snapshots import Snapshots
 from headrace.bus.store_probe import StoreProbe
 from headrace.bus.usage import UsageStream
@@ -304,6 +304,7 @@ class Bus(
     Leases,
     Results,
     Responses,
+    Conversations,
     Tables,
     Objects,
     StoreProbe,

@@ -1,4 +1,4 @@
-"""What is too large for one message, and cached answers, as services store them with the broker."""
+"""What services store with the broker: objects of any size, cached answers, conversations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.bus.errors import BusError
+
 RESPONSE_KEPT_AT_MOST_S = 24 * 3600.0
+CONVERSATION_KEPT_AT_MOST_S = 90 * 24 * 3600.0
+MAX_PART_BYTES = 4 * 1024 * 1024
+"""Half of what the broker takes as one message."""
+
+
+class PartChanged(BusError):
+    """Another process has stored the part since it was read; read it again."""
 
 
 class ObjectDamaged(Exception):
@@ -88,4 +97,68 @@ class Responses(Protocol):
 
     async def purge_responses(self, model: str) -> None:
         """Remove all answers of a model. Raises BusUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    payload: bytes
+    sequence: int
+    """Of this version of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartSize:
+    """What is known of a part without reading it."""
+
+    item_id: str
+    stored_ms: int
+    """In Unix time."""
+    bytes: int
+
+
+class Conversations(Protocol):
+    """Stored responses and conversations of tenants: items, each of one or more named parts.
+
+    Ids are 1 to 128 of A-Z a-z 0-9 _ -. The oldest parts of all go where the stream is full; what a
+    tenant may store is bounded by who stores it.
+    """
+
+    async def put_part(
+        self, tenant: str, item_id: str, part: str, payload: bytes, *, kept_s: float
+    ) -> None:
+        """Store a part for `kept_s`, at most CONVERSATION_KEPT_AT_MOST_S.
+
+        An earlier one is not read any more, and counts as stored until its time is over.
+
+        Raises:
+            BusUnavailable: it is not known to be stored.
+        """
+        ...
+
+    async def replace_part(
+        self, tenant: str, item_id: str, part: str, payload: bytes, *, after: int, kept_s: float
+    ) -> None:
+        """Store a part if the version of it that is stored has the sequence `after`; 0: none is.
+
+        Raises:
+            PartChanged: it has not; nothing was stored.
+            BusUnavailable: it is not known to be stored.
+        """
+        ...
+
+    async def get_part(self, tenant: str, item_id: str, part: str) -> StoredPart | None:
+        """Return a part; None if there is none. Raises BusUnavailable."""
+        ...
+
+    async def delete_item(self, tenant: str, item_id: str) -> None:
+        """Delete all parts of an item, which need not exist. Raises BusUnavailable."""
+        ...
+
+    async def stored_parts(self, tenant: str) -> list[PartSize]:
+        """Return all parts of a tenant, the oldest first. Raises BusUnavailable."""
+        ...
+
+    async def keep_newest(self, tenant: str, parts: int) -> None:
+        """Delete all but so many parts of a tenant, the oldest first. Raises BusUnavailable."""
         ...

@@ -10,6 +10,8 @@ REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTER
 USAGE_STREAM, QUOTA_JOURNAL = "USAGE", "QUOTA_JOURNAL"
 RESPONSE_STREAM = "RESPONSES"
 """The response cache; it is not backed up."""
+CONVERSATION_STREAM = "CONVERSATIONS"
+"""What /v1/responses and /v1/conversations store."""
 PROBE_STREAM = "STORE_PROBES"
 CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET, FILE_BUCKET = (
     "headrace_cards",
@@ -29,6 +31,8 @@ BACKED_UP = (
     # After the usage: what is settled in it and not yet here is settled again, and charged once.
     QUOTA_JOURNAL,
     *(f"KV_{CARD_BUCKET}", f"OBJ_{TOKENIZER_BUCKET}", f"KV_{LEASE_BUCKET}"),
+    # After the results, which have the output of what ends meanwhile.
+    CONVERSATION_STREAM,
     # Last, because it is the largest by far: what the database, which is saved after it, knows of
     # files that came meanwhile is then marked as lost.
     f"OBJ_{FILE_BUCKET}",

@@ -17,6 +17,9 @@ ENDED = "headrace.ended"
 """The same, which the broker publishes once they are stored."""
 RESPONSES = "headrace.responses"
 """Stream of ResultRecord, the response cache: headrace.responses.<lane id>.<key>."""
+CONVERSATIONS = "headrace.conversations"
+"""Parts of what /v1/responses and /v1/conversations store:
+headrace.conversations.<tenant>.<id>.<part>.<milliseconds>-<bytes>."""
 DEAD_LETTERS = "headrace.dead"
 
 WORKER_REPORTS = "headrace.reports.worker"
@@ -85,6 +88,11 @@ def former_lane(model: str, priority: str) -> str | None:
 def response(model: str, key: str) -> str:
     """Of an answer that equal requests may have, to be stored."""
     return f"{RESPONSES}.{lane_id(model)}.{key}"
+
+
+def conversation_part(tenant: str, item_id: str = "*", part: str = "*", stamp: str = "*") -> str:
+    """A part of a stored response or conversation, to be stored; with `*`, all that there are."""
+    return f"{CONVERSATIONS}.{tenant_row(tenant)}.{item_id}.{part}.{stamp}"
 
 
 def result(request_key: str) -> str:

@@ -27,7 +27,12 @@ from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases, StoredJournal
 from headrace.bus.jetstream.objects import StoredObjects
-from headrace.bus.jetstream.records import StoredCards, StoredResponses, StoredResults
+from headrace.bus.jetstream.records import (
+    StoredCards,
+    StoredConversations,
+    StoredResponses,
+    StoredResults,
+)
 from headrace.bus.jetstream.snapshots import StreamSnapshots
 from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import buckets, streams
@@ -54,6 +59,7 @@ class JetStreamBus(
     StoredCards,
     KeyLeases,
     StoredResponses,
+    StoredConversations,
     StoredResults,
     StoredTables,
     StoredObjects,

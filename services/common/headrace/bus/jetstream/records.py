@@ -1,8 +1,10 @@
-"""Model cards, tokenizer bundles, results and cached responses, in buckets and streams."""
+"""Model cards, tokenizer bundles, results, cached responses, conversations: buckets and streams."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 from collections.abc import Callable
 
 import nats.js.errors
@@ -10,10 +12,22 @@ from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
-from headrace.bus import RESULT_KEPT_S, subjects
-from headrace.bus.jetstream.connection import Connected, OpenSubscription, unavailable
+from headrace.bus import RESULT_KEPT_S, BusUnavailable, subjects
+from headrace.bus.jetstream.connection import (
+    STORE_TIMEOUT_S,
+    Connected,
+    OpenSubscription,
+    unavailable,
+)
 from headrace.bus.jetstream.stores import WRONG_LAST_SEQUENCE
-from headrace.bus.stores import CARD_BUCKET, RESPONSE_STREAM, RESULT_STREAM, TOKENIZER_BUCKET
+from headrace.bus.objects import PartChanged, PartSize, StoredPart
+from headrace.bus.stores import (
+    CARD_BUCKET,
+    CONVERSATION_STREAM,
+    RESPONSE_STREAM,
+    RESULT_STREAM,
+    TOKENIZER_BUCKET,
+)
 from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 
@@ -126,6 +140,101 @@ class StoredResponses(Connected):
         with unavailable("cached responses"):
             subject = subjects.response(model, "*")
             await self._js.purge_stream(RESPONSE_STREAM, subject=subject)
+
+
+class StoredConversations(Connected):
+    """Implements `headrace.bus.Conversations`.
+
+    Size and time of a part are in its subject, so that a tenant's are added up without reading
+    them: the broker lists subjects, and deletes all but the newest of those that match.
+    """
+
+    async def put_part(
+        self, tenant: str, item_id: str, part: str, payload: bytes, *, kept_s: float
+    ) -> None:
+        await self._put_part((tenant, item_id, part), payload, {}, kept_s)
+
+    async def replace_part(
+        self, tenant: str, item_id: str, part: str, payload: bytes, *, after: int, kept_s: float
+    ) -> None:
+        headers = {
+            "Nats-Expected-Last-Subject-Sequence": str(after),
+            "Nats-Expected-Last-Subject-Sequence-Subject": subjects.conversation_part(
+                tenant, item_id, part
+            ),
+        }
+        await self._put_part((tenant, item_id, part), payload, headers, kept_s)
+        if after:
+            with unavailable(item_id):
+                subject = subjects.conversation_part(tenant, item_id, part)
+                await self._js.purge_stream(CONVERSATION_STREAM, subject=subject, keep=1)
+
+    @rechecking_cancelled
+    async def _put_part(
+        self, place: tuple[str, str, str], payload: bytes, headers: dict[str, str], kept_s: float
+    ) -> None:
+        stamp = f"{time.time_ns() // 1_000_000}-{len(payload)}"
+        subject = subjects.conversation_part(*place, stamp)
+        with unavailable(subject):
+            try:
+                await self._js.publish(subject, payload, headers=headers or None, msg_ttl=kept_s)
+            except nats.js.errors.APIError as error:
+                if error.err_code == WRONG_LAST_SEQUENCE:
+                    raise PartChanged(f"{place[1]} was stored by another process") from error
+                raise
+
+    @rechecking_cancelled
+    async def get_part(self, tenant: str, item_id: str, part: str) -> StoredPart | None:
+        subject = subjects.conversation_part(tenant, item_id, part)
+        with unavailable(subject):
+            try:
+                found = await self._js.get_last_msg(CONVERSATION_STREAM, subject)
+            except nats.js.errors.NotFoundError:
+                return None
+        return StoredPart(found.data or b"", found.seq or 0)
+
+    @rechecking_cancelled
+    async def delete_item(self, tenant: str, item_id: str) -> None:
+        subject = subjects.conversation_part(tenant, item_id)
+        with unavailable(subject):
+            await self._js.purge_stream(CONVERSATION_STREAM, subject=subject)
+
+    @rechecking_cancelled
+    async def stored_parts(self, tenant: str) -> list[PartSize]:
+        # Why not the client's `stream_info`: it returns the first 100,000 subjects alone.
+        found: list[PartSize] = []
+        while True:
+            request = {
+                "subjects_filter": subjects.conversation_part(tenant),
+                "offset": len(found),
+            }
+            with unavailable(CONVERSATION_STREAM):
+                answer = await self._client.request(
+                    f"$JS.API.STREAM.INFO.{CONVERSATION_STREAM}",
+                    json.dumps(request).encode(),
+                    timeout=STORE_TIMEOUT_S,
+                )
+            page = json.loads(answer.data)
+            if "error" in page:
+                raise BusUnavailable(f"{CONVERSATION_STREAM}: {page['error'].get('description')}")
+            listed = page["state"].get("subjects") or {}
+            found += map(_part_size, listed)
+            if not listed or len(found) >= page.get("total", 0):
+                return sorted(found, key=lambda each: each.stored_ms)
+
+    @rechecking_cancelled
+    async def keep_newest(self, tenant: str, parts: int) -> None:
+        # Why: 0 would mean no such bound.
+        keep = {"keep": parts} if parts else {}
+        subject = subjects.conversation_part(tenant)
+        with unavailable(subject):
+            await self._js.purge_stream(CONVERSATION_STREAM, subject=subject, **keep)
+
+
+def _part_size(subject: str) -> PartSize:
+    _, item_id, _, stamp = subject.rsplit(".", 3)
+    stored_ms, _, size = stamp.partition("-")
+    return PartSize(item_id, int(stored_ms), int(size))
 
 
 class StoredResults(Connected):

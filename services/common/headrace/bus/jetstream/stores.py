@@ -13,9 +13,10 @@ from nats.js.api import (
 
 from headrace.bus import RESULT_KEPT_AT_MOST_S, subjects
 from headrace.bus.jetstream.tables import table_bucket
-from headrace.bus.objects import RESPONSE_KEPT_AT_MOST_S
+from headrace.bus.objects import CONVERSATION_KEPT_AT_MOST_S, RESPONSE_KEPT_AT_MOST_S
 from headrace.bus.stores import (
     CARD_BUCKET,
+    CONVERSATION_STREAM,
     DEAD_STREAM,
     LEASE_BUCKET,
     POSITION_BUCKET,
@@ -36,6 +37,8 @@ scheduler's `max_waiting`, which rejects requests before."""
 DEAD_LETTER_KEPT_S = 7 * 24 * 3600
 USAGE_KEPT_S = 7 * 24 * 3600
 USAGE_KEPT_BYTES = 4 << 30
+CONVERSATION_BYTES = 4 << 30
+"""Of all tenants; each one's own bound is far below."""
 ACK_WAIT_S = 24 * 3600
 """Practically never: a leader settles what it pulled, and its successor takes over by creating the
 consumer again."""
@@ -83,6 +86,16 @@ def _request_streams(replicas: int) -> list[StreamConfig]:
             max_msgs_per_subject=1,
             # Beyond it the oldest go: a cache refuses nothing.
             max_bytes=1 << 28,
+        ),
+        StreamConfig(
+            name=CONVERSATION_STREAM,
+            num_replicas=replicas,
+            subjects=[subjects.conversation_part("*")],
+            storage=StorageType.FILE,
+            max_age=CONVERSATION_KEPT_AT_MOST_S,
+            allow_msg_ttl=True,
+            max_msgs_per_subject=1,
+            max_bytes=CONVERSATION_BYTES,
         ),
         StreamConfig(
             name=DEAD_STREAM,

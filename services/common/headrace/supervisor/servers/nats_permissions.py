@@ -130,7 +130,7 @@ _CREATES = (
         for stream in (
             *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
             *(stores.USAGE_STREAM, _kv(stores.POSITION_BUCKET), stores.QUOTA_JOURNAL),
-            stores.RESPONSE_STREAM,
+            *(stores.RESPONSE_STREAM, stores.CONVERSATION_STREAM),
             *(_kv(stores.CARD_BUCKET), _kv(stores.LEASE_BUCKET)),
             *(_TOKENIZER_STREAM, _FILE_STREAM),
             *_TABLE_STREAMS,
@@ -145,6 +145,7 @@ _UPDATES = tuple(
     for stream in (
         *(stores.REQUEST_STREAM, stores.RESULT_STREAM, stores.DEAD_STREAM),
         *(stores.USAGE_STREAM, stores.QUOTA_JOURNAL, stores.RESPONSE_STREAM),
+        stores.CONVERSATION_STREAM,
     )
 )
 _MODELS_READ = (*_reading(_kv(stores.CARD_BUCKET)), *_reading(_TOKENIZER_STREAM))
@@ -166,6 +167,8 @@ _GATEWAY_PUBLISHES = (
     f"{_API}.STREAM.MSG.GET.{_kv(stores.POSITION_BUCKET)}",
     *(f"{subjects.RESPONSES}.*.*", *_messages(stores.RESPONSE_STREAM)),
     f"{_API}.STREAM.PURGE.{stores.RESPONSE_STREAM}",
+    *(subjects.conversation_part("*"), *_messages(stores.CONVERSATION_STREAM)),
+    f"{_API}.STREAM.PURGE.{stores.CONVERSATION_STREAM}",
     *_MODELS_READ,
     *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
 )
