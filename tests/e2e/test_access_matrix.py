@@ -109,7 +109,7 @@ def test_every_method_says_who_may_call_it() -> None:
 
 
 def test_every_method_has_a_sample() -> None:
-    known = samples(file="", request="", key="", person="", session="")
+    known = samples(file="", request="", conversation="", key="", person="", session="")
     assert {name.rpartition(".")[2] for name in METHODS} == set(known)
 
 

@@ -75,6 +75,37 @@ def _public_samples(request: str) -> dict[str, Sample]:
     }
 
 
+def _response_samples(request: str, conversation: str) -> dict[str, Sample]:
+    """Args:
+    request, conversation: id of the request of a response, and of a conversation, of `other`.
+    """
+    made: Json = {"model": "scripted", "input": "Hello", "max_output_tokens": 2}
+    mine, foreign = {"response_id": "resp_none"}, {"response_id": f"resp_{request}"}
+    own, others = {"conversation_id": "conv_none"}, {"conversation_id": conversation}
+    item = {"item_id": "msg_none"}
+    body: Json = {"body": {"metadata": {}}}
+    items: Json = {"body": {"items": [{"role": "user", "content": "Hello"}]}}
+    return {
+        "ResponsesService/CreateResponse": Sample(
+            made, {**made, "previous_response_id": f"resp_{request}"}
+        ),
+        "ResponsesService/CountInputTokens": Sample(made, {**made, "conversation": conversation}),
+        "ResponsesService/CompactResponse": Sample(made),
+        "ResponsesService/GetResponse": Sample(mine, foreign),
+        "ResponsesService/DeleteResponse": Sample(mine, foreign),
+        "ResponsesService/CancelResponse": Sample(mine, foreign),
+        "ResponsesService/ListInputItems": Sample(mine, foreign),
+        "ResponsesService/CreateConversation": Sample({}),
+        "ResponsesService/GetConversation": Sample(own, others),
+        "ResponsesService/UpdateConversation": Sample(own | body, others | body),
+        "ResponsesService/DeleteConversation": Sample(own, others),
+        "ResponsesService/CreateConversationItems": Sample(own | items, others | items),
+        "ResponsesService/ListConversationItems": Sample(own, others),
+        "ResponsesService/GetConversationItem": Sample(own | item, others | item),
+        "ResponsesService/DeleteConversationItem": Sample(own | item, others | item),
+    }
+
+
 def _tenant_samples(key: str) -> dict[str, Sample]:
     """Args:
     key: id of a key of the tenant `other`.
@@ -252,10 +283,13 @@ def _usage_samples() -> dict[str, Sample]:
     }
 
 
-def samples(*, file: str, request: str, key: str, person: str, session: str) -> dict[str, Sample]:
+def samples(
+    *, file: str, request: str, conversation: str, key: str, person: str, session: str
+) -> dict[str, Sample]:
     """Return the samples by `Service/Method`; the arguments are ids of resources of `other`."""
     return (
         _public_samples(request)
+        | _response_samples(request, conversation)
         | _tenant_samples(key)
         | _billing_samples()
         | _people_samples(person, session)

@@ -119,13 +119,15 @@ async def _resources_of_other(http: httpx.AsyncClient, operator: Admin) -> dict[
     name, secret = await operator.key("other", "generate", "models:read", "files")
     headers = _bearer(secret)
     background = {
-        "prompt": "Hello",
-        "detached": True,
-        "request_id": "of-other",
-        "parameters": {"max_tokens": 2},
+        "model": "scripted",
+        "input": "Hello",
+        "background": True,
+        "max_output_tokens": 2,
     }
-    began = await http.post("/v2/models/scripted:generate", json=background, headers=headers)
-    assert began.status_code == 202, began.text
+    began = await http.post("/v1/responses", json=background, headers=headers)
+    assert began.status_code == 200, began.text
+    conversation = await http.post("/v1/conversations", json={}, headers=headers)
+    assert conversation.status_code == 200, conversation.text
     person = await operator("POST", "people", {"email": "someone@other.example"})
     member = {"role": "ROLE_MEMBER"}
     await operator("POST", f"tenants/other/members?person={person['name']}", member)
@@ -136,7 +138,8 @@ async def _resources_of_other(http: httpx.AsyncClient, operator: Admin) -> dict[
     assert uploaded.status_code == 200, uploaded.text
     return {
         "file": uploaded.json()["id"],
-        "request": "of-other",
+        "request": began.json()["id"].removeprefix("resp_"),
+        "conversation": conversation.json()["id"],
         "key": name.rpartition("/")[2],
         "person": person["name"].rpartition("/")[2],
         "session": session.json()["name"].rpartition("/")[2],

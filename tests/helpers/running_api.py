@@ -34,6 +34,7 @@ from headrace_gateway.app import add_public_services
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.cache.hits import CacheHits
 from headrace_gateway.cache.vectors import VectorCache
+from headrace_gateway.conversations.store import ConversationStore
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.quota.usage_today import UsageToday
@@ -43,6 +44,7 @@ from headrace_gateway.resume.open_or_resume import RequestOpener
 from headrace_gateway.stream.stored_output import StoredOutput
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
+from helpers.memory_conversations import MemoryConversations
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.scripted_keeper import NO_LIMITS, FixedRows, StandinControl, StandinKeeper
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
@@ -223,6 +225,7 @@ def api_services(
         embedding=Embedding(catalog, admission, settings, cache=cache),
         opener=RequestOpener(catalog, submitter, directory),
         requests=directory,
+        conversations=ConversationStore(settings, MemoryConversations(), clock),
         fleet=StandinFleet(),
         quotas=quotas,
         usage_today=UsageToday(StandinControl(), clock),

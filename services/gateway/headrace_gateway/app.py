@@ -46,6 +46,7 @@ from headrace.v1 import (
     own_key_pb2_grpc,
     probes_pb2_grpc,
     requests_pb2_grpc,
+    responses_pb2_grpc,
     rest_pb2_grpc,
 )
 from headrace_gateway.api.anthropic.service import AnthropicService
@@ -62,6 +63,7 @@ from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.api.responses.service import ResponsesService
 from headrace_gateway.api.rows.service import RowService
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
@@ -83,6 +85,7 @@ PUBLIC_SERVICES = tuple(
     for name in (
         "OpenAIService",
         "AnthropicService",
+        "ResponsesService",
         "GenerationService",
         "EmbeddingService",
         "ModelService",
@@ -101,6 +104,7 @@ def add_public_services(
     """Add every public service; return their names."""
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(OpenAIService(services), server)
     anthropic_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(services), server)
+    responses_pb2_grpc.add_ResponsesServiceServicer_to_server(ResponsesService(services), server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(services), server)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(services), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(services), server)
@@ -121,6 +125,7 @@ def _api_services(mesh: Mesh, catalog: Catalog) -> ApiServices:
         embedding=Embedding(catalog, mesh.admission, mesh.settings, cache=mesh.caches.vectors),
         opener=RequestOpener(catalog, submitter, mesh.directory),
         requests=mesh.directory,
+        conversations=mesh.conversations,
         fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
         quotas=mesh.quotas,
         usage_today=UsageToday(mesh.bus, mesh.clock),

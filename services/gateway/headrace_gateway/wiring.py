@@ -18,6 +18,7 @@ from headrace.quota import QuotaClient
 from headrace_gateway.base import metrics
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.cache.caches import Caches
+from headrace_gateway.conversations.store import ConversationStore
 from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
 from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
@@ -61,11 +62,11 @@ class Mesh:
         self.settings, self.bus, self.clock = settings, bus, clock
         self.address, self.build_answer = address, build_answer
         self.requests = requests = OpenRequests()
-        self.lanes = LaneView(fresh_s=settings.lane_report_max_age_s)
-        self.fleet = FleetView()
-        self.last_token = LastTokenClock(clock)
-        self.background = BackgroundReaders(build_answer)
-        self.settlements = Settlements(settings, address.gateway_id, bus, clock)
+        self.lanes, self.fleet = LaneView(fresh_s=settings.lane_report_max_age_s), FleetView()
+        self.last_token, self.background = LastTokenClock(clock), BackgroundReaders(build_answer)
+        self.conversations = ConversationStore(settings, bus, clock)
+        keep = self.conversations.store_result
+        self.settlements = Settlements(settings, address.gateway_id, bus, clock, keep)
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)
         self.keeper = QuotaClient(bus, address.gateway_id, clock)
         self.quotas = _quotas(rows, self.keeper, clock, settings)

@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
 from headrace.bus import RESULT_KEPT_AT_MOST_S
-from headrace.bus.objects import RESPONSE_KEPT_AT_MOST_S
+from headrace.bus.objects import CONVERSATION_KEPT_AT_MOST_S, RESPONSE_KEPT_AT_MOST_S
 from headrace.rpc.delivery_secret import DeliverySettings
 from headrace_gateway.base.moderation import check_labels
 
@@ -157,6 +157,18 @@ class GatewaySettings(AccessSettings, DeliverySettings):
     """How long the result of a detached request is kept after its end; others are for ten minutes.
     Too small: callers come for it in vain. Too large: results fill their GiB of the broker's disk,
     and the oldest go before their time."""
+
+    stored_responses_ttl_s: float = Field(
+        default=30 * 24 * 3600.0, ge=1, le=CONVERSATION_KEPT_AT_MOST_S
+    )
+    """How long responses of /v1/responses, and conversations, are stored after their last change.
+    Too small: clients come for them in vain, and conversations end. Too large: outputs of tenants
+    lie on the broker's disk for longer."""
+    stored_responses_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Of one tenant; beyond it the oldest go, at the latest when a sixteenth more is stored. Too
+    small: likewise. Too large: few tenants fill the broker's 4 GiB, and the oldest of all go."""
+    stored_responses_parts: int = Field(default=20_000, gt=0)
+    """Likewise, of parts: a response has two, its input and its output, a conversation one."""
 
     response_cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """Memory for answers of calls that want the cache (header `x-headrace-cache`), of tenants that

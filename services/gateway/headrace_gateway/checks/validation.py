@@ -111,6 +111,7 @@ def valid_request(
         resumable=request.stream or request.idempotent,
         once=request.idempotent or request.background,
         background=request.background,
+        stored_response=request.stored_response,
         result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
         row=request.row,
         is_part=request.is_part,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,9 @@ from headrace_gateway.request.generation import (
     RequestDescription,
     Tokens,
 )
+
+Take = Callable[[Iterable[Tokens | ChoiceEnded]], list[ChoiceDelta]]
+"""As `OutputAssembler.take`."""
 
 
 class GenerationFailed(Exception):
@@ -59,7 +63,7 @@ class Answer:
         self._generation = generation
         self._events = generation.events()
         self._assembler = assembler
-        self._take = assembler.take
+        self._take: Take = assembler.take
         if offsets is not None:
             self._take = Replay(assembler, offsets).take
         self.error: HeadraceError | None = None
@@ -67,6 +71,11 @@ class Answer:
         self._ended = False
         self.queued: Queued | None = None
         """The place in the queue, if the last events brought nothing else."""
+
+    def one_token_each(self) -> Self:
+        """Return it with a delta for each token, however the output came, and one for its end."""
+        self._take = partial(take_singly, self._take)
+        return self
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,6 +160,15 @@ class Answer:
 
 def _outputs(events: Iterable[Event]) -> Iterator[Tokens | ChoiceEnded]:
     return (event for event in events if not isinstance(event, Failed | Queued))
+
+
+def take_singly(take: Take, events: Iterable[Tokens | ChoiceEnded]) -> list[ChoiceDelta]:
+    """Take the tokens of these events one by one; return a delta for each, and for each end."""
+    deltas: list[ChoiceDelta] = []
+    for event in events:
+        for single in event.singly() if isinstance(event, Tokens) else (event,):
+            deltas += take([single])
+    return deltas
 
 
 def rebuild_answer(

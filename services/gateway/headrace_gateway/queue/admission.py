@@ -278,6 +278,7 @@ class LaneAdmission:
             key_id=request.key_id,
             person=request.person,
             listed_model=request.model,
+            stored_response=request.stored_response,
         )
         if request.row is not None:
             record.batch_id, record.batch_line = request.row.batch_id, request.row.line

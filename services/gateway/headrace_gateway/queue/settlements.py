@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -68,9 +69,23 @@ class _Ended:
         )
 
 
+async def _no_response(result: ResultRecord) -> None:
+    """Store nothing."""
+
+
 class Settlements:
-    def __init__(self, settings: GatewaySettings, gateway_id: str, bus: Bus, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        gateway_id: str,
+        bus: Bus,
+        clock: Clock,
+        store_response: Callable[[ResultRecord], Awaitable[None]] = _no_response,
+    ) -> None:
+        """`store_response`: stores the result of a response with the conversations; raises
+        BusError."""
         self._settings, self._gateway_id = settings, gateway_id
+        self._store_response = store_response
         self._bus, self._clock = bus, clock
         self._unsettled: dict[str, _Ended] = {}
         self._results = Outbox[_Ended]("result", self._store, max_retry_s=0.2)
@@ -142,6 +157,8 @@ class Settlements:
         result = ended.result()
         kept_s = result.request.result_ttl.ToNanoseconds() / 1e9
         try:
+            if result.request.stored_response:
+                await self._store_response(result)
             await self._bus.put_result(result.request_id, result.SerializeToString(), kept_s=kept_s)
         except BusError:
             # Why: bounded. A result that cannot be stored must not keep its request unsettled.

@@ -6,7 +6,7 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +68,8 @@ class ValidRequest:
     """It runs without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
+    stored_response: bool = False
+    """Its result is stored with the conversations as well."""
     row: BatchRow | None = None
     """Set of a row of a batch."""
     is_part: bool = False
@@ -137,6 +139,22 @@ class Tokens:
         return begin, Tokens(
             self.choice, self.first_index + count, ids[count:], logprobs and logprobs.cut(count)
         )
+
+    def singly(self) -> Iterator[Tokens]:
+        """Yield the same output, one token at a time."""
+        if len(self.token_ids) < 2:
+            yield self
+            return
+        for at, token_id in enumerate(self.token_ids):
+            is_first = at == 0
+            yield Tokens(
+                self.choice,
+                self.first_index + at,
+                [token_id],
+                self.logprobs and self.logprobs.cut(at, at + 1),
+                self.prompt_logprobs if is_first else None,
+                self.cached_prompt if is_first else None,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,8 @@ class GenerationRequest(Terms):
     """It has an Idempotency-Key: its client may send it again, streamed or whole."""
     background: bool = False
     """It runs without any reader; no call's deadline binds it."""
+    stored_response: bool = False
+    """Its result is stored with the conversations, for /v1/responses."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""
     truncate_tokens: int | None = None

@@ -141,13 +141,13 @@ class OpenRequest:
         self._on_close(self, outcome)
 
     async def billable(self) -> None:
-        """Return once the result of a closed request that is billed is stored, or after
-        `STORE_WAIT_S`.
+        """Return once the result of a closed request that is billed, or whose response is stored,
+        is stored, or after `STORE_WAIT_S`.
 
         Before its caller has the end: if this gateway dies then, the request is billed by the
-        result, for what the caller has.
+        result, for what the caller has. And a caller that has a response may refer to it.
         """
-        if self.record.key_id or self.record.person:
+        if self.record.key_id or self.record.person or self.record.stored_response:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STORE_WAIT_S):
                     await self.result_stored.wait()

@@ -45,7 +45,7 @@ consumer again."""
 
 
 def streams(replicas: int) -> list[StreamConfig]:
-    return [*_request_streams(replicas), *_account_streams(replicas)]
+    return [*_request_streams(replicas), *_account_streams(replicas), *_answer_streams(replicas)]
 
 
 def _request_streams(replicas: int) -> list[StreamConfig]:
@@ -77,6 +77,19 @@ def _request_streams(replicas: int) -> list[StreamConfig]:
             ),
         ),
         StreamConfig(
+            name=DEAD_STREAM,
+            num_replicas=replicas,
+            subjects=[f"{subjects.DEAD_LETTERS}.*"],
+            storage=StorageType.FILE,
+            max_age=DEAD_LETTER_KEPT_S,
+            max_bytes=1 << 28,
+        ),
+    ]
+
+
+def _answer_streams(replicas: int) -> list[StreamConfig]:
+    return [
+        StreamConfig(
             name=RESPONSE_STREAM,
             num_replicas=replicas,
             subjects=[f"{subjects.RESPONSES}.*.*"],
@@ -96,14 +109,6 @@ def _request_streams(replicas: int) -> list[StreamConfig]:
             allow_msg_ttl=True,
             max_msgs_per_subject=1,
             max_bytes=CONVERSATION_BYTES,
-        ),
-        StreamConfig(
-            name=DEAD_STREAM,
-            num_replicas=replicas,
-            subjects=[f"{subjects.DEAD_LETTERS}.*"],
-            storage=StorageType.FILE,
-            max_age=DEAD_LETTER_KEPT_S,
-            max_bytes=1 << 28,
         ),
     ]
 

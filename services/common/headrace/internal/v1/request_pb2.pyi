@@ -84,6 +84,7 @@ class RequestRecord(_message.Message):
     BATCH_ID_FIELD_NUMBER: _builtins.int
     BATCH_LINE_FIELD_NUMBER: _builtins.int
     LISTED_MODEL_FIELD_NUMBER: _builtins.int
+    STORED_RESPONSE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     """Who shares: "default" where the gateway is not told."""
@@ -148,6 +149,8 @@ class RequestRecord(_message.Message):
     batch_line: _builtins.int
     listed_model: _builtins.str
     """Name of the model as it is listed and billed: of an adapter, the adapter's name."""
+    stored_response: _builtins.bool
+    """Its result is stored with the conversations as well, for /v1/responses."""
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -222,10 +225,11 @@ class RequestRecord(_message.Message):
         batch_id: _builtins.str = ...,
         batch_line: _builtins.int = ...,
         listed_model: _builtins.str = ...,
+        stored_response: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "rendering", b"rendering", "result_ttl", b"result_ttl", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "batch_id", b"batch_id", "batch_line", b"batch_line", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "key_id", b"key_id", "listed_model", b"listed_model", "model", b"model", "n", b"n", "once", b"once", "output_budget", b"output_budget", "patience", b"patience", "person", b"person", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "reservation_id", b"reservation_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "batch_id", b"batch_id", "batch_line", b"batch_line", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "key_id", b"key_id", "listed_model", b"listed_model", "model", b"model", "n", b"n", "once", b"once", "output_budget", b"output_budget", "patience", b"patience", "person", b"person", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "reservation_id", b"reservation_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "stored_response", b"stored_response", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,7 +71,8 @@ def _bounded(entries: object) -> object:
     return entries
 
 
-def _listed(stop: object) -> object:
+def listed(stop: object) -> object:
+    """Return a list of one for a text."""
     return [stop] if isinstance(stop, str) else stop
 
 
@@ -144,7 +145,7 @@ class Body(SamplingBody):
     stream_options: StreamOptions | None = None
     n: Count | None = None
     max_tokens: Unsigned | None = None
-    stop: Annotated[Texts | None, BeforeValidator(_listed)] = None
+    stop: Annotated[Texts | None, BeforeValidator(listed)] = None
     logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
     seed: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**64)] | None = None
     metadata: dict[str, Any] | None = None
@@ -297,7 +298,11 @@ def parse(kind: type[T], data: bytes, *, max_bytes: int, unknown: UnknownFields 
         InvalidRequest: it is too long, no JSON, or a field is unknown, missing or of a wrong type.
         Unsupported: a field is known but not served.
     """
-    value = read_object(data, max_bytes=max_bytes)
+    return validated(kind, read_object(data, max_bytes=max_bytes), unknown)
+
+
+def validated(kind: type[T], value: dict[str, Any], unknown: UnknownFields | None = None) -> T:
+    """As `parse`, of the object that a body is."""
     try:
         return kind.model_validate(value, context=unknown)
     except ValidationError as error:

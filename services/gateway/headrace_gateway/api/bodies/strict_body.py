@@ -68,7 +68,7 @@ class StrictBody(BaseModel):
             raise PydanticCustomError("unknown_field", "{name}", {"name": refused})
         for name in kept.keys() & cls.UNSUPPORTED_FIELDS.keys():
             value, rule = kept[name], cls.UNSUPPORTED_FIELDS[name]
-            if value is not None and not _is_neutral(value, rule.neutral):
+            if value is not None and not is_neutral(value, rule.neutral):
                 raise field_error(name, f"{name} is not served: {rule.why}", kind=UNSUPPORTED)
         unknown.ignored |= {n for n in kept.keys() & cls.IGNORED_FIELDS if kept[n] is not None}
         return {name: value for name, value in kept.items() if name in cls.model_fields}
@@ -122,7 +122,8 @@ def unknown_fields(info: ValidationInfo) -> UnknownFields:
     return info.context if isinstance(info.context, UnknownFields) else UnknownFields()
 
 
-def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
+def is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
+    """Return whether a field's value means that it is not used."""
     # Why the types: True == 1 in Python, and is not the same in JSON.
     return any(value == one and type(value) is type(one) for one in neutral)
 

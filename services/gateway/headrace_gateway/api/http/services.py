@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.conversations.store import ConversationStore
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.quota.usage_today import UsageToday
@@ -23,6 +24,7 @@ class ApiServices:
     embedding: Embedding
     opener: RequestOpener
     requests: Directory
+    conversations: ConversationStore
     fleet: Fleet
     quotas: Quotas
     usage_today: UsageToday

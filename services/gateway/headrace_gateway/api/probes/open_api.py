@@ -48,6 +48,7 @@ from headrace.v1 import (
     own_key_pb2,
     probes_pb2,
     requests_pb2,
+    responses_pb2,
     rest_pb2,
 )
 from headrace_gateway.api.anthropic.service import AnthropicService
@@ -59,9 +60,11 @@ from headrace_gateway.api.probes.proto_schemas import (
     reference,
     schemas,
 )
+from headrace_gateway.api.responses.service import ResponsesService
 
 _FILES = (
-    *(openai_pb2, anthropic_pb2, files_pb2, batches_pb2, rest_pb2, models_pb2, requests_pb2),
+    *(openai_pb2, responses_pb2, anthropic_pb2, files_pb2, batches_pb2, rest_pb2),
+    *(models_pb2, requests_pb2),
     *(fleet_pb2, probes_pb2, own_key_pb2),
     *(tenants_pb2, keys_pb2, people_pb2, sessions_pb2, operations_pb2, audit_pb2),
     *(webhooks_pb2, prices_pb2, organization_pb2, usage_pb2, statements_pb2),
@@ -70,7 +73,7 @@ _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 
 
 def _models(path: RestPath) -> list[type[BaseModel]]:
-    """Return what reads the body of a path of OpenAIService or AnthropicService: one of these."""
+    """Return what reads the body of a path of these services: one of these."""
     service, _, name = path.rpc.rpartition(".")
     if (servicer := _SERVICERS.get(service)) is None:
         return []
@@ -91,10 +94,17 @@ def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
 
 
 REST = "headrace.v1.RestService"
-_SERVICERS = {
+_SERVICERS: dict[str, type] = {
     "headrace.v1.OpenAIService": OpenAIService,
     "headrace.v1.AnthropicService": AnthropicService,
+    "headrace.v1.ResponsesService": ResponsesService,
 }
+"""Those whose bodies are read by models."""
+_EITHER = (
+    *(".ChatCompletions", ".Completions", ".CreateMessage"),
+    *(".CreateResponse", ".GetResponse"),
+)
+"""Calls that answer whole, or with events."""
 UPLOAD, CONTENT = (f"headrace.v1.FileService.{name}" for name in ("UploadFile", "GetFileContent"))
 ADMIN = "headrace.admin.v1."
 _BYTES = "google.api.HttpBody"
@@ -221,7 +231,7 @@ def _answer(path: RestPath) -> Json:
     events: Json = {"text/event-stream": {}}
     if path.rpc.endswith((".StreamGenerate", ".AttachRequest", ".WatchFleet")):
         return {"description": "Server-sent events", "content": events}
-    if path.rpc.endswith((".ChatCompletions", ".Completions", ".CreateMessage")):
+    if path.rpc.endswith(_EITHER):
         return {"description": "Events if `stream` is true", "content": whole | events}
     if path.rpc == CONTENT:
         return {"description": "The bytes of the file", "content": {"application/octet-stream": {}}}

@@ -1,0 +1,1 @@
+"""OpenAI's Responses and Conversations: the calls of their paths."""

@@ -1,0 +1,112 @@
+"""Stored responses: as they are, their events, their input; cancelled and deleted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from headrace.errors import (
+    BrokerUnavailable,
+    GatewayUnreachable,
+    InvalidRequest,
+    RequestNotFound,
+)
+from headrace.internal.v1.reports_pb2 import LocateRequest
+from headrace.v1.responses_pb2 import (
+    CancelResponseRequest,
+    DeleteResponseRequest,
+    GetResponseRequest,
+    ListInputItemsRequest,
+)
+from headrace_gateway.api.http.endpoint import HttpCall
+from headrace_gateway.api.responses.delivery import EventStream
+from headrace_gateway.api.responses.finding import FoundResponse, find_response
+from headrace_gateway.api.responses.wire.pages import page_of
+from headrace_gateway.output.answering import Answer, rebuild_answer
+from headrace_gateway.stream.stored_output import StoredOutput
+
+_MOVES = 8
+"""How often a stream follows its request to another gateway."""
+
+
+async def get(http: HttpCall, request: GetResponseRequest) -> None:
+    found = await _found(http, request.response_id)
+    if not request.stream:
+        await _send(http, await found.response())
+        return
+    last_seen = request.starting_after if request.HasField("starting_after") else -1
+    if last_seen < -1:
+        raise InvalidRequest(
+            f"starting_after is {last_seen}; it is the number of an event, 0 or more",
+            field="starting_after",
+        )
+    await _stream(http, found, EventStream(http, last_seen=last_seen))
+
+
+async def _stream(http: HttpCall, found: FoundResponse, events: EventStream) -> None:
+    """Send events to the end of a response, wherever its request goes meanwhile."""
+    for _ in range(_MOVES):
+        answer = await _answer(http, found)
+        try:
+            async with answer:
+                await events.send(answer, found.description)
+            return
+        except GatewayUnreachable as error:
+            unreachable = error
+    raise unreachable
+
+
+async def _answer(http: HttpCall, found: FoundResponse) -> Answer:
+    """Return the answer of one more reader, from its beginning."""
+    services, request_id = http.services, found.description.request_id
+    http.reply.request_id = request_id
+    result = await services.conversations.result(found.tenant, request_id)
+    if result is not None:
+        return rebuild_answer(services.catalog, StoredOutput(result))
+    return await services.opener.resume(found.key, "")
+
+
+async def cancel(http: HttpCall, request: CancelResponseRequest) -> None:
+    found = await _found(http, request.response_id)
+    if not found.description.background:
+        raise InvalidRequest(
+            "only responses that were created with `background` true can be cancelled; close the"
+            " connection of another one",
+            field="response_id",
+        )
+    try:
+        location = await http.services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
+    except RequestNotFound:
+        await _send(http, await found.response())
+        return
+    await _send(http, await found.located(location))
+
+
+async def delete(http: HttpCall, request: DeleteResponseRequest) -> None:
+    found = await _found(http, request.response_id)
+    description, services = found.description, http.services
+    if await services.conversations.result(found.tenant, description.request_id) is None:
+        try:
+            await services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
+        except RequestNotFound:
+            pass
+        except (GatewayUnreachable, BrokerUnavailable):
+            # It ends by itself; nothing of it can be found any more.
+            pass
+    await services.conversations.delete(found.tenant, description.request_id)
+    await _send(
+        http, {"id": description.response_id, "object": "response.deleted", "deleted": True}
+    )
+
+
+async def input_items(http: HttpCall, request: ListInputItemsRequest) -> None:
+    found = await _found(http, request.response_id)
+    await _send(http, page_of(found.description.input, request))
+
+
+async def _found(http: HttpCall, response_id: str) -> FoundResponse:
+    return await find_response(http.services, http.call.caller.tenant, response_id)
+
+
+async def _send(http: HttpCall, value: dict[str, Any]) -> None:
+    await http.reply.send(json.dumps(value).encode())

@@ -1,0 +1,1 @@
+"""Responses as OpenAI's clients send and read them: bodies, items, events. Pure."""

@@ -1,0 +1,62 @@
+"""Leaves out the oldest messages of a conversation that is too long for its model.
+
+OpenAI's `truncation` "auto". System messages stay, and so does the last message; a tool's result
+goes with the call that it is of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from headrace.errors import ContextLengthExceeded
+from headrace_gateway.models.catalog import ServedModel
+from headrace_gateway.request.generation_request import Conversation, GenerationRequest, Message
+
+
+class Encoder(Protocol):
+    async def encoded(self, requested: GenerationRequest) -> tuple[ServedModel, list[int]]: ...
+
+
+async def truncated(encoder: Encoder, requested: GenerationRequest) -> GenerationRequest:
+    """Return the request with as many of its newest messages as its model has room for.
+
+    It is returned as it is where even the last message alone is too long: it is refused for that.
+    """
+    while True:
+        conversation = requested.prompt
+        assert isinstance(conversation, Conversation)
+        try:
+            served, token_ids = await encoder.encoded(requested)
+            output = max(1, requested.parameters.max_tokens)
+            excess = len(token_ids) + output - served.card.context_tokens
+            if excess <= 0:
+                return requested
+            share = excess / len(token_ids)
+        except ContextLengthExceeded:
+            share = 0.5  # There are more characters than are tokenized at all.
+        left = without_oldest(conversation.messages, share)
+        if len(left) == len(conversation.messages):
+            return requested
+        requested = replace(requested, prompt=replace(conversation, messages=left))
+
+
+def without_oldest(messages: Sequence[Message], share: float) -> list[Message]:
+    """Return the messages without the oldest that have this share of the text, or one at least."""
+    sizes = [Conversation([message]).characters for message in messages]
+    to_drop, left = share * sum(sizes), list[Message]()
+    dropped, is_dropping = 0.0, True
+    for at, (message, size) in enumerate(zip(messages, sizes, strict=True)):
+        if at == len(messages) - 1 or message["role"] in ("system", "developer"):
+            left.append(message)
+        elif is_dropping or (message["role"] == "tool" and not _has_calls(left)):
+            dropped += size
+            is_dropping = is_dropping and dropped < to_drop
+        else:
+            left.append(message)
+    return left
+
+
+def _has_calls(messages: Sequence[Message]) -> bool:
+    return any(message.get("tool_calls") for message in messages)

@@ -1,0 +1,194 @@
+"""Stores responses and conversations with the broker, and finds them again.
+
+A response has two parts: its description, stored before its request is submitted, and its result,
+stored by the gateway that settles the request, whichever that is. What has a description and no
+result yet is under way, or its result is elsewhere (`headrace_gateway.resume`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import zlib
+from typing import Any
+
+from headrace.bus import BusError
+from headrace.bus.objects import MAX_PART_BYTES, Conversations, PartChanged
+from headrace.clock import Clock
+from headrace.errors import BrokerUnavailable, InvalidRequest, ResourceNotFound
+from headrace.internal.v1.reports_pb2 import ResultRecord
+from headrace.request_keys import public_id, tenant_of
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.conversations.bounds import AddedParts, newest_within
+from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
+
+log = logging.getLogger(__name__)
+
+RESPONSE_PREFIX, CONVERSATION_PREFIX = "resp_", "conv_"
+_DESCRIPTION, _RESULT, _ITEMS = "description", "result", "items"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+Json = dict[str, Any]
+
+
+class ConversationStore:
+    """Responses and conversations of all tenants. All methods raise BrokerUnavailable."""
+
+    def __init__(self, settings: GatewaySettings, bus: Conversations, clock: Clock) -> None:
+        self._settings, self._bus, self._clock = settings, bus, clock
+        self._added = AddedParts(settings.stored_responses_bytes, settings.stored_responses_parts)
+
+    @property
+    def unix_s(self) -> float:
+        """Return the time, by which what is stored is dated."""
+        return self._clock.unix_s()
+
+    async def put_description(self, tenant: str, request_id: str, description: Json) -> None:
+        """Store what a response is of.
+
+        Raises:
+            InvalidRequest: it is too large.
+        """
+        payload = _packed(description, "input")
+        await self._put(tenant, request_id, _DESCRIPTION, payload)
+
+    async def description(self, tenant: str, request_id: str) -> Json | None:
+        """Return what a response is of; None if there is none."""
+        payload = await self._get(tenant, request_id, _DESCRIPTION)
+        return None if payload is None else _unpacked(payload)
+
+    async def store_result(self, result: ResultRecord) -> None:
+        """Store the result of a response's request.
+
+        Raises:
+            BusError: it is not known to be stored.
+        """
+        tenant, request_id = tenant_of(result.request_id), public_id(result.request_id)
+        payload = result.SerializeToString()
+        if len(payload) > MAX_PART_BYTES:
+            log.error("response.too_large", extra={"request_id": request_id})
+            return
+        await self._bus.put_part(
+            tenant, request_id, _RESULT, payload, kept_s=self._settings.stored_responses_ttl_s
+        )
+        await self._keep_bounds(tenant, len(payload))
+
+    async def result(self, tenant: str, request_id: str) -> ResultRecord | None:
+        """Return the stored result of a response's request; None if there is none."""
+        payload = await self._get(tenant, request_id, _RESULT)
+        return None if payload is None else ResultRecord.FromString(payload)
+
+    async def put_conversation(
+        self, tenant: str, conversation_id: str, conversation: Json, *, after: int
+    ) -> bool:
+        """Store a conversation; return False if its stored version has another sequence.
+
+        Raises:
+            InvalidRequest: it is too large.
+        """
+        payload = _packed(conversation, "items")
+        kept_s = self._settings.stored_responses_ttl_s
+        try:
+            await self._bus.replace_part(
+                tenant, conversation_id, _ITEMS, payload, after=after, kept_s=kept_s
+            )
+        except PartChanged:
+            return False
+        except BusError as error:
+            raise _unavailable(error) from error
+        await self._try_keep_bounds(tenant, len(payload))
+        return True
+
+    async def conversation(self, tenant: str, conversation_id: str) -> tuple[Json, int]:
+        """Return a conversation and the sequence of its stored version.
+
+        Raises:
+            ResourceNotFound: there is none.
+        """
+        found = None
+        if is_id(conversation_id):
+            try:
+                found = await self._bus.get_part(tenant, conversation_id, _ITEMS)
+            except BusError as error:
+                raise _unavailable(error) from error
+        if found is None:
+            raise ResourceNotFound(
+                f"conversation {quoted(conversation_id)} not found", field="conversation"
+            )
+        return _unpacked(found.payload), found.sequence
+
+    async def delete(self, tenant: str, item_id: str) -> None:
+        """Delete a response, by the id of its request, or a conversation."""
+        try:
+            await self._bus.delete_item(tenant, item_id)
+        except BusError as error:
+            raise _unavailable(error) from error
+
+    async def _put(self, tenant: str, item_id: str, part: str, payload: bytes) -> None:
+        kept_s = self._settings.stored_responses_ttl_s
+        try:
+            await self._bus.put_part(tenant, item_id, part, payload, kept_s=kept_s)
+        except BusError as error:
+            raise _unavailable(error) from error
+        await self._try_keep_bounds(tenant, len(payload))
+
+    async def _get(self, tenant: str, item_id: str, part: str) -> bytes | None:
+        if not is_id(item_id):
+            return None
+        try:
+            found = await self._bus.get_part(tenant, item_id, part)
+        except BusError as error:
+            raise _unavailable(error) from error
+        return None if found is None else found.payload
+
+    async def _try_keep_bounds(self, tenant: str, added_bytes: int) -> None:
+        try:
+            await self._keep_bounds(tenant, added_bytes)
+        except BusError as error:
+            # It is stored; the next check bounds the tenant.
+            log.warning("responses.not_bounded", extra={"tenant": tenant, "why": str(error)})
+
+    async def _keep_bounds(self, tenant: str, added_bytes: int) -> None:
+        if not self._added.add(tenant, added_bytes, now_s=self._clock.monotonic_s()):
+            return
+        sizes = await self._bus.stored_parts(tenant)
+        kept = newest_within(
+            sizes, max_bytes=self._added.max_bytes, max_parts=self._added.max_parts
+        )
+        if kept < len(sizes):
+            log.info("responses.evicted", extra={"tenant": tenant, "parts": len(sizes) - kept})
+            await self._bus.keep_newest(tenant, kept)
+
+
+def is_id(text: str) -> bool:
+    """Return whether it may be the id of anything that is stored."""
+    return _ID.fullmatch(text) is not None
+
+
+def request_id_of(response_id: str) -> str:
+    """Return the id of a response's request, by which it may be named as well."""
+    return response_id.removeprefix(RESPONSE_PREFIX)
+
+
+def _packed(value: Json, field: str) -> bytes:
+    payload = zlib.compress(json.dumps(value, separators=(",", ":")).encode(), level=1)
+    if len(payload) > MAX_PART_BYTES:
+        raise InvalidRequest(
+            f"{field} has {len(payload)} bytes when it is compressed; {MAX_PART_BYTES} can be"
+            " stored. Send less, or send `store` false",
+            field=field,
+        )
+    return payload
+
+
+def _unpacked(payload: bytes) -> Json:
+    value: Json = json.loads(zlib.decompress(payload))
+    return value
+
+
+def _unavailable(error: BusError) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"the store of responses cannot be reached: {error}", retry_after_s=DEFAULT_RETRY_S
+    )
