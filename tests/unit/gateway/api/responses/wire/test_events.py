@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses.response_reasoning_item import (
+    Content,
+    ResponseReasoningItem,
+    Summary,
+)
 
 from headrace.errors import (
     DeadlineExceeded,
@@ -156,8 +161,11 @@ def test_reasoning_is_an_item_before_the_text(summarized: bool, expected: list[s
     made = stream([*thoughts, text("9"), end()], of)
     assert short(made)[3:7] == expected
     reasoning, message = strict_response(made[-1]["response"]).output
-    assert (reasoning.type, message.type) == ("reasoning", "message")
-    shown = reasoning.summary if summarized else reasoning.content
+    assert isinstance(reasoning, ResponseReasoningItem)
+    assert message.type == "message"
+    shown: Sequence[Summary | Content] | None = (
+        reasoning.summary if summarized else reasoning.content
+    )
     assert shown is not None
     assert [part.text for part in shown] == ["It is 9."]
     (again,) = read_items([reasoning.model_dump(exclude_none=True)], "input", UnknownFields())
