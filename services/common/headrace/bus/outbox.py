@@ -60,6 +60,7 @@ class Outbox(Generic[T]):
         key: Callable[[T], Hashable] | None = None,
         size: Callable[[T], int] = lambda _: 0,
         max_items: int = 256,
+        wait_s: float = 0.0,
         max_retry_s: float = 2.0,
         on_retry: Callable[[int], object] = lambda _: None,
     ) -> None:
@@ -72,6 +73,7 @@ class Outbox(Generic[T]):
                 even if the older one is in flight. Default: each item is distinct.
             size: bytes of an item; a batch has at most MAX_MESSAGE_BYTES, or one item.
             max_items: most items of a batch.
+            wait_s: how long a batch that is not full waits for more items.
             max_retry_s: longest pause before a batch is sent again; pauses double from 0.05 s.
             on_retry: called with the number of items that were not confirmed, for a metric.
         """
@@ -79,6 +81,7 @@ class Outbox(Generic[T]):
         numbers = itertools.count()
         self._key = key or (lambda _: next(numbers))
         self._max_items, self._max_retry_s, self._on_retry = max_items, max_retry_s, on_retry
+        self._wait_s = wait_s
         self._waiting: dict[Hashable, T] = {}
         self._added = asyncio.Event()
         self._confirmed = asyncio.Condition()
@@ -103,6 +106,8 @@ class Outbox(Generic[T]):
         retry_s = 0.0
         while True:
             await self._added.wait()
+            if self._wait_s and len(self._waiting) < self._max_items:
+                await asyncio.sleep(self._wait_s)
             unconfirmed = await self._send_batch(is_retry=retry_s > 0)
             async with self._confirmed:
                 self._confirmed.notify_all()

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 500
 """Most messages of one transaction; fewer after one that was not done in time."""
 WAIT_S = 1.0
-GROUP_S = 0.5
+GROUP_S = 1.0
 """Time between two transactions that are not full: what comes meanwhile is stored together, which
 costs less than a transaction for each message."""
 PURGE_S = 2.0

@@ -37,6 +37,9 @@ USAGE_AT_ONCE = 32
 USAGE_BYTES = 256 * 1024
 """Of the usage that one group settles."""
 USAGE_WAIT_S = 1.0
+SETTLE_WAIT_S = 0.25
+"""Longest that usage waits for a call to be settled with. Nothing is decided meanwhile, and an
+entry for each message would cost more than its settlement."""
 RETRY_S = 0.5
 POSITION_S = 1.0
 """How often the place in the usage is stored where nothing else is, and for who purges it."""
@@ -73,6 +76,8 @@ class QuotaKeeper:
         self._messages: deque[_Message] = deque()
         self._usage: deque[StoredUsage] = deque()
         self._due = asyncio.Event()
+        """There is something to keep now."""
+        self._usage_due: asyncio.TimerHandle | None = None
         self._group_ended = asyncio.Condition()
         self._position = UsagePosition("", 0)
         """Up to which usage the journal says it is settled."""
@@ -98,6 +103,7 @@ class QuotaKeeper:
         finally:
             for message in self._messages:
                 message.answer.cancel()
+            self._cancel_usage_due()
             await serving.close()
 
     async def _take_over(self) -> None:
@@ -148,11 +154,11 @@ class QuotaKeeper:
             metrics.quota_reservations.set(len(self._record))
 
     async def _keep_group(self) -> None:
-        """Decide on what waits, append it, and answer."""
+        """Settle what has ended, decide on what waits, append it, and answer."""
         group = Group(self._record, self._terms_of, self._now_ms())
+        self._settle(group)
         answers = [(m.answer, group.answer(r).SerializeToString()) for m, r in self._next_calls()]
         try:
-            self._settle(group)
             await self._append(group)
             for answer, reply in answers:
                 if not answer.done():
@@ -204,6 +210,7 @@ class QuotaKeeper:
 
     def _settle(self, group: Group) -> None:
         """Settle some of the usage that waits."""
+        self._cancel_usage_due()
         size, last, end_ms = 0, None, 0
         while self._usage and size < USAGE_BYTES:
             stored = self._usage.popleft()
@@ -235,8 +242,7 @@ class QuotaKeeper:
                 if found:
                     position = found[-1].position
                     self._usage.extend(found)
-                    self._due.set()
-                    await self._usage_settled()
+                    await self._settle_soon()
                 now_s = self._clock.monotonic_s()
                 if published != self._position and now_s >= published_s + POSITION_S:
                     put = self._position
@@ -247,9 +253,21 @@ class QuotaKeeper:
                 await asyncio.sleep(RETRY_S)
                 recheck_cancelled()
 
-    async def _usage_settled(self) -> None:
+    async def _settle_soon(self) -> None:
+        """Have what waits settled with the next call; return once there is room for more."""
+        if len(self._usage) < USAGE_AT_ONCE:
+            if self._usage_due is None:
+                loop = asyncio.get_running_loop()
+                self._usage_due = loop.call_later(SETTLE_WAIT_S, self._due.set)
+            return
+        self._due.set()
         async with self._group_ended:
             await self._group_ended.wait_for(lambda: not self._usage)
+
+    def _cancel_usage_due(self) -> None:
+        if self._usage_due is not None:
+            self._usage_due.cancel()
+            self._usage_due = None
 
 
 def _count(counts: Counts) -> None:

@@ -13,6 +13,9 @@ from headrace_scheduler.runtime.usage_publisher import UsagePublisher
 from headrace_scheduler.state.events import Acknowledge
 
 MAX_AT_ONCE = 64
+WAIT_S = 0.005
+"""How long ends wait for others: their usage is published together. No reader of output waits for
+it, but a request counts as under way for that much longer."""
 MAX_RETRY_S = 0.2
 
 
@@ -29,6 +32,7 @@ class Acknowledgements:
             self._send,
             key=lambda each: each,
             max_items=MAX_AT_ONCE,
+            wait_s=WAIT_S,
             max_retry_s=MAX_RETRY_S,
             on_retry=metrics.retried.labels("acknowledge").inc,
         )

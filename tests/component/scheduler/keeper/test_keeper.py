@@ -210,3 +210,20 @@ async def test_calls_that_wait_share_an_entry(
         granted = sum(not reply.HasField("refusal") for reply in replies)
         assert granted == 500
         assert (await bus.read_journal()).last - before < 20
+
+
+async def test_usage_that_no_call_waits_for_shares_an_entry(
+    bus: JetStreamBus, nats_url: str, client: QuotaClient
+) -> None:
+    await publish_tables(bus, LIMITS)
+    async with keeper(nats_url):
+        await eventually(lambda: serves(client))
+        before = (await bus.read_journal()).last
+        for sequence in range(1, 31):
+            await publish_usage(bus, f"r{sequence}", 1, sequence=sequence)
+
+        async def all_are_settled() -> bool:
+            return (await journal_record(bus)).usage_sequence == 30
+
+        await eventually(all_are_settled)
+        assert (await bus.read_journal()).last - before < 15

@@ -60,6 +60,24 @@ async def test_items_added_while_a_batch_is_in_flight_go_with_the_next() -> None
     assert receiver.received == [[1], [2, 3, 4]]
 
 
+async def test_a_batch_waits_for_more_items_unless_it_is_full() -> None:
+    receiver = Receiver()
+    outbox = Outbox[int]("numbers", receiver.send, max_items=3, wait_s=0.05)
+    async with running(outbox.run):
+        outbox.add(1)
+        await asyncio.sleep(0)
+        assert receiver.calls == 0
+        outbox.add(2)
+        await eventually(lambda: len(outbox) == 0)
+    assert receiver.received == [[1, 2]]
+    full = Outbox[int]("numbers", receiver.send, max_items=3, wait_s=3600)
+    for number in (3, 4, 5):
+        full.add(number)
+    async with running(full.run):
+        await eventually(lambda: len(full) == 0)
+    assert receiver.received[1:] == [[3, 4, 5]]
+
+
 async def test_nothing_is_given_up_while_the_receiver_is_away() -> None:
     receiver, retries = Receiver(), list[int]()
     receiver.is_away = True

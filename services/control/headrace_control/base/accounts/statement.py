@@ -32,6 +32,8 @@ class Account:
 def account_at(accounts: Sequence[Account], arrival_ms: int) -> Account | None:
     """Return whose a request is: that account, of one name's, the oldest first, which was opened
     last before the request arrived. None if there is no account."""
+    if len(accounts) == 1:
+        return accounts[0]
     begun = [each for each in accounts if milliseconds(each.create_time) <= arrival_ms]
     return begun[-1] if begun else next(iter(accounts), None)
 

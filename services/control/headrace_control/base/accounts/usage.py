@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -87,7 +88,7 @@ def read_record(record: UsageRecord) -> Values:
     Raises:
         UnreadableUsage: it has a value that no request can have.
     """
-    values: Values = {name: getattr(record, name) for name in _READ}
+    values: Values = dict(zip(_READ, _read(record), strict=True))
     for name in ("source", "tenant", "model"):
         if not values[name]:
             raise UnreadableUsage(f"{name} is empty")
@@ -112,6 +113,7 @@ def read_record(record: UsageRecord) -> Values:
 
 
 _READ = (*TEXTS, *TOKENS, *NUMBERS, *FLAGS)
+_read = attrgetter(*_READ)
 
 
 def priced(values: Mapping[str, Any], price: TokenPrice, currency: str) -> Values:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -153,8 +154,25 @@ def _info(connection: AsyncConnection) -> dict[Any, Any]:
 
 def inserting(connection: AsyncConnection, table: sa.Table) -> Any:
     """Return an insert that has `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    is_postgres = connection.dialect.name == "postgresql"
-    return postgresql.insert(table) if is_postgres else sqlite.insert(table)
+    return _inserting(connection.dialect.name, table)
+
+
+def _inserting(dialect: str, table: sa.Table) -> Any:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def adding(
+    connection: AsyncConnection, table: sa.Table, key: tuple[str, ...], sums: tuple[str, ...]
+) -> Any:
+    """Return an insert that adds to these columns where there is a row with the key."""
+    return _adding(connection.dialect.name, table, key, sums)
+
+
+@lru_cache
+def _adding(dialect: str, table: sa.Table, key: tuple[str, ...], sums: tuple[str, ...]) -> Any:
+    insert = _inserting(dialect, table)
+    added = {name: sum_of(table.c[name], insert.excluded[name]) for name in sums}
+    return insert.on_conflict_do_update(index_elements=key, set_=added)
 
 
 def sum_of(stored: sa.ColumnElement[int], added: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

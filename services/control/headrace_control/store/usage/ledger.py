@@ -37,7 +37,7 @@ from headrace_control.store.database.billing_tables import (
     usage_unreadable,
 )
 from headrace_control.store.database.published import in_parts
-from headrace_control.store.database.transactions import Database, inserting, sum_of
+from headrace_control.store.database.transactions import Database, adding, inserting
 from headrace_control.store.usage.leaderships import Leaderships, in_another_stream
 from headrace_control.store.usage.row_keys import new_rows, rows_of
 from headrace_control.store.usage.spending import add_spending
@@ -184,18 +184,22 @@ class Ledger:
         """Insert rows with their prices, sums and events; return how many, and what is no row."""
         terms = await terms_for(connection, rows)
         mark_billed(rows, await _billed_lines(connection, rows))
-        await self._unpriced.warn(connection, [row for row in rows if row["billed"]], terms)
         stored: list[Values] = []
         too_dear: list[Unreadable] = []
+        unpriced: set[tuple[str, str]] = set()
         for row in rows:
             position, message, record = row.pop("read_from")
+            currency = terms.currency(row)
+            price = terms.price(row, currency) if row["billed"] else FREE
+            if row["billed"] and price is FREE:
+                unpriced.add((row["model"], currency))
             try:
-                price = terms.price(row) if row["billed"] else FREE
-                row |= priced(row, price, terms.currency(row))
+                row |= priced(row, price, currency)
             except UnreadableUsage as error:
                 too_dear.append(_unreadable(position, error, message, record))
             else:
                 stored.append(row)
+        await self._unpriced.warn(connection, unpriced)
         if stored:
             recording = await _begin_recording(connection)
             await connection.execute(
@@ -321,14 +325,12 @@ async def _billed_lines(connection: AsyncConnection, rows: Sequence[Values]) -> 
 async def _begin_recording(connection: AsyncConnection) -> int:
     """Return the number of this transaction, which holds the lock of the position."""
     number = usage_position.c.recording
-    await connection.execute(sa.update(usage_position).values(recording=number + 1))
-    return int(await connection.scalar(sa.select(number)) or 0)
+    begin = sa.update(usage_position).values(recording=number + 1).returning(number)
+    return int(await connection.scalar(begin) or 0)
 
 
 async def add_hours(connection: AsyncConnection, hours: Sequence[Mapping[str, Any]]) -> None:
     """Add to the sums of hours; these are in the order of their keys."""
     if hours:
-        insert = inserting(connection, usage_hour)
-        sums = {n: sum_of(usage_hour.c[n], insert.excluded[n]) for n in (*SUMS, *COSTS)}
-        once = insert.on_conflict_do_update(index_elements=HOUR_KEY, set_=sums)
-        await connection.execute(once, hours)
+        add = adding(connection, usage_hour, HOUR_KEY, (*SUMS, *COSTS))
+        await connection.execute(add, hours)

@@ -25,7 +25,7 @@ from headrace_control.base.webhooks import (
     RESPONSE_INCOMPLETE,
 )
 from headrace_control.store.database.billing_tables import usage_month
-from headrace_control.store.database.transactions import inserting, sum_of
+from headrace_control.store.database.transactions import adding
 from headrace_control.store.usage.terms import Terms
 from headrace_control.store.webhooks.events import add_event
 
@@ -86,11 +86,8 @@ def _spent_in(rows: Sequence[Values], terms: Terms) -> Iterator[tuple[Values, st
 async def add_months(connection: AsyncConnection, months: Sequence[Mapping[str, Any]]) -> None:
     """Add to the months; these are in the order of their keys."""
     if months:
-        insert = inserting(connection, usage_month)
-        names = ("requests", "cost_nanos")
-        sums = {n: sum_of(usage_month.c[n], insert.excluded[n]) for n in names}
-        once = insert.on_conflict_do_update(index_elements=_KEY, set_=sums)
-        await connection.execute(once, months)
+        add = adding(connection, usage_month, _KEY, ("requests", "cost_nanos"))
+        await connection.execute(add, months)
 
 
 async def _notify(

@@ -62,9 +62,8 @@ class Terms:
     def of(self, tenant: str) -> TenantTerms:
         return self.tenants.get(tenant, USUAL)
 
-    def price(self, values: Values) -> TokenPrice:
-        key = values["model"], self.currency(values)
-        return price_at(self.prices.get(key, ()), values["end_ms"])
+    def price(self, values: Values, currency: str) -> TokenPrice:
+        return price_at(self.prices.get((values["model"], currency), ()), values["end_ms"])
 
 
 async def terms_for(connection: AsyncConnection, rows: Sequence[Values]) -> Terms:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Set
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_control.base.accounts.usage import FREE, Values
 from headrace_control.store.database.billing_tables import prices
-from headrace_control.store.usage.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +20,8 @@ class UnpricedModels:
         self._known: set[tuple[str, str]] = set()
         """Models and currencies."""
 
-    async def warn(self, connection: AsyncConnection, rows: Sequence[Values], terms: Terms) -> None:
-        """Warn of the models of billed rows, if they are new."""
-        found = {(row["model"], terms.currency(row)) for row in rows if terms.price(row) is FREE}
+    async def warn(self, connection: AsyncConnection, found: Set[tuple[str, str]]) -> None:
+        """Warn of models and currencies, if they are new."""
         if not (new := found - self._known):
             return
         if await connection.scalar(sa.select(prices.c.price_id).limit(1)) is None:
