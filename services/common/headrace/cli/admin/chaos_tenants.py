@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
+from typing import TypeVar
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,11 +22,15 @@ from headrace.chaos.history import AccountsRead, Event, UsageRowRead
 from headrace.cli.console.admin_api import admin_api
 from headrace.cli.console.options import MeshTarget
 
+T = TypeVar("T")
+
 TENANTS = 3
 _KEPT_MINUTES = 60.0
 """How long the keys are valid after the faults, until all answers are whole."""
 _ROWS_WITHIN_S = 60.0
 _POLL_S = 0.5
+_CONTROL_AWAY_S = 30.0
+_COMPARE_S = 120.0
 _PAGE = 1000
 
 
@@ -40,21 +45,26 @@ class ChaosTenants:
     async def accounts(self, now_s: float, expected: Collection[str]) -> list[Event]:
         """Return events of all rows, once there is one of each of these request ids; or of those
         that there are after `_ROWS_WITHIN_S`."""
-        rows: list[usage_pb2.UsageRow] = []
         async with admin_api(self._mesh) as channel:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ROWS_WITHIN_S):
-                    while True:
-                        # Why: control may have been killed a moment ago.
-                        with contextlib.suppress(grpc.aio.AioRpcError):
-                            rows = await self._rows(channel)
-                        if {_request_of(row) for row in rows if row.billed} >= set(expected):
-                            break
-                        await asyncio.sleep(_POLL_S)
+            rows = await self._expected_rows(channel, set(expected))
+            service = UsageServiceStub(channel)
             request = usage_pb2.ReconcileUsageRequest(since=self._since)
-            found = await UsageServiceStub(channel).ReconcileUsage(request)
+            found = await _patiently(lambda: service.ReconcileUsage(request, timeout=_COMPARE_S))
         differences = [f"{each.kind} {each.tenant}: {each.detail}" for each in found.differences]
         return [*_events(now_s, rows), AccountsRead(now_s, differences)]
+
+    async def _expected_rows(
+        self, channel: grpc.aio.Channel, expected: set[str]
+    ) -> list[usage_pb2.UsageRow]:
+        rows: list[usage_pb2.UsageRow] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROWS_WITHIN_S):
+                while True:
+                    rows = await _patiently(lambda: self._rows(channel))
+                    if {_request_of(row) for row in rows if row.billed} >= expected:
+                        break
+                    await asyncio.sleep(_POLL_S)
+        return rows
 
     async def _rows(self, channel: grpc.aio.Channel) -> list[usage_pb2.UsageRow]:
         service, rows = UsageServiceStub(channel), list[usage_pb2.UsageRow]()
@@ -70,6 +80,22 @@ class ChaosTenants:
                 if not (token := page.next_page_token):
                     break
         return rows
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what a call answers; control may have been killed a moment ago.
+
+    Raises:
+        AioRpcError: it fails for longer than control may be away.
+    """
+    until_s = asyncio.get_running_loop().time() + _CONTROL_AWAY_S
+    while True:
+        try:
+            return await call()
+        except grpc.aio.AioRpcError:
+            if asyncio.get_running_loop().time() >= until_s:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 def _events(now_s: float, rows: Sequence[usage_pb2.UsageRow]) -> Iterator[Event]:
