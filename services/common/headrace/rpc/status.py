@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from headrace.errors import (
     CapacityError,
     Code,
+    GatewayUnreachable,
     HeadraceError,
     InternalError,
     QuotaViolation,
@@ -93,6 +94,9 @@ def _violation(metadata: Mapping[str, str]) -> QuotaViolation | None:
 
 
 def _by_code(number: int) -> type[HeadraceError]:
+    if number == Code.UNAVAILABLE.number:
+        # A proxy's own, or gRPC's: whatever answers for the mesh says why itself.
+        return GatewayUnreachable
     for kind in errors_by_reason().values():
         if kind.code.number == number:
             return kind

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
 
-from headrace.errors import HeadraceError, LaneFull, QuotaViolation, RateLimitExceeded
+from headrace.errors import (
+    Code,
+    GatewayUnreachable,
+    HeadraceError,
+    LaneFull,
+    QuotaViolation,
+    RateLimitExceeded,
+)
 from headrace.rpc.status import from_status, to_status
 
 VIOLATION = QuotaViolation(
@@ -44,3 +52,8 @@ def test_it_has_the_details_that_grpc_has_for_quotas() -> None:
 
 def test_another_error_has_no_limit() -> None:
     assert from_status(to_status(LaneFull("full", retry_after_s=1))).violation is None
+
+
+def test_a_status_that_a_proxy_gave_is_that_of_a_gateway_that_cannot_be_reached() -> None:
+    foreign = Status(code=Code.UNAVAILABLE.number, message="upstream connect error")
+    assert type(from_status(foreign)) is GatewayUnreachable
