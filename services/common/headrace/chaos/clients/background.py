@@ -7,8 +7,7 @@ import asyncio
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from headrace.chaos.clients.streaming import SILENCE_TIMEOUT_S
-from headrace.chaos.history import UNREACHABLE
+from headrace.chaos.clients.streaming import SILENCE_TIMEOUT_S, record_error
 from headrace.chaos.requests import ChaosRequest
 from headrace.chaos.stream_recorder import StreamRecorder
 from headrace.rpc.status import from_rpc_error, from_status
@@ -49,10 +48,7 @@ class BackgroundClient:
                 metadata=self._metadata,
             )
         except grpc.aio.AioRpcError as error:
-            rejection = from_rpc_error(error)
-            is_unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not rejection.reason
-            code = UNREACHABLE if is_unreachable else rejection.reason.lower()
-            recorder.rejected(code, rejection.message)
+            record_error(error, recorder)
             return
         recorder.started(created.request_id)
         try:

@@ -231,7 +231,7 @@ class GrpcClient:
         except grpc.aio.AioRpcError as error:
             if can_be_resumed(error) and stream.can_resume:
                 return stream.broke(str(error.details()))
-            _record_error(error, stream.recorder)
+            record_error(error, stream.recorder)
         except TimeoutError:
             stream.recorder.broken(f"silent for {SILENCE_TIMEOUT_S:g} s")
         finally:
@@ -279,7 +279,8 @@ def _record_delta(delta: Delta, recorder: StreamRecorder) -> None:
         recorder.choice_finished(delta.choice, name.removeprefix("FINISH_REASON_").lower())
 
 
-def _record_error(error: grpc.aio.AioRpcError, recorder: StreamRecorder) -> None:
+def record_error(error: grpc.aio.AioRpcError, recorder: StreamRecorder) -> None:
+    """Record a call that failed: its rejection, or that its stream broke off, or began nowhere."""
     has_details = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
     if recorder.has_started or not has_details:
         recorder.broken(f"{error.code().name} {error.details()}")
