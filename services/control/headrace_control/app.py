@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
@@ -261,7 +262,7 @@ class _Control:
     def _batch_work(self, files: FileStore) -> BatchWork:
         rows = GatewayRows(self._gateways)
         why_not = Owners(self.access, self._clock).why_not
-        limits = self._settings.batch_limits
+        limits = replace(self._settings.batch_limits, files=self._settings.file_limits)
         batches = self._store.batches
         return BatchWork(batches, files, rows, self._clock, limits, why_not=why_not)
 

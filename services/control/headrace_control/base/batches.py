@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from headrace.errors import InvalidRequest
+from headrace_control.base.files import FileLimits
 
 MAX_ROWS = 50_000
 MAX_REPORTED_ERRORS = 100
@@ -103,6 +104,11 @@ class FinishedRow:
     """Its line of that file, without the line's end."""
     usage: RowUsage = RowUsage()
 
+    @property
+    def stored_bytes(self) -> int:
+        """Return what it adds to its file."""
+        return len(self.text.encode()) + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -157,6 +163,8 @@ class BatchLimits:
     """Before what failed for want of anything is tried again, unless it says when."""
     poll_s: float = 1.0
     """Between two looks for batches."""
+    files: FileLimits | None = None
+    """Within which output is written; None: without bounds."""
     group_s: float = 0.5
     """How long the first row of a transaction waits for others, unless there are none any more. A
     transaction costs as much as some fifty rows."""

@@ -14,9 +14,9 @@ class FileSettings(ServiceSettings):
     """What the settings of control derive from."""
 
     files_tenant_bytes: int = Field(default=10 << 30, ge=0)
-    """Bytes of files that one tenant may store. What batches write counts, and is stored beyond
-    it. Too small: uploads are refused until files are deleted or expire. Too large: one tenant
-    takes the room of all."""
+    """Bytes of files that one tenant may store; answers of batches count as they come. Too small:
+    uploads are refused, and batches fail with what they have, until files are deleted or expire.
+    Too large: one tenant takes the room of all."""
     files_tenant_count: int = Field(default=10_000, ge=0)
     """Files that one tenant may store."""
     files_max_bytes: int = Field(default=16 << 30, ge=0)

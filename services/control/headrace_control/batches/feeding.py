@@ -30,6 +30,7 @@ from headrace_control.batches.progress import Progress
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 300.0
+_PART_OF_ROOM = 16
 STOP_S = 20.0
 """How long rows that were cancelled may take to be answered."""
 _STORED_AT_ONCE = 512
@@ -56,6 +57,10 @@ class Feeding:
         self._running: set[int] = set()
         self._taking = asyncio.Lock()
         self._all_read = asyncio.Event()
+        self._checked_bytes = 0
+        """Of output: so many are written without a look at the room that there is."""
+        self.is_full = False
+        """There was no room for an answer; no further one is stored."""
         self._answered: asyncio.Queue[FinishedRow] = asyncio.Queue(_STORED_AT_ONCE)
 
     def stop(self) -> None:
@@ -173,9 +178,20 @@ class Feeding:
                 self._answered.task_done()
 
     async def _store_patiently(self, rows: list[FinishedRow]) -> None:
-        while True:
+        size = sum(row.stored_bytes for row in rows)
+        limits = self._limits.files if size > self._checked_bytes else None
+        while not self.is_full:
             try:
-                return await self._store.add_rows(self._batch.batch_id, rows)
+                left = await self._store.add_rows(self._batch.batch_id, rows, limits)
+                if left is not None and left < 0:
+                    self.is_full = True
+                    self.stop()
+                elif left is not None:
+                    # Why a part: other batches of the tenant write as well.
+                    self._checked_bytes = left // _PART_OF_ROOM
+                else:
+                    self._checked_bytes -= size
+                return
             except ControlUnavailable as error:
                 recheck_cancelled()
                 await asyncio.sleep(error.retry_after_s or self._limits.retry_s)

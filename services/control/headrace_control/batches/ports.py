@@ -7,7 +7,7 @@ from typing import Protocol
 
 from headrace.internal.v1.rows_pb2 import RowAnswer
 from headrace_control.base.batches import Batch, BatchError, Closing, FinishedRow, Owner
-from headrace_control.base.files import File, NewFile
+from headrace_control.base.files import File, FileLimits, NewFile
 from headrace_control.batches.input_rows import InputRow
 
 
@@ -49,7 +49,9 @@ class BatchRows(Protocol):
 
     async def finished_lines(self, batch_id: str) -> frozenset[int]: ...
 
-    async def add_rows(self, batch_id: str, rows: Sequence[FinishedRow]) -> None: ...
+    async def add_rows(
+        self, batch_id: str, rows: Sequence[FinishedRow], limits: FileLimits | None = None
+    ) -> int | None: ...
 
     async def close(self, batch_id: str, closing: Closing) -> None: ...
 

@@ -44,6 +44,11 @@ from headrace_control.files.file_store import new_file_id
 
 log = logging.getLogger(__name__)
 
+_FULL = (
+    "The files that may be stored have no room for the answers of further rows; those that are"
+    " there are in the files of this batch. Delete files, and create a batch of the other rows."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
@@ -172,7 +177,10 @@ class BatchWork:
         except LOST as error:
             await self._close(batch, FAILED, (BatchError(INPUT_LOST, error.message),))
         else:
-            await self._close_fed(batch, stopped)
+            if feeding.is_full:
+                await self._close(batch, FAILED, (BatchError("insufficient_quota", _FULL),))
+            else:
+                await self._close_fed(batch, stopped)
         finally:
             stopping.cancel()
 

@@ -46,7 +46,7 @@ class FileStore:
     async def create(
         self, new: NewFile, pieces: AsyncIterable[bytes], *, file_id: str = "", by: Actor = SYSTEM
     ) -> File:
-        """Store a file that the mesh itself makes, whatever the tenant has stored already.
+        """Store a file that the mesh itself makes; its bytes count already.
 
         Args:
             file_id: one of `new_file_id`, by which a repetition is known: where there is a file of

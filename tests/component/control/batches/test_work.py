@@ -12,6 +12,7 @@ import pytest
 from headrace.errors import GatewayUnreachable
 from headrace.internal.v1.rows_pb2 import RowAnswer
 from headrace_control.base.batches import Batch, BatchLimits, NewBatch, Owner
+from headrace_control.base.files import FileLimits
 from headrace_control.base.records import Tenant
 from headrace_control.batches.input_rows import InputRow
 from headrace_control.batches.work import BatchWork
@@ -32,6 +33,7 @@ class World:
     clock: TestClock
     steps: Steps = field(default_factory=lambda: Steps(iter(())))
     why_not: str = ""
+    limits: BatchLimits = LIMITS
 
     def __post_init__(self) -> None:
         self.files, self.runner = MemoryFiles(self.steps), ScriptedRunner(self.steps)
@@ -43,7 +45,7 @@ class World:
             self.files,
             self.runner,
             self.clock,
-            LIMITS,
+            self.limits,
             why_not=lambda owner: self.why_not,
         )
         task = asyncio.create_task(work.run())
@@ -196,6 +198,50 @@ async def test_rows_that_did_not_run_before_the_window_ended_have_expired(
     assert output == ["r1", "r2", "r3"]
     assert list(errors) == [f"r{i}" for i in range(4, 10)]
     assert "batch_expired" in str(errors["r4"])
+
+
+@pytest.mark.parametrize("window", ["1m", "24h", "168h"])
+async def test_rows_run_until_the_last_second_of_the_window_and_are_cancelled_at_its_end(
+    world: World, clock: TestClock, window: str
+) -> None:
+    batch_id = await world.create(rows(6), replace(NEW, window=window, output_expires_s=3600))
+    world.runner.holds, world.runner.held_from = asyncio.Event(), 3
+    async with world.working():
+        await eventually(lambda: world.runner.running == LIMITS.rows_per_batch)
+    clock.advance((await world.batch(batch_id)).expire_time.timestamp() - clock.unix_s() - 0.25)
+    async with world.working():
+        await eventually(lambda: world.runner.running == LIMITS.rows_per_batch)
+        assert (await world.batch(batch_id)).status == "in_progress"
+        clock.advance(0.25)
+        batch = await world.ended(batch_id)
+    assert (batch.status, batch.completed, batch.failed) == ("expired", 2, 4)
+    output, errors = world.outcomes(batch)
+    assert (output, list(errors)) == (["r1", "r2"], ["r3", "r4", "r5", "r6"])
+    assert world.runner.running == 0
+
+
+async def test_a_batch_whose_answers_have_no_room_fails_and_keeps_those_that_fit(
+    world: World,
+) -> None:
+    room = FileLimits(tenant_bytes=1000, tenant_files=10, mesh_bytes=1 << 30)
+    world.limits = replace(LIMITS, files=room)
+    batch_id = await world.create(rows(100))
+    world.runner.holds, world.runner.held_from = asyncio.Event(), 50
+    async with world.working():
+        batch = await world.ended(batch_id)
+    assert (batch.status, [error.code for error in batch.errors]) == (
+        "failed",
+        ["insufficient_quota"],
+    )
+    assert "no room for the answers of further rows" in batch.errors[0].message
+    output, errors = world.outcomes(batch)
+    assert len(output) == batch.completed > 2
+    assert errors == {}
+    written = len(world.files.contents[batch.output_file_id])
+    assert 1000 - 200 < written <= 1000
+    assert world.runner.running == 0
+    assert len(world.runner.called) < 60
+    assert batch.failed == 100 - batch.completed
 
 
 async def test_a_batch_whose_key_is_revoked_is_cancelled(world: World) -> None:

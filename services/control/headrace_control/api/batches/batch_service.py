@@ -47,7 +47,7 @@ class BatchService(BatchServiceServicer):
         if file.purpose != BATCH:
             fact = f"file {file.file_id} has the purpose {file.purpose}; it must be {BATCH}"
             raise InvalidRequest(fact, field="input_file_id")
-        # Why here: what a batch writes is stored whatever else is, and it may be much.
+        # Why here: a batch without room for an answer would fail with its first.
         await self._files.check_room(caller.tenant, self._file_limits)
         batch = await self._batches.create(new, by=actor(caller), limit=self._limit)
         self._wake()

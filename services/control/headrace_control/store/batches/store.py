@@ -33,10 +33,12 @@ from headrace_control.base.batches import (
     RowUsage,
     window_s,
 )
+from headrace_control.base.files import FileLimits
 from headrace_control.base.names import new_id
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.base.records import Actor
 from headrace_control.store.batches.creation import check_room, same_batch
+from headrace_control.store.batches.output import fitting, insert_rows
 from headrace_control.store.batches.records import (
     batch_of,
     errors_text,
@@ -44,7 +46,7 @@ from headrace_control.store.batches.records import (
     usage_text,
 )
 from headrace_control.store.database.file_tables import batch_rows, batches
-from headrace_control.store.database.transactions import Database, inserting
+from headrace_control.store.database.transactions import Database
 from headrace_control.store.webhooks.events import add_event
 
 MAX_OPEN = 200
@@ -195,24 +197,38 @@ class Batches:
         async with self._database.reading() as connection:
             return frozenset((await connection.execute(query)).scalars())
 
-    async def add_rows(self, batch_id: str, rows: Sequence[FinishedRow]) -> None:
+    async def add_rows(
+        self, batch_id: str, rows: Sequence[FinishedRow], limits: FileLimits | None = None
+    ) -> int | None:
         """Add rows that are finished. Those that were added before stay as they are, and a batch
-        whose outcome is known takes none."""
+        whose outcome is known takes none.
+
+        Args:
+            limits: of files; of the rows those first are added that fit. None: all are.
+
+        Returns:
+            The bytes that may be written after these, negative if some did not fit; None without
+            `limits`.
+        """
         async with self._database.writing() as connection:
             batch = await _find(connection, batch_id, locks=True)
             if batch is None or batch.outcome:
-                return
-            new = await _insert_rows(connection, batch_id, rows)
-            if not new:
-                return
+                return None
+            left = None
+            if limits is not None:
+                rows, left = await fitting(connection, batch.new.owner.tenant, rows, limits)
+            if not rows or not (new := await insert_rows(connection, batch_id, rows)):
+                return left
             succeeded = sum(row.succeeded for row in new)
             values = {
                 "completed": batch.completed + succeeded,
                 "failed": batch.failed + len(new) - succeeded,
+                "output_bytes": batches.c.output_bytes + sum(row.stored_bytes for row in new),
                 "usage": usage_text(sum((row.usage for row in new), batch.usage)),
             }
             one = batches.c.batch_id == batch_id
             await connection.execute(sa.update(batches).where(one).values(values))
+            return left
 
     async def close(self, batch_id: str, closing: Closing) -> None:
         """Decide how a batch ends: from now on it takes no row. A no-op if that is decided."""
@@ -256,7 +272,9 @@ class Batches:
             now_ms, files = self._now_ms(), {"has_output": has_output, "has_errors": has_errors}
             # Rows that did not run have failed.
             failed = max(batch.failed, batch.total - batch.completed)
-            await _move(connection, batch, batch.outcome, now_ms, failed=failed, **files)
+            await _move(
+                connection, batch, batch.outcome, now_ms, failed=failed, output_bytes=0, **files
+            )
             await connection.execute(sa.delete(batch_rows).where(batch_rows.c.batch_id == batch_id))
             await _add_event(connection, batch, batch.outcome, now_ms)
 
@@ -290,20 +308,6 @@ async def _find(connection: AsyncConnection, batch_id: str, *, locks: bool = Fal
         query = query.with_for_update()
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else batch_of(row)
-
-
-async def _insert_rows(
-    connection: AsyncConnection, batch_id: str, rows: Sequence[FinishedRow]
-) -> list[FinishedRow]:
-    """Insert those rows that were not added before, and return them."""
-    by_line = {row.line: row for row in rows}
-    values = [
-        {"batch_id": batch_id, "line": line, "succeeded": row.succeeded, "text": row.text}
-        for line, row in by_line.items()
-    ]
-    insert = inserting(connection, batch_rows).on_conflict_do_nothing()
-    added = await connection.execute(insert.returning(batch_rows.c.line), values)
-    return [by_line[line] for line in added.scalars()]
 
 
 async def _move(

@@ -53,6 +53,8 @@ batches = sa.Table(
     flag("has_errors"),
     # [{"code", "message", "param", "line"}]
     text("errors"),
+    # Of its rows that are finished, until its files are there.
+    sa.Column("output_bytes", sa.BigInteger, nullable=False, server_default="0"),
     # {"input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"}
     text("usage"),
     sa.UniqueConstraint("tenant", "idempotency_key"),

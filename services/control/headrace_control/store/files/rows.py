@@ -25,7 +25,7 @@ from headrace_control.base.files import (
 )
 from headrace_control.base.published_rows import EPOCH, milliseconds, time_of
 from headrace_control.base.records import Actor
-from headrace_control.store.database.file_tables import files
+from headrace_control.store.database.file_tables import batches, files
 from headrace_control.store.database.published import in_parts
 from headrace_control.store.database.transactions import Database
 
@@ -45,7 +45,7 @@ class Files:
 
         Args:
             size: in bytes, as far as it is known; it counts as stored from now on.
-            limits: None: it is stored whatever else is.
+            limits: None: it is stored, as room has been looked for before.
 
         Returns:
             The bytes that it may have at most.
@@ -72,7 +72,7 @@ class Files:
                 raise ResourceNotFound(f"tenant {tenant} not found") from None
             if limits is None:
                 return 1 << 62
-            return size + await _room(connection, tenant, limits)
+            return size + await room_for_files(connection, tenant, limits)
 
     async def check_room(self, tenant: str, limits: FileLimits) -> None:
         """
@@ -80,7 +80,7 @@ class Files:
             InsufficientQuota: more is stored than the limits allow, as what batches have written.
         """
         async with self._database.reading() as connection:
-            await _room(connection, tenant, limits)
+            await room_for_files(connection, tenant, limits)
 
     async def finish(
         self,
@@ -117,7 +117,7 @@ class Files:
                     retry_after_s=1,
                 )
             if limits is not None:
-                await _room(change.connection, new.tenant, limits)
+                await room_for_files(change.connection, new.tenant, limits)
             details = {"purpose": new.purpose, "bytes": stored.bytes}
             await change.record(
                 "files.create", _name(new.tenant, file_id), tenant=new.tenant, details=details
@@ -234,16 +234,23 @@ async def _place(connection: AsyncConnection, tenant: str, after: str) -> sa.Tup
     return sa.tuple_(*row, types=[files.c.create_ms.type, files.c.file_id.type])
 
 
-async def _room(connection: AsyncConnection, tenant: str, limits: FileLimits) -> int:
-    """Return how many bytes more may be stored.
+async def room_for_files(connection: AsyncConnection, tenant: str, limits: FileLimits) -> int:
+    """Return how many bytes more may be stored: what batches have written so far counts.
 
     Raises:
         InsufficientQuota: more is stored already.
     """
     size = sa.func.coalesce(sa.func.sum(files.c.bytes), 0)
+    written = sa.func.coalesce(sa.func.sum(batches.c.output_bytes), 0)
+    is_file = sa.exists().where(
+        files.c.file_id.in_([batches.c.output_file_id, batches.c.error_file_id]), ~_IS_UPLOADING
+    )
+    of_batches = sa.select(written).where(batches.c.output_bytes > 0, ~is_file)
     counted = sa.select(sa.func.count(), size).where(files.c.tenant == tenant)
     number, tenant_bytes = (await connection.execute(counted)).one()
     mesh_bytes = await connection.scalar(sa.select(size)) or 0
+    tenant_bytes += await connection.scalar(of_batches.where(batches.c.tenant == tenant)) or 0
+    mesh_bytes += await connection.scalar(of_batches) or 0
     if number > limits.tenant_files:
         raise InsufficientQuota(
             f"tenant {tenant} may store {limits.tenant_files} files, and has them; delete some"

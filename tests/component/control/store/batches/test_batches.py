@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from headrace.bus.objects import StoredObject
 from headrace.errors import (
     FailedPrecondition,
+    InsufficientQuota,
     InvalidRequest,
     ResourceExists,
     ResourceNotFound,
@@ -19,6 +23,7 @@ from headrace_control.base.batches import (
     Owner,
     RowUsage,
 )
+from headrace_control.base.files import FileLimits, NewFile
 from headrace_control.base.records import Tenant
 from headrace_control.store import Store
 from helpers.control_store import ROOT, TestClock
@@ -144,3 +149,42 @@ async def test_a_deleted_tenant_takes_its_batches_with_it(store: Store, batch: B
     await store.tenants.delete("acme", by=ROOT)
     assert await store.batches.find(batch.batch_id) is None
     await store.batches.add_rows(batch.batch_id, [row(1)])
+
+
+async def test_output_counts_against_the_room_for_files_until_its_file_is_there(
+    store: Store, batch: Batch
+) -> None:
+    limits = FileLimits(tenant_bytes=200, tenant_files=10, mesh_bytes=1000)
+    size = row(1).stored_bytes
+    await store.batches.start(batch.batch_id, 3)
+    left = await store.batches.add_rows(batch.batch_id, [row(1), row(2)], limits)
+    assert left == 200 - 2 * size
+    assert await store.files.reserve("file-new", "acme", 0, limits) == left
+    assert await store.files.reserve("file-other", "other", 0, limits) == 200
+    with pytest.raises(InsufficientQuota):
+        await store.files.reserve("file-large", "acme", left + 1, limits)
+
+    large = FinishedRow(3, True, "x" * 300)
+    beyond = await store.batches.add_rows(batch.batch_id, [row(4), large, row(5)], limits)
+    assert beyond == left - size - 301
+    assert [each.line for each in await store.batches.rows(batch.batch_id, after=0)] == [1, 2, 4]
+
+    await store.batches.close(batch.batch_id, CLOSING)
+    await store.files.reserve("file-out", "acme", 0)
+    assert await store.files.reserve("file-next", "acme", 0, limits) == left - size
+    new = NewFile("acme", "batch_output", "out.jsonl")
+    await store.files.finish("file-out", new, StoredObject(3 * size, ""), by=ROOT)
+    assert await store.files.reserve("file-last", "acme", 0, limits) == left - size
+    await store.batches.finish(batch.batch_id, has_output=True, has_errors=False)
+    await store.files.delete("acme", "file-out", by=ROOT)
+    assert await store.files.reserve("file-after", "acme", 0, limits) == 200
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds"), [("1m", 60), ("90m", 5400), ("24h", 86400), ("168h", 604800)]
+)
+async def test_a_window_begins_with_the_creation(
+    store: Store, batch: Batch, window: str, seconds: int
+) -> None:
+    made = await store.batches.create(replace(NEW, window=window), by=ROOT)
+    assert (made.expire_time - made.times["validating"]).total_seconds() == seconds
