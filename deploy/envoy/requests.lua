@@ -154,9 +154,18 @@ local function show_body(h)
   return nil
 end
 
+-- Seconds without a unit: the transcoder reads durations with an s behind them alone.
+local function complete_wait(headers)
+  local path, query = string.match(headers:get(":path") or "", "^(/v2/requests/[^?]*)%?(.*)$")
+  if path == nil then return end
+  local changed, count = string.gsub("&" .. query, "(&wait=%d+%.?%d*)%f[&%z]", "%1s")
+  if count > 0 then headers:replace(":path", path .. "?" .. string.sub(changed, 2)) end
+end
+
 function envoy_on_request(h)
   local headers = h:headers()
   local grpc = is_grpc(headers)
+  if not grpc then complete_wait(headers) end
   local drop = {}
   for name in pairs(headers) do
     if must_be_removed(name, grpc) then drop[#drop + 1] = name end

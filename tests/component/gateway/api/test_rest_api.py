@@ -64,3 +64,12 @@ async def test_native_refusals_are_statuses_in_json(
     assert details[0]["reason"] == reason
     fields = [v["field"] for d in details for v in d.get("field_violations", [])]
     assert fields == ([field] if field else [])
+
+
+@pytest.mark.parametrize("query", ["wait=90s", "wait=90", "wait=90.0", "a=wait&wait=90&b=1"])
+async def test_a_wait_is_a_duration_or_a_number_of_seconds(
+    http: httpx.AsyncClient, query: str
+) -> None:
+    refused = await http.get(f"/v2/requests/none?{query}")
+    assert refused.status_code == 400
+    assert "wait is 90 s; it must be 0 s to 60 s" in refused.text
