@@ -8,18 +8,21 @@ changes nothing for who waits here.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from headrace.bus import OnMessage, Subscription, subjects
 from headrace.clock import Clock
-from headrace.errors import BrokerUnavailable, GatewayUnreachable
+from headrace.errors import BrokerUnavailable, GatewayUnreachable, RateLimitExceeded
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace_gateway.resume.location import Location
 
 MAX_WAIT_S = 60.0
 """Of one call: far below the times after which proxies cut silent calls."""
+MAX_WAITING = 1000
+"""Calls of one tenant that wait at this gateway: each holds a subscription."""
 LOOK_AGAIN_S = 10.0
 """How often a request that is elsewhere is located again: a published result can get lost."""
 
@@ -42,6 +45,8 @@ class EndWaiter:
     def __init__(self, directory: Directory, bus: Subscriptions, clock: Clock) -> None:
         self._directory, self._bus, self._clock = directory, bus, clock
         self._leaving = asyncio.Event()
+        self._waiting = Counter[str]()
+        """How many calls wait, by tenant."""
 
     def leave(self) -> None:
         """Let all calls that wait return, now and from now on: this gateway stops."""
@@ -52,7 +57,23 @@ class EndWaiter:
 
         Raises:
             HeadraceError: as `ports.Directory.locate`, at once or at the end.
+            RateLimitExceeded: MAX_WAITING calls of the tenant wait here.
         """
+        tenant, _, _ = key.rpartition("/")
+        if self._waiting[tenant] >= MAX_WAITING:
+            raise RateLimitExceeded(
+                f"{MAX_WAITING} calls of this tenant wait for ends of requests already: wait for"
+                " fewer at a time, or ask without wait",
+                retry_after_s=1.0,
+            )
+        self._waiting[tenant] += 1
+        try:
+            return await self._wait(key, wait_s)
+        finally:
+            self._waiting[tenant] -= 1
+            self._waiting += Counter()  # without those that are 0
+
+    async def _wait(self, key: str, wait_s: float) -> Location:
         ends_s = self._clock.monotonic_s() + wait_s
         while (left_s := ends_s - self._clock.monotonic_s()) > 0 and not self._leaving.is_set():
             near = await self._directory.near(key)

@@ -10,12 +10,12 @@ import pytest
 
 from headrace.bus import Bus, OnMessage, Subscription
 from headrace.clock import SystemClock
-from headrace.errors import RequestNotFound
+from headrace.errors import RateLimitExceeded, RequestNotFound
 from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import FINISH_REASON_LENGTH, Choice, RequestOutcome
 from headrace_gateway.resume.location import Location
-from headrace_gateway.resume.waiting import EndWaiter
+from headrace_gateway.resume.waiting import MAX_WAITING, EndWaiter
 from helpers.eventually import eventually
 from helpers.gateway_actors import MODEL, LeaderActor, RunningMesh, leader, running_mesh
 
@@ -112,6 +112,27 @@ async def test_a_gateway_that_stops_keeps_nobody_waiting(bus: Bus, boss: LeaderA
         async with asyncio.timeout(5):
             assert (await remote).leader.running
             assert (await waiting(gateway)).leader.running
+
+
+async def test_so_many_calls_of_a_tenant_wait_and_ask_nothing_meanwhile(
+    bus: Bus, boss: LeaderActor
+) -> None:
+    boss.knows["r1"] = elsewhere()
+    async with running_mesh(bus) as gateway:
+        waits = [waiting(gateway) for _ in range(MAX_WAITING)]
+        await eventually(lambda: len(boss.located) == MAX_WAITING)
+        with pytest.raises(RateLimitExceeded, match=f"{MAX_WAITING} calls of this tenant wait"):
+            await waiting(gateway)
+        with pytest.raises(RequestNotFound):
+            await gateway.mesh.directory.wait("other/r1", LONG_S)
+        assert len(boss.located) <= MAX_WAITING + 1
+        waits.pop().cancel()
+        await asyncio.sleep(0)
+        waits.append(waiting(gateway, 0.01))
+        assert (await waits[-1]).leader.running
+        for each in waits:
+            each.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 @dataclass
