@@ -144,6 +144,13 @@ class AccessTables:
         weights = {row.tenant: row.weight for row in rows if 0 < row.weight < math.inf}
         return {tenant: weight for tenant, weight in weights.items() if weight != 1}
 
+    def limited_tenants(self) -> set[str]:
+        """Return the tenants that have limits of their own, or keys with limits."""
+        tenants = self._tenants.rows.values()
+        limited = {t.row.tenant for t in tenants if t.row.limits.ByteSize() or t.model_limits}
+        keys = self._keys.rows.values()
+        return limited | {k.tenant for k in keys if k.limits.ByteSize() or k.model_limits}
+
     def session(self, digest: str) -> Session | None:
         """Return the session whose cookie has this SHA-256, in hexadecimal."""
         return self._sessions.rows.get(digest)

@@ -13,6 +13,7 @@ from headrace.clock import Clock
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.keeper.keeper import QuotaKeeper
+from headrace_scheduler.keeper.spent import SpentBefore
 from headrace_scheduler.keeper.tables import QuotaTables
 from headrace_scheduler.runtime.leader import SteppedDown
 
@@ -58,7 +59,11 @@ class KeeperElection:
 
     async def _keep_until_over(self) -> None:
         keeper = QuotaKeeper(
-            self._bus, self._tables.terms, self._clock, lambda: self._lease.is_held
+            self._bus,
+            self._tables.terms,
+            self._clock,
+            lambda: self._lease.is_held,
+            SpentBefore(self._bus, self._tables).changes,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lease.renew_until_lost())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from headrace.bus import BusError
 from headrace.bus.journal import Journal, JournalMoved
 from headrace.cancellation import recheck_cancelled
-from headrace.internal.v1.quota_pb2 import QuotaEntry
+from headrace.internal.v1.quota_pb2 import QuotaChange, QuotaEntry
 from headrace_scheduler.base import metrics
 from headrace_scheduler.quota.record import QuotaRecord
 from headrace_scheduler.quota.snapshot import Replay, snapshot_entries
@@ -23,6 +24,11 @@ SNAPSHOT_BYTES = 8 << 20
 SNAPSHOT_COST = 2
 """But not before the entries are so many times as large as the last snapshot."""
 _REPLAYED_AT_ONCE = 50
+_CHANGES = 2000
+"""Of what was used before, in one entry: some 200 KB."""
+
+Spent = Callable[[int], Awaitable[list[QuotaChange]]]
+"""Returns what was used of the current days and months, at a Unix time in milliseconds."""
 
 
 class JournalWriter:
@@ -34,21 +40,24 @@ class JournalWriter:
         self._entries = self._bytes = self._snapshot_bytes = 0
         """Since the last snapshot; and its size."""
 
-    async def take_over(self, now_ms: int) -> QuotaRecord:
+    async def take_over(self, now_ms: int, spent: Spent) -> QuotaRecord:
         """Read the journal, and append the first entry of a new epoch: from then on no other
         writer can append.
+
+        Args:
+            spent: what was used before, for a journal that has never had an entry.
 
         Raises:
             BusError: it is not known whether that succeeded.
         """
         while True:
             try:
-                return await self._try_take_over(now_ms)
+                return await self._try_take_over(now_ms, spent)
             except JournalMoved as moved:
                 log.info("quota.journal_moved", extra={"why": str(moved)})
                 recheck_cancelled()
 
-    async def _try_take_over(self, now_ms: int) -> QuotaRecord:
+    async def _try_take_over(self, now_ms: int, spent: Spent) -> QuotaRecord:
         contents = await self._journal.read_journal()
         replay = Replay()
         for number, entry in enumerate(contents.entries):
@@ -58,8 +67,12 @@ class JournalWriter:
         record, self._last = replay.record, contents.last
         self._entries, self._bytes = len(contents.entries), sum(map(len, contents.entries))
         begin = QuotaEntry(epoch=record.epoch + 1, time_ms=max(now_ms, record.time_ms))
-        await self.append(begin)
-        record.apply_entry(begin)
+        changes = [] if contents.last else await spent(begin.time_ms)
+        for first in range(0, max(1, len(changes)), _CHANGES):
+            part = QuotaEntry(epoch=begin.epoch, time_ms=begin.time_ms)
+            part.changes.extend(changes[first : first + _CHANGES])
+            await self.append(part)
+            record.apply_entry(part)
         return record
 
     async def append(self, entry: QuotaEntry) -> int:

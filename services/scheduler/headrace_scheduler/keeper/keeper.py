@@ -18,7 +18,7 @@ from headrace.internal.v1.quota_pb2 import LimitKind, QuotaRequest
 from headrace.internal.v1.usage_pb2 import UsageRecords
 from headrace_scheduler.base import metrics
 from headrace_scheduler.keeper.groups import Counts, Group, TermsOf
-from headrace_scheduler.keeper.journal import JournalWriter
+from headrace_scheduler.keeper.journal import JournalWriter, Spent
 from headrace_scheduler.quota.record import QuotaRecord
 from headrace_scheduler.runtime.leader import SteppedDown
 
@@ -63,13 +63,19 @@ class QuotaKeeper:
     Args:
         may_answer: whether this process holds the lease, by its own clock. What was appended is
             answered in any case: the journal proves that there was no other keeper.
+        spent: as for `JournalWriter.take_over`.
     """
 
     def __init__(
-        self, bus: Bus, terms_of: TermsOf, clock: Clock, may_answer: Callable[[], bool]
+        self,
+        bus: Bus,
+        terms_of: TermsOf,
+        clock: Clock,
+        may_answer: Callable[[], bool],
+        spent: Spent,
     ) -> None:
         self._bus, self._terms_of, self._clock = bus, terms_of, clock
-        self._may_answer = may_answer
+        self._may_answer, self._spent = may_answer, spent
         self._journal = JournalWriter(bus)
         self._record = QuotaRecord()
         self._ahead_ms = 0.0
@@ -108,7 +114,8 @@ class QuotaKeeper:
 
     async def _take_over(self) -> None:
         started_s = self._clock.monotonic_s()
-        self._record = await self._journal.take_over(round(self._clock.unix_s() * 1000))
+        now_ms = round(self._clock.unix_s() * 1000)
+        self._record = await self._journal.take_over(now_ms, self._spent)
         now_s = self._clock.monotonic_s()
         # Why not the wall clock: it may be behind that of the keeper before, and times that callers
         # were given to come back would not come.

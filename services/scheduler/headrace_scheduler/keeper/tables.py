@@ -68,6 +68,10 @@ class QuotaTables:
             finally:
                 await watch.close()
 
+    def limited_tenants(self) -> set[str]:
+        """Return the tenants that have limits, or keys with limits."""
+        return self._access.limited_tenants()
+
     def terms(self, tenant: str, key_id: str, model: str) -> Terms:
         """Return what applies to a key of a tenant, or to the tenant alone, with a model."""
         caller = (tenant, key_id, model)

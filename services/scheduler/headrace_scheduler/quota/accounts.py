@@ -93,6 +93,15 @@ class Account:
                 bucket[0] += requests
                 bucket[1] += tokens
 
+    def add(self, spent: QuotaAccount) -> None:
+        """Count what was used of the day and the month that it was advanced to."""
+        if spent.date.day == self.date.day:
+            self.counts[REQUESTS_PER_DAY] += spent.day_requests
+            self.counts[TOKENS_PER_DAY] += spent.day_tokens
+            self.counts[BATCH_TOKENS_PER_DAY] += spent.day_batch_tokens
+        if spent.date.month == self.date.month:
+            self.counts[BUDGET_PER_MONTH] += spent.month_cost_nanos
+
     def refund(self, returned: Amounts, second: int, date: Date) -> None:
         """Take back what was charged in this second, on this date: what is over stays over.
 

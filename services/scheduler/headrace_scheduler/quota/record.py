@@ -156,6 +156,11 @@ class QuotaRecord:
                 self._charge(change.charge)
             case "settle":
                 self._settle(change.settle)
+            case "spent":
+                spent = change.spent
+                account = self._account((int(spent.scope), spent.owner, spent.model))
+                account.advance(self.time_ms // 1000, _date(spent.date))
+                account.add(spent)
             case "confirm":
                 if (found := self._reservations.get(change.confirm.reservation_id)) is not None:
                     found.confirm()

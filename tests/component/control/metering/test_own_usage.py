@@ -28,3 +28,18 @@ async def test_what_ended_before_that_time_does_not_count(store: Store) -> None:
     await store.usage.record([usage_message(1, end_ms=START_MS), usage_message(2)])
     assert (await used(store, since_ms=START_MS + 10**9)).requests == 0
     assert (await used(store, since_ms=START_MS)).requests == 2
+
+
+async def test_parts_are_by_key_model_and_batch(store: Store) -> None:
+    messages = [
+        usage_message(1),
+        usage_message(2),
+        usage_message(3, batch_id="batch_1", batch_line=1, model="other"),
+        usage_message(4, tenant="other"),
+    ]
+    await store.usage.record(messages)
+    found = await used(store, in_parts=True)
+    assert [(p.key_id, p.model, p.batch, p.requests, p.tokens) for p in found.parts] == [
+        ("k1", "valley", False, 2, 30),
+        ("k1", "other", True, 1, 15),
+    ]

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.bus.stores import KEEPER_LEASE
 from headrace.errors import QuotaUnavailable
 from headrace.internal.v1.access_pb2 import Limits, PriceRow
+from headrace.internal.v1.own_usage_pb2 import OwnUsageRequest, OwnUsageResponse, UsagePart
 from headrace.internal.v1.quota_pb2 import LimitKind
 from headrace.quota import QuotaClient
 from headrace_scheduler.keeper import journal as journal_module
@@ -176,6 +178,42 @@ async def test_the_first_keeper_does_not_charge_the_past(
         await client.reserve(reservation("r1", 10))
         await publish_usage(bus, "new", 5, sequence=2)
         await eventually(lambda: uses(client, [2, 15]))
+
+
+async def test_a_new_journal_begins_with_what_control_knows_of_the_day_and_the_month(
+    bus: JetStreamBus, nats_url: str, client: QuotaClient
+) -> None:
+    asked: list[OwnUsageRequest] = []
+
+    async def answer(payload: bytes) -> bytes:
+        asked.append(OwnUsageRequest.FromString(payload))
+        parts = [
+            UsagePart(key_id="k", model="m", requests=3, tokens=300, cost_nanos=30),
+            UsagePart(key_id="other", model="m", requests=4, tokens=400, cost_nanos=40),
+            UsagePart(key_id="k", model="x", batch=True, requests=5, tokens=500, cost_nanos=50),
+        ]
+        return OwnUsageResponse(parts=parts).SerializeToString()
+
+    limits = Limits(
+        requests_per_day=100,
+        tokens_per_day=1000,
+        batch_tokens_per_day=1000,
+        budget_nanos_per_month=1000,
+    )
+    only = Limits(tokens_per_day=1000)
+    await publish_tables(bus, limits, key_limits=only, model_limits={"m": only})
+    control = await bus.serve(subjects.OWN_USAGE, answer)
+    async with keeper(nats_url):
+        await eventually(lambda: serves(client))
+        assert await used(client) == [12, 700, 500, 120, 700, 300]
+        await client.reserve(reservation("r1", 10))
+    assert {each.tenant for each in asked} == {"acme"}
+    assert asked[0].since_ms > asked[1].since_ms or asked[0].since_ms % 86_400_000 == 0
+    async with keeper(nats_url, "two"):
+        await eventually(lambda: serves(client))
+        assert await used(client) == [13, 710, 500, 120, 710, 310]
+        assert len(asked) == 2, "the journal is not new any more"
+    await control.close()
 
 
 async def test_snapshots_keep_the_journal_short_and_lose_nothing(

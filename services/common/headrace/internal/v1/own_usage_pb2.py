@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$headrace/internal/v1/own_usage.proto\x12\x14headrace.internal.v1\"C\n\x0fOwnUsageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08since_ms\x18\x03 \x01(\x03\"\x82\x01\n\x10OwnUsageResponse\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x04\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\x12\n\ncost_nanos\x18\x05 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$headrace/internal/v1/own_usage.proto\x12\x14headrace.internal.v1\"U\n\x0fOwnUsageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08since_ms\x18\x03 \x01(\x03\x12\x10\n\x08in_parts\x18\x04 \x01(\x08\"\xb2\x01\n\x10OwnUsageResponse\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x04\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\x12\n\ncost_nanos\x18\x05 \x01(\x04\x12.\n\x05parts\x18\x06 \x03(\x0b\x32\x1f.headrace.internal.v1.UsagePart\"o\n\tUsagePart\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\x08\x12\x10\n\x08requests\x18\x04 \x01(\x04\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\x12\n\ncost_nanos\x18\x06 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.own_us
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OWNUSAGEREQUEST']._serialized_start=62
-  _globals['_OWNUSAGEREQUEST']._serialized_end=129
-  _globals['_OWNUSAGERESPONSE']._serialized_start=132
-  _globals['_OWNUSAGERESPONSE']._serialized_end=262
+  _globals['_OWNUSAGEREQUEST']._serialized_end=147
+  _globals['_OWNUSAGERESPONSE']._serialized_start=150
+  _globals['_OWNUSAGERESPONSE']._serialized_end=328
+  _globals['_USAGEPART']._serialized_start=330
+  _globals['_USAGEPART']._serialized_end=441
 # @@protoc_insertion_point(module_scope)

@@ -462,6 +462,7 @@ class QuotaChange(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
     SETTLE_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def charge(self) -> Global___ChargeQuota: ...
     @_builtins.property
@@ -470,6 +471,12 @@ class QuotaChange(_message.Message):
     def confirm(self) -> Global___Confirm: ...
     @_builtins.property
     def settle(self) -> Global___SettleQuota: ...
+    @_builtins.property
+    def spent(self) -> Global___QuotaAccount:
+        """Counts of a day and a month that no entry of this journal has made: it is new, and they come
+        from control.
+        """
+
     def __init__(
         self,
         *,
@@ -477,12 +484,13 @@ class QuotaChange(_message.Message):
         release: Global___Release | None = ...,
         confirm: Global___Confirm | None = ...,
         settle: Global___SettleQuota | None = ...,
+        spent: Global___QuotaAccount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "charge", b"charge", "confirm", b"confirm", "release", b"release", "settle", b"settle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "charge", b"charge", "confirm", b"confirm", "release", b"release", "settle", b"settle", "spent", b"spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "charge", b"charge", "confirm", b"confirm", "release", b"release", "settle", b"settle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "charge", b"charge", "confirm", b"confirm", "release", b"release", "settle", b"settle", "spent", b"spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["charge", "release", "confirm", "settle"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["charge", "release", "confirm", "settle", "spent"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

@@ -190,7 +190,7 @@ _SCHEDULER_PUBLISHES = (
     _USAGE_NAME,
     *_LEASES_READ,
     *(f"$KV.{stores.LEASE_BUCKET}.{lease}" for lease in ("leader.*", stores.KEEPER_LEASE)),
-    *(subjects.QUOTA_JOURNAL, *_messages(stores.QUOTA_JOURNAL)),
+    *(subjects.QUOTA_JOURNAL, *_messages(stores.QUOTA_JOURNAL), subjects.OWN_USAGE),
     f"{_API}.STREAM.PURGE.{stores.QUOTA_JOURNAL}",
     *_MODELS_READ,
     _CARDS_WRITE,
