@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 
 from headrace.errors import EngineFailed, InvalidRequest
@@ -74,17 +74,20 @@ class Dispatcher:
         self._keep_often_parked(batch.requests)
         return batch.requests
 
-    def _keep_often_parked(self, batch: Iterable[Request]) -> None:
+    def _keep_often_parked(self, batch: Sequence[Request]) -> None:
         """Let bulk requests that were parked `max_preemptions` times run by their lane's floor, as
         far as it goes.
 
         Why not all: a day's rows would each come to that, and then hold every slot.
         """
-        bulk = [r for r in batch if r.lane == LOWEST_PRIORITY]
+        most = self._live.settings.max_preemptions
+        often = [r for r in batch if r.preemptions >= most and r.lane == LOWEST_PRIORITY]
+        if not often:  # Nearly always, and this is done for every dispatch.
+            return
+        bulk = (r for r in batch if r.lane == LOWEST_PRIORITY)
         room = self._floor_room - sum(r.floor_slots for r in bulk)
-        for request in bulk:
-            is_often_parked = request.preemptions >= self._live.settings.max_preemptions
-            if is_often_parked and not request.floor_slots and room > 0:
+        for request in often:
+            if not request.floor_slots and room > 0:
                 request.floor_slots = request.slots
                 room -= request.slots
 
