@@ -76,7 +76,7 @@ NOTES = {
     "role": "`system`, `developer`, `user`, `assistant`, `tool`, `function`.",
     "service_tier": "`priority`: interactive, `default`: standard, `flex`: bulk.",
     "stop": "At most 1024 texts of 16384 characters in all.",
-    "thinking_token_budget": "Then the mark that ends the reasoning is forced.",
+    "thinking_token_budget": "Most tokens of reasoning; then its end is forced. Not with gpt-oss.",
     "tool_call_id": "Needed where the role is `tool`.",
     "truncate_prompt_tokens": "The last so many are read; -1: as many as there is room for.",
     "typical_p": "As `transformers` and llama.cpp have it. Not with vLLM and `openai` engines.",

@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.parsers.registry import THINK
 from headrace_gateway.request.generation_request import (
     EFFORTS,
     REASONING_SWITCHES,
@@ -65,7 +66,8 @@ def _check(request: GenerationRequest, card: ModelCard) -> None:
         raise InvalidRequest(
             f"{name} has {variable}, which the request sets by itself", field=f"{name}.{variable}"
         )
-    if options.budget is not None:
+    is_kept = card.reasoning_parser in THINK and card.capabilities.token_masks
+    if options.budget is not None and not is_kept:
         name = request.name_of("reasoning_budget")
         raise Unsupported(f"model {card.model} does not support {name}", field=name)
 

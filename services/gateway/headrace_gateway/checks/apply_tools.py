@@ -15,7 +15,6 @@ from headrace_gateway.parsers.structures import (
     calls_in_text,
     calls_or_answer,
     harmony_answer,
-    unconstrained,
 )
 from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 from headrace_gateway.request.tools import Tools, check_tools
@@ -26,8 +25,7 @@ def apply_tools(request: GenerationRequest, card: ModelCard) -> GenerationReques
 
     Raises:
         InvalidRequest: its tools are malformed, or it has no conversation.
-        Unsupported: the model does not support tool calling, not a required tool call, or not the
-            schemas of strict tools.
+        Unsupported: the model does not support tool calling, or not a required tool call.
     """
     tools = request.tools
     field, choice_field = request.name_of("tools"), request.name_of("tool_choice")
@@ -41,12 +39,6 @@ def apply_tools(request: GenerationRequest, card: ModelCard) -> GenerationReques
         )
     if not isinstance(request.prompt, Conversation):
         raise InvalidRequest(f"{field} are for conversations only", field=field)
-    if (tool := unconstrained(tools, card.tool_parser)) is not None:
-        raise Unsupported(
-            f"{field}: {tool.name} is strict; model {card.model} writes arguments in a form that no"
-            " schema constrains; leave strict out",
-            field=field,
-        )
     offered = [tool.for_template() for tool in tools.offered]
     prompt = dataclasses.replace(request.prompt, tools=offered)
     request = dataclasses.replace(request, prompt=prompt)

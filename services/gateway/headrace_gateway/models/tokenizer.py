@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import tokenizers
@@ -143,18 +143,23 @@ class Tokenizer:
             found = self._hidden[marks] = frozenset(others)
         return found
 
+    def special_ids(self, texts: Iterable[str]) -> list[int]:
+        """Return the special tokens that have these texts."""
+        return sorted(self._specials[text] for text in texts if text in self._specials)
+
     def runs_of(self, words: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each word at the beginning of a text, and after a space if they
         differ: models write most words in the latter way."""
         runs: list[list[int]] = []
         for word in words:
-            plain, spaced = (self._run(prefix + word.lstrip()) for prefix in ("", " "))
+            plain, spaced = (self.token_run(prefix + word.lstrip()) for prefix in ("", " "))
             runs.append(plain)
             if spaced[-len(plain) :] != plain:
                 runs.append(spaced)
         return [run for run in runs if run]
 
-    def _run(self, text: str) -> list[int]:
+    def token_run(self, text: str) -> list[int]:
+        """Return the token ids of a text by itself; a special token's text is that token."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     async def pieces(self, token_ids: Sequence[int]) -> list[str]:

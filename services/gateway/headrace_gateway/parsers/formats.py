@@ -9,6 +9,20 @@ _CALL, _SEP, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜to
 
 
 @dataclass(frozen=True, slots=True)
+class Keyword:
+    """An argument is `before`, its value and `after`; NAME is its name."""
+
+    before: str
+    after: str = ""
+    joiner: str = ""
+    """Between two of them."""
+    quote: str = ""
+    """Around texts."""
+    writes_json: bool = False
+    """Texts are JSON as well."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallFormat:
     """A call is `begin`, arguments, `end`; NAME is the name, and JSON_NAME the name in quotes."""
 
@@ -17,14 +31,17 @@ class CallFormat:
     trigger: str
     """What a call in free text begins with; empty: calls are a whole output."""
     separator: str = ""
-    style: str = "json"
-    """Of the arguments: JSON, one of xgrammar's styles, Python's keywords, or any text."""
+    keyword: Keyword | None = None
+    """How arguments are written one by one; unset: they are one JSON object."""
     section: tuple[str, str] = ("", "")
     """Around all calls."""
     middle: str = ""
     """A regular expression between `begin` and the arguments."""
 
 
+_PYTHON = Keyword("NAME=", joiner=", ", writes_json=True)
+_ELEMENT = Keyword("<parameter=NAME>\n", "\n</parameter>\n")
+_PAIR = Keyword("<arg_key>NAME</arg_key>\n<arg_value>", "</arg_value>\n")
 _QUOTED = '{"name": JSON_NAME, "arguments": '
 
 FORMATS = {
@@ -34,16 +51,16 @@ FORMATS = {
     "hermes_inline": CallFormat(f"<tool_call>{_QUOTED}", "}</tool_call>", "<tool_call>"),
     "qwen3_coder": CallFormat(
         "<tool_call>\n<function=NAME>\n",
-        "\n</function>\n</tool_call>",
+        "</function>\n</tool_call>",
         "<tool_call>",
         separator="\n",
-        style="qwen_xml",
+        keyword=_ELEMENT,
     ),
     "llama3_json": CallFormat(
         '{"name": JSON_NAME, "parameters": ', "}", '{"name": ', separator="; "
     ),
-    "pythonic": CallFormat("NAME(", ")", "", ", ", "python", ("[", "]")),
-    "llama4_pythonic": CallFormat("NAME(", ")", "", ", ", "python", ("[", "]")),
+    "pythonic": CallFormat("NAME(", ")", "", ", ", _PYTHON, ("[", "]")),
+    "llama4_pythonic": CallFormat("NAME(", ")", "", ", ", _PYTHON, ("[", "]")),
     "mistral": CallFormat("[TOOL_CALLS]NAME[ARGS]", "", "[TOOL_CALLS]"),
     "mistral_list": CallFormat(
         _QUOTED, "}", "[TOOL_CALLS]", separator=", ", section=("[TOOL_CALLS] [", "]")
@@ -57,7 +74,7 @@ FORMATS = {
     ),
     "deepseek_v31": CallFormat(f"{_CALL}NAME{_SEP}", _END, _CALLS[0], section=_CALLS),
     "glm45": CallFormat(
-        "<tool_call>NAME\n", "</tool_call>", "<tool_call>", separator="\n", style="glm_xml"
+        "<tool_call>NAME\n", "</tool_call>", "<tool_call>", separator="\n", keyword=_PAIR
     ),
     "kimi_k2": CallFormat(
         "<|tool_call_begin|>functions.NAME:",
@@ -76,11 +93,16 @@ FORMATS = {
         "<start_function_call>call:NAME{",
         "}<end_function_call>",
         "<start_function_call>",
-        style="text",
+        keyword=Keyword("NAME:", joiner=",", quote="<escape>"),
     ),
     "gemma": CallFormat(
-        "```tool_code\nprint(NAME(", "))\n```", "```tool_code\n", separator="\n", style="python"
+        "```tool_code\nprint(NAME(", "))\n```", "```tool_code\n", separator="\n", keyword=_PYTHON
     ),
-    "gemma4": CallFormat("<|tool_call>call:NAME", "<tool_call|>", "<|tool_call>", style="gemma"),
+    "gemma4": CallFormat(
+        "<|tool_call>call:NAME{",
+        "}<tool_call|>",
+        "<|tool_call>",
+        keyword=Keyword("NAME:", joiner=",", quote='<|"|>'),
+    ),
 }
 """By the name of the tool parser."""

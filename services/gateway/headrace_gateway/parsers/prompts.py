@@ -28,4 +28,13 @@ def opens_reasoning(parser: str, tail: str, prompt: Text | Conversation | TokenI
         answer = last_answer(prompt)
         return answer.rfind(marks.begin) > answer.rfind(marks.end)
     end = tail.rstrip()
-    return end.endswith(marks.begin) or (marks.assumed and not end.endswith(marks.end))
+    return end.endswith(marks.begin.rstrip()) or (marks.assumed and not end.endswith(marks.end))
+
+
+def closes_reasoning(parser: str, tail: str, prompt: Text | Conversation | TokenIds) -> bool:
+    """Return whether the prompt says that there is no reasoning, or no more of it; as before."""
+    marks = THINK.get(parser)
+    if marks is None:
+        return False
+    continues = isinstance(prompt, Conversation) and prompt.continues
+    return continues or tail.rstrip().endswith(marks.end)

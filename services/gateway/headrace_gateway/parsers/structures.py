@@ -8,16 +8,13 @@ required    calls                                 calls
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from headrace.v1.common_pb2 import Structure
 from headrace_gateway.parsers.formats import FORMATS, CallFormat
+from headrace_gateway.parsers.keywords import Format, const, keywords, sequence
 from headrace_gateway.request.tools import Tool, Tools
-
-Format = dict[str, Any]
-"""A node of a structural tag, as xgrammar has it."""
 
 _HARMONY = "openai"
 _HARMONY_MIDDLE = r" (<\|constrain\|>)?json<\|message\|>"
@@ -65,13 +62,6 @@ def harmony_answer(answer: Structure) -> Structure:
     return _structure(_after_analysis(_in_final(_answer(answer))))
 
 
-def unconstrained(tools: Tools, parser: str) -> Tool | None:
-    """Return a strict tool whose arguments no grammar can describe in this family's way."""
-    if FORMATS[parser].style != "text":
-        return None
-    return next((tool for tool in tools.offered if tool.strict), None)
-
-
 def _calls(tools: Tools, parser: str) -> Format:
     call = FORMATS[parser]
     if parser == _HARMONY:
@@ -103,11 +93,11 @@ def _separated(tags: Sequence[Format], separator: str, *, single: bool) -> Forma
 
 def _tag(tool: Tool, call: CallFormat, *, forced: bool) -> Format:
     content = _arguments(tool, call, held=forced or tool.strict)
-    if forced and not tool.strict and content["type"] == "json_schema" and call.style == "json":
+    if forced and not tool.strict and call.keyword is None:
         # Why: OpenAI takes any schema where `strict` is not set, and clients send what they have.
         content["best_effort"] = True
     if call.middle:
-        content = _sequence({"type": "regex", "pattern": call.middle}, content)
+        content = sequence({"type": "regex", "pattern": call.middle}, content)
     begin = call.begin.replace("JSON_NAME", json.dumps(tool.name)).replace("NAME", tool.name)
     return {"type": "tag", "begin": begin, "content": content, "end": call.end}
 
@@ -115,43 +105,9 @@ def _tag(tool: Tool, call: CallFormat, *, forced: bool) -> Format:
 def _arguments(tool: Tool, call: CallFormat, *, held: bool) -> Format:
     # Why the type: what is no object is not taken for a call.
     schema = {**tool.schema, "type": "object"} if held else _ANY_OBJECT
-    match call.style:
-        case "json":
-            return {"type": "json_schema", "json_schema": schema}
-        case "text":
-            return {"type": "any_text"}
-        case "python":
-            return _keywords(schema) if held else {"type": "any_text"}
-    closed = {"additionalProperties": False, **schema}
-    return {"type": "json_schema", "json_schema": closed, "style": call.style}
-
-
-def _keywords(schema: Mapping[str, Any]) -> Format:
-    """Return Python's keyword arguments: those that are required, then some of the others.
-
-    Values are written as JSON, which the parser of Python's calls reads too.
-    """
-    properties = schema.get("properties") or {}
-    required = [name for name in properties if name in (schema.get("required") or ())]
-    others = [name for name in properties if name not in required]
-    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-
-    def keyword(name: str, before: str) -> Format:
-        value = {"type": "json_schema", "json_schema": {**properties[name], **definitions}}
-        return _sequence({"type": "const_string", "value": f"{before}{name}="}, value)
-
-    def following(names: Sequence[str]) -> list[Format]:
-        return [{"type": "optional", "content": keyword(name, ", ")} for name in names]
-
-    if required:
-        first, *rest = required
-        parts = [keyword(first, ""), *(keyword(name, ", ") for name in rest), *following(others)]
-        return _sequence(*parts)
-    starts = [
-        _sequence(keyword(name, ""), *following(others[i + 1 :])) for i, name in enumerate(others)
-    ]
-    nothing = {"type": "const_string", "value": ""}
-    return {"type": "or", "elements": [*starts, nothing]} if starts else nothing
+    if call.keyword is None:
+        return {"type": "json_schema", "json_schema": schema}
+    return keywords(schema, call.keyword) if held else {"type": "any_text"}
 
 
 def _answer(structure: Structure) -> Format:
@@ -180,13 +136,10 @@ def _after_analysis(content: Format) -> Format:
         "type": "tag",
         "begin": "<|channel|>analysis<|message|>",
         "content": {"type": "any_text"},
-        "end": "<|end|><|start|>assistant",
+        "end": "<|end|>",
     }
-    return _sequence({"type": "star", "content": thoughts}, content)
-
-
-def _sequence(*elements: Format) -> Format:
-    return {"type": "sequence", "elements": list(elements)}
+    message = sequence(thoughts, const("<|start|>assistant"))
+    return sequence({"type": "star", "content": message}, content)
 
 
 def _structure(shape: Format) -> Structure:

@@ -20,7 +20,7 @@ def typed(text: str, schema: Mapping[str, Any] | None) -> Any:
 
     A text that is no value of the type is that text: a client can tell more of it than an error.
     """
-    kinds = _kinds(schema or {})
+    kinds = kinds_of(schema or {})
     if kinds and kinds <= {"string"}:
         return text
     plain = text.strip()
@@ -121,13 +121,13 @@ def _literal(text: str) -> Any:
         return None
 
 
-def _kinds(schema: Mapping[str, Any]) -> set[str]:
+def kinds_of(schema: Mapping[str, Any]) -> set[str]:
     """Return the types that a schema names, also in its alternatives."""
     kind = schema.get("type")
     kinds = set(kind if isinstance(kind, list) else [kind] if isinstance(kind, str) else [])
     for name in ("anyOf", "oneOf", "allOf"):
         for each in schema.get(name) or ():
-            kinds |= _kinds(each) if isinstance(each, Mapping) else set()
+            kinds |= kinds_of(each) if isinstance(each, Mapping) else set()
     if not kinds and isinstance(schema.get("enum"), list):
         kinds = {_kind(each) for each in schema["enum"]}
     return {str(each).lower() for each in kinds}

@@ -19,11 +19,11 @@ from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer, make_answer
-from headrace_gateway.parsers.prompts import TAIL_TOKENS, opens_reasoning
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, Terms, TokenIds
 from headrace_gateway.request.payer import Payer, TokenRange, first_output
 from headrace_gateway.request.tasks import require_task
+from headrace_gateway.submit.output_marks import add_marks
 
 
 class Submitter:
@@ -141,11 +141,7 @@ class Submitter:
             prompt_ids,
             draw_seed=lambda: self._seed_of(requested),
         )
-        if request.rendering.reasoning_parser:
-            tail = served.tokenizer.decode_whole(prompt_ids[-TAIL_TOKENS:])
-            request.rendering.reasoning_open = opens_reasoning(
-                request.rendering.reasoning_parser, tail, requested.prompt
-            )
+        add_marks(request, requested, served)
         for run in served.tokenizer.runs_of(requested.parameters.bad_words):
             request.sampling.bad_words.add(token_ids=run)
         if served.adapter is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.internal.v1 import request_pb2 as pb
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.sampling import PARAMETERS
-from headrace.v1.common_pb2 import Priority, Structure
+from headrace.v1.common_pb2 import Priority
 from headrace_worker.engine.base.interface import (
     EngineFacts,
     Grammar,
     GrammarKind,
+    ReasoningRule,
     SamplingParameters,
     Sequence,
 )
@@ -79,7 +81,8 @@ def sequence_of(
         ),
         seed=(record.seed + choice) % SEED_RANGE,
         priority=record.priority or Priority.PRIORITY_STANDARD,
-        grammar=_grammar(sampling.grammar.structure) if sampling.HasField("grammar") else None,
+        grammar=_grammar(sampling.grammar) if sampling.HasField("grammar") else None,
+        reasoning=_reasoning(sampling.reasoning) if sampling.HasField("reasoning") else None,
         adapter=record.adapter_digest,
         cache_salt=record.cache_salt,
     )
@@ -88,14 +91,26 @@ def sequence_of(
 def masks_of(sampling: Sampling) -> list[str]:
     """Return the names of the set fields that forbid output tokens."""
     names = ("allowed_token_ids", "bad_words", "min_tokens")
-    return [name for name in names if getattr(sampling, name)]
+    budget = ["reasoning_budget"] if sampling.HasField("reasoning") else []
+    return [name for name in names if getattr(sampling, name)] + budget
 
 
-def _grammar(structure: Structure) -> Grammar:
+def _grammar(grammar: pb.Grammar) -> Grammar:
+    structure, marks = grammar.structure, frozenset(grammar.mark_ids)
     form = structure.WhichOneof("form")
     if form is None or form == "json_object":
-        return Grammar(GrammarKind.JSON_OBJECT)
-    return Grammar(GrammarKind(form), getattr(structure, form))
+        return Grammar(GrammarKind.JSON_OBJECT, mark_ids=marks)
+    return Grammar(GrammarKind(form), getattr(structure, form), marks)
+
+
+def _reasoning(rule: pb.Reasoning) -> ReasoningRule:
+    return ReasoningRule(
+        end_ids=tuple(rule.end_ids),
+        begin_ids=tuple(rule.begin_ids),
+        budget=rule.budget if rule.HasField("budget") else None,
+        forced_ids=tuple(rule.forced_ids),
+        barred_ids=frozenset(rule.barred_ids),
+    )
 
 
 def _number(sampling: Sampling, name: str) -> Any:

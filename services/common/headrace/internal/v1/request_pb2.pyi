@@ -513,6 +513,7 @@ class Reasoning(_message.Message):
     END_IDS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     FORCED_IDS_FIELD_NUMBER: _builtins.int
+    BARRED_IDS_FIELD_NUMBER: _builtins.int
     budget: _builtins.int
     """Most tokens of it; then `forced_ids` follow, which end with `end_ids`. Unset: no bound."""
     @_builtins.property
@@ -525,6 +526,10 @@ class Reasoning(_message.Message):
 
     @_builtins.property
     def forced_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def barred_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """No tokens of it: those that end an output which a grammar binds."""
+
     def __init__(
         self,
         *,
@@ -532,10 +537,11 @@ class Reasoning(_message.Message):
         end_ids: _abc.Iterable[_builtins.int] | None = ...,
         budget: _builtins.int | None = ...,
         forced_ids: _abc.Iterable[_builtins.int] | None = ...,
+        barred_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "begin_ids", b"begin_ids", "budget", b"budget", "end_ids", b"end_ids", "forced_ids", b"forced_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "barred_ids", b"barred_ids", "begin_ids", b"begin_ids", "budget", b"budget", "end_ids", b"end_ids", "forced_ids", b"forced_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget: _TypeAlias = _typing.Literal["budget"]  # noqa: Y015
     _WhichOneofArgType__budget: _TypeAlias = _typing.Literal["_budget", b"_budget"]  # noqa: Y015
@@ -571,19 +577,27 @@ class Grammar(_message.Message):
 
     STRUCTURE_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
+    MARK_IDS_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """What the caller called it, for errors."""
     @_builtins.property
     def structure(self) -> _common_pb2.Structure: ...
+    @_builtins.property
+    def mark_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Special tokens that may stand for their texts in it, such as the marks around calls. Others may
+        not.
+        """
+
     def __init__(
         self,
         *,
         structure: _common_pb2.Structure | None = ...,
         field: _builtins.str = ...,
+        mark_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["structure", b"structure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "structure", b"structure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "mark_ids", b"mark_ids", "structure", b"structure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

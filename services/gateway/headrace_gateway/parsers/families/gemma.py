@@ -7,6 +7,7 @@ Gemma 4         <|tool_call>call:sky{town:<|"|>Fernby<|"|>}<tool_call|>
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any, ClassVar
@@ -105,12 +106,14 @@ class _Reader:
             return self._object(text[1:], depth)
         if text.startswith("["):
             return self._list(text[1:], depth)
-        for quote in (self._quote, '"'):
-            if text.startswith(quote):
-                body, found, rest = text[len(quote) :].partition(quote)
-                if not found:
-                    raise ValueError("a text without an end")
-                return body, rest
+        if text.startswith(self._quote):
+            body, found, rest = text[len(self._quote) :].partition(self._quote)
+            if not found:
+                raise ValueError("a text without an end")
+            return body, rest
+        if text.startswith('"'):
+            value, end = json.JSONDecoder().raw_decode(text)
+            return value, text[end:]
         match = _PLAIN.match(text)
         assert match is not None
         return _plain(match[0].strip()), text[match.end() :]
@@ -120,7 +123,7 @@ class _Reader:
         while not text.lstrip().startswith("}"):
             if (key := _KEY.match(text)) is None:
                 raise ValueError("no key")
-            name = key[1].strip().removeprefix(self._quote).removesuffix(self._quote).strip('"')
+            name = key[1].removeprefix(self._quote).removesuffix(self._quote).strip('"')
             found[name], text = self.value(text[key.end() :], depth + 1)
             text = _after_comma(text, "}")
         return found, text.lstrip()[1:]

@@ -75,6 +75,24 @@ class Grammar:
 
     kind: GrammarKind
     source: str = ""
+    mark_ids: frozenset[int] = frozenset()
+    """Special tokens that may stand for their texts; others may not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningRule:
+    """The part of an output before its answer, which no grammar binds."""
+
+    end_ids: tuple[int, ...]
+    """The run of tokens that ends it; not empty."""
+    begin_ids: tuple[int, ...] = ()
+    """It begins with these, if it does; empty: the prompt ends within it."""
+    budget: int | None = None
+    """Most tokens of it; then `forced_ids` follow."""
+    forced_ids: tuple[int, ...] = ()
+    """They end with `end_ids`."""
+    barred_ids: frozenset[int] = frozenset()
+    """No tokens of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,8 @@ class Sequence:
     seed: int
     """Any 64-bit unsigned integer."""
     grammar: Grammar | None = None
+    reasoning: ReasoningRule | None = None
+    """What precedes the part that the grammar binds. Unset: nothing does."""
     adapter: str = ""
     """Digest of the LoRA adapter; empty for the base model."""
     second_begins: int = 0

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from headrace_worker.engine.base.interface import Sequence, SequenceRefused
 from headrace_worker.engine.grammar.compiler import Compilation, CompileFunction, Compiler, Matcher
+from headrace_worker.engine.grammar.reasoning_matcher import ReasoningMatcher
 
 Ints = NDArray[np.int64]
 
@@ -60,6 +61,8 @@ class SlotGrammars:
         if sequence.grammar is not None:
             assert self._compiler is not None
             self._waiting[slot] = self._compiler.request(sequence.grammar), sequence
+        elif sequence.reasoning is not None:
+            self._begin(slot, ReasoningMatcher(sequence.reasoning, None), sequence)
 
     def release(self, slot: int) -> None:
         self._waiting.pop(slot, None)
@@ -82,11 +85,16 @@ class SlotGrammars:
             if compilation.compiled is None:
                 yield slot, compilation.refusal
                 continue
-            matcher = compilation.compiled()
-            led = all(matcher.accept(token_id) for token_id in sequence.output_ids)
+            matcher, rule = compilation.compiled, sequence.reasoning
+            made = matcher() if rule is None else ReasoningMatcher(rule, matcher)
             del self._waiting[slot]
-            self._matchers[slot] = matcher
+            led = self._begin(slot, made, sequence)
             yield slot, None if led else "the output so far does not follow it"
+
+    def _begin(self, slot: int, matcher: Matcher, sequence: Sequence) -> bool:
+        """Lead a matcher through the output so far; return whether it has accepted all of it."""
+        self._matchers[slot] = matcher
+        return all(matcher.accept(token_id) for token_id in sequence.output_ids)
 
     def is_terminated(self, slot: int) -> bool:
         """Return whether nothing may follow the slot's output."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import Any
 
 import xgrammar
@@ -21,6 +22,8 @@ from headrace_worker.engine.grammar.schema_translation import (
 )
 from headrace_worker.engine.schema.keywords import SchemaRefused
 
+_MOST_COMPILERS = 8
+"""Each holds the vocabulary once more."""
 _PLACE_IN_ITS_SOURCE = re.compile(r"^\[[\d:]+\] \S+\.cc:\d+: ")
 
 
@@ -69,22 +72,41 @@ class Xgrammar:
             vocab_size=vocabulary_size,
             stop_token_ids=list(eos_token_ids),
         )
-        texts = list(seen.decoded_vocab)
-        for token_id, token in tokenizer.get_added_tokens_decoder().items():
-            # Why: it would let "<|user|>" into a JSON string by the token of that name, and
-            # gateways leave special tokens out of the text.
-            if token.special and token_id < vocabulary_size:
-                texts[token_id] = b""
+        self._texts, self._vocabulary_size = list(seen.decoded_vocab), vocabulary_size
+        self._eos_token_ids, self._adds_space = list(eos_token_ids), seen.add_prefix_space
+        added = tokenizer.get_added_tokens_decoder().items()
+        self._special_ids = {i for i, each in added if each.special and i < vocabulary_size}
+        self._compilers: dict[frozenset[int], xgrammar.GrammarCompiler] = {}
+        self._lock = threading.Lock()
+        self._compiler_for(frozenset())
 
+    def _compiler_for(self, mark_ids: frozenset[int]) -> xgrammar.GrammarCompiler:
+        """Return a compiler by which these special tokens, and no others, have texts.
+
+        Why: they would let "<|user|>" into a JSON string by the token of that name, and gateways
+        leave special tokens out of the text.
+        """
+        with self._lock:
+            known = self._compilers.get(mark_ids)
+            if known is None:
+                if len(self._compilers) > _MOST_COMPILERS:
+                    raise GrammarRefused(f"more than {_MOST_COMPILERS} sets of marks are in use")
+                known = self._compilers[mark_ids] = self._new_compiler(mark_ids)
+        return known
+
+    def _new_compiler(self, mark_ids: frozenset[int]) -> xgrammar.GrammarCompiler:
+        texts = self._texts.copy()
+        for token_id in self._special_ids - mark_ids:
+            texts[token_id] = b""
         info = xgrammar.TokenizerInfo(
             texts,
             xgrammar.VocabType.RAW,
-            vocab_size=vocabulary_size,
-            stop_token_ids=list(eos_token_ids),
-            add_prefix_space=seen.add_prefix_space,
+            vocab_size=self._vocabulary_size,
+            stop_token_ids=self._eos_token_ids,
+            add_prefix_space=self._adds_space,
         )
         # What is compiled is remembered elsewhere; threads are for the forward pass.
-        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+        return xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
     def compile(self, grammar: Grammar) -> Compiled:
         try:
@@ -97,7 +119,7 @@ class Xgrammar:
         return lambda: _Matcher(compiled)
 
     def _compile(self, grammar: Grammar) -> xgrammar.CompiledGrammar:
-        compiler, source = self._compiler, grammar.source
+        compiler, source = self._compiler_for(grammar.mark_ids), grammar.source
         match grammar.kind:
             case GrammarKind.JSON_OBJECT:
                 return compiler.compile_grammar(schema_to_gbnf({"type": "object"}))
