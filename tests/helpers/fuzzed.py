@@ -20,6 +20,23 @@ MESSAGES = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
 ]
+TURNS = [
+    {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "a", "signature": "b"},
+            {"type": "tool_use", "id": "c", "name": "look", "input": {"a": 1}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "c", "content": "d", "is_error": True},
+            {"type": "text", "text": "And?"},
+        ],
+    },
+]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TOOL = {"type": "function", "function": {"name": "look", "description": "?", "parameters": SCHEMA}}
 _COMMON = {
@@ -85,6 +102,54 @@ VALID: dict[str, list[dict[str, Any]]] = {
         {"queries": ["a", "b"], "documents": ["b", "c"], "truncate_prompt_tokens": -1},
     ],
     "/embed": [{"inputs": ["a", "b"], "normalize": False, "truncate": True, "dimensions": 2}],
+    "/v1/messages": [
+        {
+            "model": "valley",
+            "max_tokens": 9,
+            "system": [
+                {"type": "text", "text": "Be short.", "cache_control": {"type": "ephemeral"}}
+            ],
+            "messages": TURNS,
+            "tools": [{"name": "look", "description": "?", "input_schema": SCHEMA}],
+            "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+            "stream": True,
+            "stop_sequences": ["x"],
+            "metadata": {"user_id": "a"},
+        },
+        {
+            "model": "valley",
+            "max_tokens": 9,
+            "messages": [
+                {"role": "user", "content": "Hello"},
+                {"role": "assistant", "content": "a"},
+            ],
+            "temperature": 1.0,
+            "top_k": 4,
+            "top_p": 0.9,
+            "thinking": {"type": "enabled", "budget_tokens": 5},
+            "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+        },
+    ],
+    "/v1/messages/count_tokens": [
+        {"model": "valley", "system": "Be short.", "messages": TURNS},
+    ],
+    "/v1/classify": [
+        {"model": "sorts", "input": ["a", "b"], "use_activation": False},
+        {"input": [[5, 6], [7]], "truncate_prompt_tokens": -1},
+    ],
+    "/v1/pooling": [
+        {"model": "sorts", "input": "a", "task": "classify", "encoding_format": "base64"},
+        {"model": "sense", "input": "a", "dimensions": 2},
+    ],
+    "/predict": [{"inputs": [["a"], ["b", "c"]], "raw_scores": True, "truncate": True}],
+    "/similarity": [
+        {
+            "model": "sense",
+            "inputs": {"source_sentence": "a", "sentences": ["b", "c"]},
+            "parameters": {"truncate": True},
+        },
+    ],
+    "/v1/moderations": [{"model": "sorts", "input": ["a", {"type": "text", "text": "b"}]}],
     "/tokenize": [
         {"model": "valley", "prompt": "Hello", "add_special_tokens": False},
         {"model": "valley", "messages": MESSAGES, "return_token_strs": True, "tools": [TOOL]},
@@ -104,7 +169,8 @@ VALID: dict[str, list[dict[str, Any]]] = {
     "/v2/models/sense:embed": [{"inputs": [{"text": "a"}, {"tokenIds": [5]}], "dimensions": 2}],
     "/v2/models/sense:rerank": [{"query": "a", "documents": ["b"], "topN": 1}],
 }
-"""By path, for a mesh with a model "valley" that makes text and a "sense" that makes vectors."""
+"""By path, for a mesh with a model "valley" that makes text, a "sense" that makes vectors, and a
+"sorts" that classifies."""
 
 TYPED: dict[str, tuple[str, type[Message]]] = {
     "/v2/models/valley:generate": ("/headrace.v1.GenerationService/Generate", GenerateRequest),

@@ -12,6 +12,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
 from headrace.rpc.status import from_rpc_error
+from headrace.v1.anthropic_pb2_grpc import AnthropicServiceStub
 from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.openai_pb2_grpc import OpenAIServiceStub
 from headrace.v1.rest_pb2 import RestModelRequest
@@ -35,8 +36,8 @@ def _says_or_embeds(request: ValidRequest) -> Script:
 
 @asynccontextmanager
 async def fuzzed_api() -> AsyncIterator[RunningApi]:
-    """ "valley" is held to forms and calls tools; "sense" makes vectors."""
-    valley, sense = ModelCard(), ModelCard()
+    """ "valley" is held to forms and calls tools; "sense" makes vectors, "sorts" logits."""
+    valley, sense, sorts = ModelCard(), ModelCard(), ModelCard()
     valley.CopyFrom(CARD)
     valley.capabilities.grammar = True
     valley.tool_parser = "hermes"
@@ -45,7 +46,11 @@ async def fuzzed_api() -> AsyncIterator[RunningApi]:
     sense.vocabulary_size = word_pieces().get_vocab_size()
     facts = VectorFacts(task=ModelTask.MODEL_TASK_EMBED, dimensions=WIDTH)
     sense.vectors.CopyFrom(facts)
-    async with running_api(ScriptedAdmission(_says_or_embeds), valley, sense) as running:
+    sorts.CopyFrom(sense)
+    sorts.model = "sorts"
+    sorts.vectors.task = ModelTask.MODEL_TASK_CLASSIFY
+    sorts.vectors.labels.extend(["toxic", "hate", "insult", "neutral"])
+    async with running_api(ScriptedAdmission(_says_or_embeds), valley, sense, sorts) as running:
         yield running
 
 
@@ -60,6 +65,7 @@ async def posted(channel: grpc.aio.Channel, path: str, data: bytes) -> tuple[int
 
 def _call(channel: grpc.aio.Channel, path: str, body: HttpBody) -> Any:
     openai, rest = OpenAIServiceStub(channel), RestServiceStub(channel)
+    anthropic = AnthropicServiceStub(channel)
     of_openai = {
         "/v1/chat/completions": openai.ChatCompletions,
         "/v1/completions": openai.Completions,
@@ -68,6 +74,13 @@ def _call(channel: grpc.aio.Channel, path: str, body: HttpBody) -> Any:
         "/v2/rerank": openai.RerankV2,
         "/v1/score": openai.Score,
         "/embed": openai.Embed,
+        "/v1/messages": anthropic.CreateMessage,
+        "/v1/messages/count_tokens": anthropic.CountMessageTokens,
+        "/v1/classify": openai.Classify,
+        "/v1/pooling": openai.Pooling,
+        "/predict": openai.Predict,
+        "/similarity": openai.Similarity,
+        "/v1/moderations": openai.CreateModeration,
         "/tokenize": openai.Tokenize,
         "/detokenize": openai.Detokenize,
     }

@@ -98,6 +98,10 @@ class Table:
     no_effect: IgnoredFields
     not_served: UnsupportedFields
     notes: Mapping[str, str] = field(default_factory=lambda: NOTES)
+    owner: str = "OpenAI"
+    """Whose package describes them."""
+    others: str = "vLLM, others"
+    """Whose the fields are that it does not describe."""
 
     @property
     def known(self) -> frozenset[str]:
@@ -115,7 +119,7 @@ def _fields(*kinds: Any) -> frozenset[str]:
     )
 
 
-def _of_body(title: str, body: type[StrictBody], *kinds: Any) -> Table:
+def of_body(title: str, body: type[StrictBody], *kinds: Any) -> Table:
     served = frozenset(body.model_fields) - body.IGNORED_FIELDS.keys()
     return Table(title, _fields(*kinds), served, body.IGNORED_FIELDS, body.UNSUPPORTED_FIELDS)
 
@@ -135,13 +139,13 @@ _MESSAGES = (
 )
 _CALL = chat.chat_completion_message_function_tool_call_param
 TABLES = (
-    _of_body(
+    of_body(
         "`/v1/chat/completions`",
         ChatBody,
         chat_create_params.CompletionCreateParamsNonStreaming,
         chat_create_params.CompletionCreateParamsStreaming,
     ),
-    _of_body("`messages[]`", Message, *_MESSAGES),
+    of_body("`messages[]`", Message, *_MESSAGES),
     _of_entry(
         "`messages[].content[]`, of type `text`",
         TEXT,
@@ -157,28 +161,28 @@ TABLES = (
     _of_entry("`messages[].tool_calls[].function`", CALLED, CALLED_NO_EFFECT, _CALL.Function),
     _of_entry("`tools[]`, of type `function`", TOOL, {}, chat.ChatCompletionFunctionToolParam),
     _of_entry("`tools[].function`", FUNCTION, {}, FunctionDefinition),
-    _of_body("`stream_options`", StreamOptions, chat.ChatCompletionStreamOptionsParam),
-    _of_body(
+    of_body("`stream_options`", StreamOptions, chat.ChatCompletionStreamOptionsParam),
+    of_body(
         "`/v1/completions`",
         CompletionBody,
         completion_create_params.CompletionCreateParamsNonStreaming,
         completion_create_params.CompletionCreateParamsStreaming,
     ),
     replace(
-        _of_body("`/v1/embeddings`", EmbeddingsBody, embedding_create_params.EmbeddingCreateParams),
+        of_body("`/v1/embeddings`", EmbeddingsBody, embedding_create_params.EmbeddingCreateParams),
         notes=NOTES | NOTES_OF_VECTORS,
     ),
-    replace(_of_body("`/v1/rerank`", RerankBody), notes=NOTES | NOTES_OF_VECTORS),
+    replace(of_body("`/v1/rerank`", RerankBody), notes=NOTES | NOTES_OF_VECTORS),
 )
 
 
-def undescribed() -> Mapping[str, frozenset[str]]:
-    """By table, fields that OpenAI's package describes and the gateway does not know."""
-    return {t.title: t.described - t.known for t in TABLES if t.described - t.known}
+def undescribed(tables: Iterable[Table] = TABLES) -> Mapping[str, frozenset[str]]:
+    """By table, fields that the package describes and the gateway does not know."""
+    return {t.title: t.described - t.known for t in tables if t.described - t.known}
 
 
-def page() -> str:
-    return "\n".join([INTRODUCTION, *(f"## {t.title}\n\n{_rows(t)}\n" for t in TABLES)])
+def page(introduction: str = INTRODUCTION, tables: Iterable[Table] = TABLES) -> str:
+    return "\n".join([introduction, *(f"## {t.title}\n\n{_rows(t)}\n" for t in tables)])
 
 
 def _rows(table: Table) -> str:
@@ -188,7 +192,7 @@ def _rows(table: Table) -> str:
 
 
 def _row(table: Table, name: str) -> str:
-    whose = "OpenAI" if name in table.described else "Headrace" if name in OURS else "vLLM, others"
+    whose = table.owner if name in table.described else "Headrace" if name in OURS else table.others
     if name in table.not_served:
         rule = table.not_served[name]
         neutral = ", ".join(f"`{json.dumps(value)}`" for value in rule.neutral)

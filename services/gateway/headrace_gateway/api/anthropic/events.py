@@ -30,6 +30,8 @@ from headrace_gateway.request.generation import Queued
 
 Json = dict[str, Any]
 
+# Why one for all: json.dumps makes an encoder at every call that is not its default.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _PING = 'event: ping\ndata: {"type":"ping"}\n\n'
 
 
@@ -260,5 +262,4 @@ def _use_id(call_id: str) -> str:
 
 def _event(kind: str, **members: object) -> str:
     # ASCII, because some clients split lines at U+2028 and its like.
-    data = json.dumps({"type": kind, **members}, separators=(",", ":"))
-    return f"event: {kind}\ndata: {data}\n\n"
+    return f"event: {kind}\ndata: {_encode({'type': kind, **members})}\n\n"

@@ -21,7 +21,7 @@ BODY_NO_EFFECT: IgnoredFields = {
     "diagnostics": "nothing is compared with earlier requests",
     "inference_geo": _ONE_MESH,
     "metadata": "it names the end user, which changes no answer",
-    "speed": "service_tier and keys decide how urgent a request is",
+    "speed": "how urgent a request is, its service_tier and its key say",
     "user_profile_id": "keys say on whose behalf a request is made",
     "workspace_id": "keys say on whose behalf a request is made",
 }
@@ -32,6 +32,9 @@ TOOL: UnsupportedFields = {
 TOOL_NO_EFFECT: IgnoredFields = {
     "cache_control": _CACHES,
     "eager_input_streaming": "inputs are always streamed as they are generated",
+}
+THINKING_NO_EFFECT: IgnoredFields = {
+    "budget_tokens": "max_tokens is the bound of thinking and answer together"
 }
 BLOCK_NO_EFFECT: IgnoredFields = {
     "cache_control": _CACHES,
