@@ -129,7 +129,7 @@ async def _models(mesh: MeshTarget | None, names: list[str]) -> tuple[list[Model
             async with mesh.admin_client() as client:
                 lanes, workers = await asyncio.gather(client.lanes(), client.workers())
         except PermissionDenied:
-            unknown = "this key may not see them; use a key with the scope admin"
+            unknown = "this key may not see them; use an administrator's, of admin:*"
         except HeadraceError as error:
             unknown = str(error)
     return [

@@ -171,7 +171,8 @@ async def _warnings(mesh: MeshTarget, made: pb.Price) -> list[str]:
     """Return what of a price may be a mistake; nothing where that cannot be asked."""
     found = []
     with contextlib.suppress(HeadraceError):
-        async with mesh.admin_client() as client:
+        # Why not the administrator's key: it may not use models.
+        async with mesh.async_client() as client:
             names = sorted(model.name for model in await client.models())
         if made.model not in names:
             listed = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
