@@ -53,6 +53,11 @@ PARTS = """\
 {%- for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}{% endfor %}
 {%- endfor %}"""
 """A chat template that reads the text of messages in parts alone."""
+OPENS = """\
+{%- for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor -%}
+|{{ reasoning_effort }} {{ enable_thinking }} {{ thinking }}|<think>
+"""
+"""One that opens the reasoning, and prints what it is told of it."""
 SERVICES = ("headrace.v1.OpenAIService", "headrace.v1.GenerationService")
 
 READER_STALL_S = 3.0
@@ -267,6 +272,7 @@ async def running_api(
             "t2": bundle(word_pieces(), chat_template=None).SerializeToString(),
             "parts": bundle(byte_level(), chat_template=PARTS).SerializeToString(),
             "broken": bundle(byte_level(), chat_template="\n\n{% if %}").SerializeToString(),
+            "opens": bundle(byte_level(), chat_template=OPENS).SerializeToString(),
             "silent": bundle(byte_level(), chat_template="Say!").SerializeToString(),
         },
     )

@@ -26,6 +26,7 @@ from headrace.supervisor.plan.mesh_options import (
     ModelSource,
     parse_models,
     parse_setting,
+    with_parsers,
 )
 from headrace.supervisor.state.failures import InvalidOption, MeshError
 from headrace.supervisor.state.state_dir import StateDir
@@ -48,6 +49,21 @@ from headrace.supervisor.state.state_dir import StateDir
     multiple=True,
     help="Names of a --model whose source contains an equals sign. Give one for each --model, in "
     "their order, or none.",
+)
+@click.option(
+    "--tool-parser",
+    "tool_parsers",
+    metavar="NAME",
+    multiple=True,
+    help="How the models write tool calls, by vLLM's names: hermes, llama3_json, mistral, …, or "
+    "none; by default it is found in the chat template. Give one for all, or one for each --model.",
+)
+@click.option(
+    "--reasoning-parser",
+    "reasoning_parsers",
+    metavar="NAME",
+    multiple=True,
+    help="How they write reasoning, likewise: qwen3, deepseek_r1, openai_gptoss, …, or none.",
 )
 @click.option("--workers", default=1, help="Workers of each model.")
 @click.option("--gateways", default=1, help="Gateways behind Envoy.")
@@ -164,6 +180,8 @@ def up(
     *,
     models: tuple[str, ...],
     names: tuple[str, ...],
+    tool_parsers: tuple[str, ...],
+    reasoning_parsers: tuple[str, ...],
     engine: str,
     auth: str,
     settings: tuple[str, ...],
@@ -190,8 +208,10 @@ def up(
     short_forms = _worker_settings(
         dtype=dtype, quantization=quantization, threads=threads, scripted_step_s=step_s
     )
+    chosen = {"tool_parser": tool_parsers, "reasoning_parser": reasoning_parsers}
+    sources = tuple(map(_existing, parse_models(models, names))) or (default,)
     mesh_options = MeshOptions(
-        models=tuple(map(_existing, parse_models(models, names))) or (default,),
+        models=with_parsers(sources, chosen),
         engine=kind,
         auth=Auth(auth),
         # The last value of a setting counts, so `--set` wins.

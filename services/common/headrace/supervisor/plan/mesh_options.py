@@ -14,14 +14,15 @@ services(...) -> scheduler-0          --name scheduler-0
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
 from headrace.credentials.loopback import is_loopback
 from headrace.model_names import invalid_reason, label, parse_names
+from headrace.output_parsers.names import ALIASES, AUTO, NONE, REASONING_PARSERS, TOOL_PARSERS
 from headrace.rpc.addresses import InvalidAddress, without_zone
 from headrace.supervisor.state.failures import InvalidOption
 
@@ -72,6 +73,8 @@ class ModelSource:
     source: str
     name: str
     aliases: tuple[str, ...] = ()
+    parsers: tuple[tuple[str, str], ...] = ()
+    """Settings that say how it writes calls and reasoning, and their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +258,37 @@ def parse_setting(text: str) -> ServiceSetting:
     return ServiceSetting(Role(role), name, value)
 
 
+def with_parsers(
+    models: Sequence[ModelSource], chosen: Mapping[str, Sequence[str]]
+) -> tuple[ModelSource, ...]:
+    """Return the models with the parsers that are chosen for each, in their order, or for all.
+
+    `chosen`: the values by setting: tool_parser and reasoning_parser.
+
+    Raises:
+        InvalidOption: a name is unknown, or there are more or fewer than models.
+    """
+    known = {"tool_parser": TOOL_PARSERS, "reasoning_parser": REASONING_PARSERS}
+    found: list[list[tuple[str, str]]] = [[] for _ in models]
+    for setting, values in chosen.items():
+        option = f"--{setting.replace('_', '-')}"
+        for value in values:
+            if value not in (names := (AUTO, NONE, *known[setting], *ALIASES)):
+                raise InvalidOption(f"{option} is {value!r}; it must be one of {', '.join(names)}")
+        if len(values) not in (0, 1, len(models)):
+            raise InvalidOption(
+                f"{option} is given {len(values)} times for {len(models)} models; give it once for"
+                " all, or once for each"
+            )
+        each = list(values) * (len(models) if len(values) == 1 else 1)
+        for settings, value in zip(found, each, strict=False):
+            settings.append((setting, value))
+    return tuple(
+        replace(model, parsers=tuple(settings))
+        for model, settings in zip(models, found, strict=True)
+    )
+
+
 def services(
     options: MeshOptions, *, mesh_id: str = "", state_folder: str = "."
 ) -> Iterator[ServicePlan]:
@@ -271,6 +305,7 @@ def services(
             # As one argument each: a source or a name may begin with a dash.
             *(f"--model-source={model.source}", f"--model-name={model.name}"),
             f"--model-aliases={','.join(model.aliases)}",
+            *(f"--{name.replace('_', '-')}={value}" for name, value in model.parsers),
             *([f"--configured-by={mesh_id}"] if mesh_id else []),
             *("--engine", options.engine.value),
             # So that each uses its share of the cores and not all of them.
