@@ -98,3 +98,20 @@ def test_tests_lie_where_the_packages_lie_that_they_test() -> None:
             service, *package = test.relative_to(ROOT / "tests" / kind).parent.parts or ("",)
             if service:
                 assert (ROOT / tops[service] / Path(*package) / "__init__.py").exists(), test
+
+
+def test_migrations_of_the_database_follow_one_another() -> None:
+    """Two of one number, merged from two branches, keep control from starting."""
+    folder = ROOT / "services/control/headrace_control/store/migrations/versions"
+    found: list[dict[str, object]] = []
+    for path in sorted(folder.glob("v*.py")):
+        body = ast.parse(path.read_text()).body
+        found.append(
+            {ast.unparse(n.targets[0]): n.value for n in body if isinstance(n, ast.Assign)}
+        )
+    values = [
+        tuple(ast.literal_eval(each[name]) for name in ("down_revision", "revision"))  # type: ignore[arg-type]
+        for each in found
+    ]
+    numbers = [f"{number:04}" for number in range(1, len(values) + 1)]
+    assert values == list(zip([None, *numbers], numbers, strict=False))
