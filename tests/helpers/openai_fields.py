@@ -13,8 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openai.types import chat, completion_create_params, embedding_create_params
+from openai.types import (
+    chat,
+    completion_create_params,
+    embedding_create_params,
+    responses,
+    shared_params,
+)
 from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.conversations import conversation_create_params
 from openai.types.shared_params import FunctionDefinition
 from pydantic import BaseModel
 
@@ -29,6 +36,16 @@ from headrace_gateway.api.bodies.unsupported_fields import (
     UnsupportedFields,
 )
 from headrace_gateway.api.bodies.vectors import EmbeddingsBody, RerankBody
+from headrace_gateway.api.responses.wire.bodies import (
+    ConversationBody,
+    CountBody,
+    FunctionTool,
+    Reasoning,
+    ResponseBody,
+    ResponseStreamOptions,
+    TextConfig,
+)
+from headrace_gateway.api.responses.wire.fields import ITEMS, ITEMS_NO_EFFECT, ITEMS_NOT_SERVED
 
 INTRODUCTION = """\
 # Fields of OpenAI's API
@@ -85,6 +102,27 @@ NOTES_OF_VECTORS = {
     "documents": "Texts, or objects that have nothing but a `text`.",
     "truncate_prompt_tokens": "The first so many are read; -1: as many as the model takes.",
 }
+NOTES_OF_RESPONSES = {
+    "arguments": "",
+    "background": "",
+    "content": "Texts: `input_text`, `output_text`, `text`, `refusal`.",
+    "conversation": "An id, or an object with it.",
+    "effort": "As `reasoning_effort` of a chat.",
+    "encrypted_content": "Of this server: it hides the form of a text, not its meaning.",
+    "format": "`text`, `json_object`, `json_schema`; as `response_format` of a chat.",
+    "generate_summary": "As `summary`.",
+    "include": "`message.output_text.logprobs` and `reasoning.encrypted_content`; the others are of"
+    " tools that do not run here.",
+    "input": "A text, or items of the types below; others are refused by their type.",
+    "metadata": "At most 16 pairs; it is stored with the response.",
+    "store": "Unset: true.",
+    "strict": "Unset: false. OpenAI's default is true, by which it rewrites schemas.",
+    "summary": "Of a request: reasoning is in the summary then, as it is; nothing is summarized. Of"
+    " an item: its text, where it has no `content`.",
+    "tool_choice": "`none`, `auto`, `required`, a function, `allowed_tools`.",
+    "tools": "Functions. Built-in tools, as `web_search`, are refused by their type.",
+    "truncation": "`auto`: the oldest messages are left out where there are too many.",
+}
 OURS = frozenset({"background"})
 """Fields of neither."""
 
@@ -138,7 +176,7 @@ _MESSAGES = (
     chat.ChatCompletionMessage,
 )
 _CALL = chat.chat_completion_message_function_tool_call_param
-TABLES = (
+CHAT_TABLES = (
     of_body(
         "`/v1/chat/completions`",
         ChatBody,
@@ -174,6 +212,61 @@ TABLES = (
     ),
     replace(of_body("`/v1/rerank`", RerankBody), notes=NOTES | NOTES_OF_VECTORS),
 )
+
+
+_RESPONSES = responses.response_create_params
+_ITEMS: Mapping[str, tuple[Any, ...]] = {
+    "message": (
+        responses.EasyInputMessageParam,
+        responses.response_input_item_param.Message,
+        responses.ResponseOutputMessageParam,
+        responses.ResponseOutputMessage,
+    ),
+    "function_call": (
+        responses.ResponseFunctionToolCallParam,
+        responses.response_function_tool_call_item.ResponseFunctionToolCallItem,
+    ),
+    "function_call_output": (
+        responses.response_input_item_param.FunctionCallOutput,
+        responses.ResponseFunctionToolCallOutputItem,
+    ),
+    "reasoning": (responses.ResponseReasoningItemParam, responses.ResponseReasoningItem),
+    "item_reference": (responses.response_input_item_param.ItemReference,),
+}
+
+
+def _of_item(kind: str) -> Table:
+    kinds = _ITEMS[kind]
+    described = frozenset(name.removesuffix("_") for name in _fields(*kinds))
+    title = f"`input[]` of `/v1/responses`, of type `{kind}`"
+    return Table(title, described, ITEMS[kind], ITEMS_NO_EFFECT[kind], ITEMS_NOT_SERVED[kind])
+
+
+RESPONSE_TABLES = tuple(
+    replace(table, notes=NOTES | NOTES_OF_RESPONSES)
+    for table in (
+        of_body(
+            "`/v1/responses`",
+            ResponseBody,
+            _RESPONSES.ResponseCreateParamsNonStreaming,
+            _RESPONSES.ResponseCreateParamsStreaming,
+        ),
+        of_body("`/v1/responses/input_tokens`", CountBody, responses.InputTokenCountParams),
+        of_body("`reasoning` of `/v1/responses`", Reasoning, shared_params.Reasoning),
+        of_body("`text` of `/v1/responses`", TextConfig, responses.ResponseTextConfigParam),
+        of_body("`tools[]` of `/v1/responses`", FunctionTool, responses.FunctionToolParam),
+        of_body(
+            "`stream_options` of `/v1/responses`", ResponseStreamOptions, _RESPONSES.StreamOptions
+        ),
+        *map(_of_item, ITEMS),
+        of_body(
+            "`/v1/conversations`",
+            ConversationBody,
+            conversation_create_params.ConversationCreateParams,
+        ),
+    )
+)
+TABLES = (*CHAT_TABLES, *RESPONSE_TABLES)
 
 
 def undescribed(tables: Iterable[Table] = TABLES) -> Mapping[str, frozenset[str]]:
