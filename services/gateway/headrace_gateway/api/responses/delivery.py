@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
-from headrace.errors import CapacityError, HeadraceError, InsufficientQuota
+from headrace.errors import (
+    GatewayDraining,
+    GatewayUnreachable,
+    HeadraceError,
+    InsufficientQuota,
+)
 from headrace.rpc.http_errors import openai_error
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.deliver import comment
@@ -29,6 +34,8 @@ class ResponseErrorFormat:
 
 
 RESPONSE_ERRORS = ResponseErrorFormat()
+GOES_ON = (GatewayUnreachable, GatewayDraining)
+"""What ends one reader's stream of a response that others can read on."""
 
 
 class EventStream:
@@ -46,7 +53,7 @@ class EventStream:
 
         Raises:
             HeadraceError: it failed before an event was sent; or it goes on, and is to be read
-                elsewhere: then it is a CapacityError.
+                elsewhere: then it is one of GOES_ON.
         """
         spelling = answer.tokenizer.spelling if description.logprobs else None
         events = ResponseEvents(description, spelling)
@@ -58,7 +65,7 @@ class EventStream:
         except GenerationFailed as failed:
             await answer.settle()
             error = failed.error
-            if not self._has_begun or isinstance(error, CapacityError):
+            if not self._has_begun or isinstance(error, GOES_ON):
                 raise error from failed
             ending = Ending(answer.usage(), error=error, at_s=self._clock.unix_s)
             await self._write(list(events.ending(ending)), last=True)

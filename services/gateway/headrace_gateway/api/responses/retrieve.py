@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from headrace.errors import (
@@ -10,6 +11,7 @@ from headrace.errors import (
     GatewayUnreachable,
     InvalidRequest,
     RequestNotFound,
+    ResourceNotFound,
 )
 from headrace.internal.v1.reports_pb2 import LocateRequest
 from headrace.v1.responses_pb2 import (
@@ -19,7 +21,8 @@ from headrace.v1.responses_pb2 import (
     ListInputItemsRequest,
 )
 from headrace_gateway.api.http.endpoint import HttpCall
-from headrace_gateway.api.responses.delivery import EventStream
+from headrace_gateway.api.responses.conversation import open_conversation
+from headrace_gateway.api.responses.delivery import GOES_ON, EventStream
 from headrace_gateway.api.responses.finding import FoundResponse, find_response
 from headrace_gateway.api.responses.wire.pages import page_of
 from headrace_gateway.output.answering import Answer, rebuild_answer
@@ -51,7 +54,7 @@ async def _stream(http: HttpCall, found: FoundResponse, events: EventStream) -> 
             async with answer:
                 await events.send(answer, found.description)
             return
-        except GatewayUnreachable as error:
+        except GOES_ON as error:
             unreachable = error
     raise unreachable
 
@@ -74,25 +77,25 @@ async def cancel(http: HttpCall, request: CancelResponseRequest) -> None:
             " connection of another one",
             field="response_id",
         )
-    try:
-        location = await http.services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
-    except RequestNotFound:
-        await _send(http, await found.response())
-        return
-    await _send(http, await found.located(location))
+    if not await _is_stored(found):
+        with suppress(RequestNotFound):
+            location = await http.services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
+            await _send(http, await found.located(location))
+            return
+    await _send(http, await found.response())
 
 
 async def delete(http: HttpCall, request: DeleteResponseRequest) -> None:
     found = await _found(http, request.response_id)
     description, services = found.description, http.services
-    if await services.conversations.result(found.tenant, description.request_id) is None:
-        try:
+    if description.conversation:
+        # What it adds to that stays there.
+        with suppress(ResourceNotFound):
+            await open_conversation(services, found.tenant, description.conversation, is_read=True)
+    if not await _is_stored(found):
+        # If it cannot be reached, it ends by itself; nothing of it can be found any more.
+        with suppress(RequestNotFound, GatewayUnreachable, BrokerUnavailable):
             await services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
-        except RequestNotFound:
-            pass
-        except (GatewayUnreachable, BrokerUnavailable):
-            # It ends by itself; nothing of it can be found any more.
-            pass
     await services.conversations.delete(found.tenant, description.request_id)
     await _send(
         http, {"id": description.response_id, "object": "response.deleted", "deleted": True}
@@ -102,6 +105,12 @@ async def delete(http: HttpCall, request: DeleteResponseRequest) -> None:
 async def input_items(http: HttpCall, request: ListInputItemsRequest) -> None:
     found = await _found(http, request.response_id)
     await _send(http, page_of(found.description.input, request))
+
+
+async def _is_stored(found: FoundResponse) -> bool:
+    """Return whether the result of a response is stored."""
+    request_id = found.description.request_id
+    return await found.services.conversations.result(found.tenant, request_id) is not None
 
 
 async def _found(http: HttpCall, response_id: str) -> FoundResponse:

@@ -70,7 +70,9 @@ def _metadata(value: object) -> dict[str, str] | None:
 
 
 def _include(value: object) -> list[str]:
-    given = value if isinstance(value, list) else []
+    given = [] if value is None else value
+    if not isinstance(given, list):
+        raise InvalidRequest("include should be a list", field="include")
     for each in given:
         if each not in _INCLUDABLE:
             raise InvalidRequest(

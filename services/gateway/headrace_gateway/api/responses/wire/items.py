@@ -63,7 +63,7 @@ def _item(value: object, field: str, path: str, unknown: UnknownFields) -> Json:
     kind = value.get("type")
     if kind is None:
         kind = "message" if "role" in value else "item_reference"
-    if kind not in ITEMS:
+    if not isinstance(kind, str) or kind not in ITEMS:
         served = ", ".join(ITEMS)
         raise Unsupported(
             f"{field} is of type {quoted(str(kind))}, which is not served; {served} are",

@@ -136,6 +136,7 @@ def test_an_item_keeps_its_id_and_what_was_made_here_can_be_sent_back() -> None:
         ),
         ({"role": "user", "content": "Hello", "foo": 1}, "input[0].foo"),
         ({"role": "user", "content": "Hello", "id": 7}, "input[0].id"),
+        ({"role": ["user"], "content": "Hello"}, "input[0].role"),
     ],
 )
 def test_a_malformed_item_is_refused_by_its_place(item: object, field: str) -> None:
@@ -148,6 +149,7 @@ def test_a_malformed_item_is_refused_by_its_place(item: object, field: str) -> N
     ("item", "field"),
     [
         ({"type": "web_search_call", "id": "ws_1"}, "input[0].type"),
+        ({"type": ["message"]}, "input[0].type"),
         ({"role": "user", "content": [{"type": "input_image"}]}, "input[0].content[0].type"),
         ({**call(1), "namespace": "crm"}, "input[0].namespace"),
     ],
