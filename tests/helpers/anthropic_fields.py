@@ -28,6 +28,7 @@ Of blocks, `text`, `thinking`, `redacted_thinking`, `tool_use` and `tool_result`
 others refused by name; of tools, those that the client runs.
 """
 NOTES = {
+    "budget_tokens": "Where the model can keep it, as `reasoning_budget`; else without effect.",
     "content": "A text or blocks.",
     "display": "`omitted`: the block has its signature only.",
     "effort": "The variable `reasoning_effort` of the chat template.",

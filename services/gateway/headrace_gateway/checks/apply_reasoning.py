@@ -66,10 +66,14 @@ def _check(request: GenerationRequest, card: ModelCard) -> None:
         raise InvalidRequest(
             f"{name} has {variable}, which the request sets by itself", field=f"{name}.{variable}"
         )
-    is_kept = card.reasoning_parser in THINK and card.capabilities.token_masks
-    if options.budget is not None and not is_kept:
+    if options.budget is not None and not keeps_budget(card):
         name = request.name_of("reasoning_budget")
         raise Unsupported(f"model {card.model} does not support {name}", field=name)
+
+
+def keeps_budget(card: ModelCard) -> bool:
+    """Return whether the model's reasoning can be ended after so many tokens."""
+    return card.reasoning_parser in THINK and card.capabilities.token_masks
 
 
 def _first_set(request: GenerationRequest) -> str:

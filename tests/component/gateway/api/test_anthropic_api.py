@@ -193,6 +193,7 @@ async def test_thinking_is_a_block_before_the_answer(
         "thinking": {"type": "enabled", "budget_tokens": 1024},
     }
     whole = await claude.messages.create(**asked)
+    assert admission.last.request.sampling.reasoning.budget == 1024
     async with claude.messages.stream(**asked) as stream:
         streamed = await stream.get_final_message()
     thinking, text = (block.to_dict() for block in whole.content)

@@ -10,7 +10,6 @@ from headrace_gateway.api.anthropic.blocks import Block, as_blocks
 from headrace_gateway.api.anthropic.unsupported_fields import (
     BODY,
     BODY_NO_EFFECT,
-    THINKING_NO_EFFECT,
     TOOL,
     TOOL_NO_EFFECT,
 )
@@ -95,7 +94,6 @@ class ToolChoiceBody(StrictBody):
 
 
 class ThinkingBody(StrictBody):
-    IGNORED_FIELDS = THINKING_NO_EFFECT
     PATH = "thinking."
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.api.anthropic.bodies import CountTokensBody, MessagesBody
@@ -10,6 +12,8 @@ from headrace_gateway.api.anthropic.events import MessageFields, MessageFormatte
 from headrace_gateway.api.http.deliver import deliver
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint
 from headrace_gateway.api.http.errors import ANTHROPIC_ERRORS
+from headrace_gateway.checks.apply_reasoning import keeps_budget
+from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.request.tasks import require_task
 from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
 
@@ -21,7 +25,7 @@ async def create(http: HttpCall, body: MessagesBody) -> None:
             f"{LAST_EVENT_ID}: streams of messages are not resumed; their events have no ids",
             field=LAST_EVENT_ID,
         )
-    request = message_request(body, http.call)
+    request = _with_budget(http, body, message_request(body, http.call))
     answer, valid = await http.services.opener.open_or_resume(request, http.call)
     fields = MessageFields(
         answer.request.request_id,
@@ -39,3 +43,18 @@ async def count_tokens(http: HttpCall, body: CountTokensBody) -> None:
     require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
     _, token_ids = await http.services.submitter.encoded(counted_request(body, http.call))
     await http.reply.send_json({"input_tokens": len(token_ids)})
+
+
+def _with_budget(
+    http: HttpCall, body: MessagesBody, request: GenerationRequest
+) -> GenerationRequest:
+    """Return the request with its budget of thinking, where the model can keep one.
+
+    Why not refused elsewhere: clients must send one, and it is a target to them.
+    """
+    budget = body.thinking and body.thinking.budget_tokens
+    if not budget or not keeps_budget(http.services.catalog.get(body.model, http.call.caller).card):
+        return request
+    names = {**request.names, "reasoning_budget": "thinking.budget_tokens"}
+    reasoning = replace(request.reasoning, budget=budget)
+    return replace(request, reasoning=reasoning, names=names)

@@ -33,9 +33,6 @@ TOOL_NO_EFFECT: IgnoredFields = {
     "cache_control": _CACHES,
     "eager_input_streaming": "inputs are always streamed as they are generated",
 }
-THINKING_NO_EFFECT: IgnoredFields = {
-    "budget_tokens": "max_tokens is the bound of thinking and answer together"
-}
 BLOCK_NO_EFFECT: IgnoredFields = {
     "cache_control": _CACHES,
     "caller": "the model itself calls every tool",
