@@ -208,6 +208,7 @@ class RunningApi:
     probes: StandinProbes
     directory: StandinDirectory
     rows: RowService
+    services: ApiServices
 
     @property
     def address(self) -> str:
@@ -301,7 +302,7 @@ async def running_api(
         await server.start()
         await set_serving(health, SERVICES, serving=True)
         assert isinstance(services.requests, StandinDirectory)
-        yield RunningApi(admission, catalog, port, probes, services.requests, row_service)
+        yield RunningApi(admission, catalog, port, probes, services.requests, row_service, services)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

@@ -45,14 +45,14 @@ class ConversationStore:
         """Return the time, by which what is stored is dated."""
         return self._clock.unix_s()
 
-    async def put_description(self, tenant: str, request_id: str, description: Json) -> None:
-        """Store what a response is of.
+    async def put_description(self, tenant: str, request_id: str, description: Json) -> bool:
+        """Store what a response is of; return False if another call has stored it already.
 
         Raises:
             InvalidRequest: it is too large.
         """
         payload = _packed(description, "input")
-        await self._put(tenant, request_id, _DESCRIPTION, payload)
+        return await self._replace(tenant, (request_id, _DESCRIPTION), payload, after=0)
 
     async def description(self, tenant: str, request_id: str) -> Json | None:
         """Return what a response is of; None if there is none."""
@@ -89,17 +89,7 @@ class ConversationStore:
             InvalidRequest: it is too large.
         """
         payload = _packed(conversation, "items")
-        kept_s = self._settings.stored_responses_ttl_s
-        try:
-            await self._bus.replace_part(
-                tenant, conversation_id, _ITEMS, payload, after=after, kept_s=kept_s
-            )
-        except PartChanged:
-            return False
-        except BusError as error:
-            raise _unavailable(error) from error
-        await self._try_keep_bounds(tenant, len(payload))
-        return True
+        return await self._replace(tenant, (conversation_id, _ITEMS), payload, after=after)
 
     async def conversation(self, tenant: str, conversation_id: str) -> tuple[Json, int]:
         """Return a conversation and the sequence of its stored version.
@@ -126,13 +116,19 @@ class ConversationStore:
         except BusError as error:
             raise _unavailable(error) from error
 
-    async def _put(self, tenant: str, item_id: str, part: str, payload: bytes) -> None:
+    async def _replace(
+        self, tenant: str, place: tuple[str, str], payload: bytes, *, after: int
+    ) -> bool:
+        """Store a part, by its item's id and its name; return False if it has changed."""
         kept_s = self._settings.stored_responses_ttl_s
         try:
-            await self._bus.put_part(tenant, item_id, part, payload, kept_s=kept_s)
+            await self._bus.replace_part(tenant, *place, payload, after=after, kept_s=kept_s)
+        except PartChanged:
+            return False
         except BusError as error:
             raise _unavailable(error) from error
         await self._try_keep_bounds(tenant, len(payload))
+        return True
 
     async def _get(self, tenant: str, item_id: str, part: str) -> bytes | None:
         if not is_id(item_id):

@@ -49,7 +49,8 @@ class Reply:
         counter: CallCounter,
     ) -> None:
         self._context = context
-        self._error_format = error_format
+        self.error_format = error_format
+        """A stream may replace it by one that knows what was sent."""
         self._counter = counter
         self._head_sent = False
         self._finished = False
@@ -126,10 +127,10 @@ class Reply:
             extra={"request_id": self.request_id, "reason": error.reason, "field": error.field},
         )
         if self._head_sent:
-            event = self._error_format.error_event(error, usage, self.request_id)
+            event = self.error_format.error_event(error, usage, self.request_id)
             await self.send_events(event, last=True)
         else:
-            response = self._error_format.error_response(error, self.request_id)
+            response = self.error_format.error_response(error, self.request_id)
             await self._send(response.beside(so_far) if so_far else response, JSON)
         self._finish(error)
 

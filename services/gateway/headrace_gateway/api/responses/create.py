@@ -7,20 +7,41 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
-from headrace.errors import BrokerUnavailable, HeadraceError, Unsupported
+from headrace.errors import (
+    BrokerUnavailable,
+    HeadraceError,
+    InvalidRequest,
+    RequestNotFound,
+    Unsupported,
+)
 from headrace.v1 import requests_pb2
+from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint
-from headrace_gateway.api.responses.delivery import RESPONSE_ERRORS, deliver_response
+from headrace_gateway.api.responses.delivery import (
+    GOES_ON,
+    RESPONSE_ERRORS,
+    deliver_response,
+    send_ended,
+)
 from headrace_gateway.api.responses.finding import FoundResponse
-from headrace_gateway.api.responses.past import WholeInput, whole_input
+from headrace_gateway.api.responses.past import whole_input
 from headrace_gateway.api.responses.wire.bodies import CountBody, ResponseBody
-from headrace_gateway.api.responses.wire.convert import count_request, described, response_request
+from headrace_gateway.api.responses.wire.convert import (
+    body_digest,
+    count_request,
+    described,
+    response_request,
+)
 from headrace_gateway.api.responses.wire.resource import QUEUED, Description, response_json
 from headrace_gateway.api.responses.wire.truncating import truncated
 from headrace_gateway.base.generated_ids import with_lane
+from headrace_gateway.output.answering import Answer
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.resume.idempotency import apply_key
+from headrace_gateway.resume.idempotency import HEADER, apply_key
+
+Json = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +57,25 @@ async def create(http: HttpCall, body: ResponseBody) -> None:
             field="Last-Event-ID",
         )
     keyed = apply_key(response_request(body, [_PLACEHOLDER], http.call, stored=False), http.call)
-    known = None
-    if keyed.idempotent and body.is_stored:
-        known = await services.conversations.description(tenant, keyed.request_id)
-    if known is not None:
-        description = Description.of(known)
-        whole = WholeInput(description.input, description.own_from)
-    else:
-        whole = await whole_input(services, tenant, body)
-        now_s = services.conversations.unix_s
-        description = described(body, keyed, whole.items, whole.own_from, now_s)
-    request = response_request(body, whole.items, http.call, stored=body.is_stored)
-    if body.truncation == "auto":
-        request = await truncated(services.submitter, request)
-    if known is not None or not body.is_stored:
-        await _answer(http, body, request, description)
+    if keyed.idempotent and body.is_stored and await _repeated(http, body, keyed.request_id):
+        return
+    whole = await whole_input(services, tenant, body)
+    description = described(body, keyed, whole.items, whole.own_from, services.conversations.unix_s)
+    request = await _request(http, body, whole.items)
+    if not body.is_stored:
+        await _send(http, body, description, await _opened(http, body, request))
         return
     services.submitter.require_room(request)
-    async with _stored(http, description, whole):
-        await _answer(http, body, request, description)
+    stored = description.as_json()
+    if not await services.conversations.put_description(tenant, description.request_id, stored):
+        # Another call has come with the key since.
+        await _repeated(http, body, description.request_id)
+        return
+    async with _deleted_if_refused(http, description.request_id):
+        if whole.conversation is not None:
+            await whole.conversation.claim(description.response_id)
+        answer = await _opened(http, body, request)
+    await _send(http, body, description, answer)
 
 
 @endpoint(CountBody)
@@ -78,37 +99,85 @@ def _named(http: HttpCall, body: ResponseBody) -> HttpCall:
     return replace(http, call=replace(http.call, request_id=request_id))
 
 
+async def _request(http: HttpCall, body: ResponseBody, items: list[Json]) -> GenerationRequest:
+    request = response_request(body, items, http.call, stored=body.is_stored)
+    if body.truncation == "auto":
+        request = await truncated(http.services.submitter, request)
+    return request
+
+
+async def _repeated(http: HttpCall, body: ResponseBody, request_id: str) -> bool:
+    """Answer a call whose key a stored response has; return False if none has.
+
+    Raises:
+        InvalidRequest: the response is of another body.
+    """
+    services, tenant = http.services, http.call.caller.tenant
+    known = await services.conversations.description(tenant, request_id)
+    if known is None:
+        return False
+    description = Description.of(known)
+    if description.digest not in ("", body_digest(body)):
+        raise InvalidRequest(
+            f"request {request_id} had other parameters than this one; repeat its parameters, or"
+            f" omit {HEADER}",
+            field=HEADER,
+        )
+    result = await services.conversations.result(tenant, request_id)
+    # A response that failed is made again, unless it is a background one: that keeps its end.
+    if result is not None and (description.background or not result.outcome.HasField("error")):
+        await send_ended(
+            http, FoundResponse(services, tenant, description), result, stream=bool(body.stream)
+        )
+        return True
+    request = await _request(http, body, description.input)
+    await _send(http, body, description, await _opened(http, body, request))
+    return True
+
+
+_MAY_RUN = (*GOES_ON, BrokerUnavailable, RequestNotFound)
+"""After these a request may have been submitted all the same."""
+
+
 @asynccontextmanager
-async def _stored(
-    http: HttpCall, description: Description, whole: WholeInput
-) -> AsyncIterator[None]:
-    """Store the description of a response, which is deleted if that is not made."""
-    store, tenant = http.services.conversations, http.call.caller.tenant
-    await store.put_description(tenant, description.request_id, description.as_json())
+async def _deleted_if_refused(http: HttpCall, request_id: str) -> AsyncIterator[None]:
+    """Delete the description that was stored of a request, if the request is not submitted."""
     try:
-        if whole.conversation is not None:
-            await whole.conversation.claim(description.response_id)
         yield
+    except _MAY_RUN:
+        raise
     except HeadraceError:
         try:
-            await store.delete(tenant, description.request_id)
+            await http.services.conversations.delete(http.call.caller.tenant, request_id)
         except BrokerUnavailable as error:
             # It is found as failed then, by whoever knows its id.
             log.info("response.not_deleted", extra={"why": error.message})
         raise
 
 
-async def _answer(
-    http: HttpCall, body: ResponseBody, request: GenerationRequest, description: Description
-) -> None:
-    services, call = http.services, http.call
+async def _opened(
+    http: HttpCall, body: ResponseBody, request: GenerationRequest
+) -> Answer | Request:
+    """Submit a request; return its answer, or how far it is if it is read in the background.
+
+    Raises:
+        HeadraceError: it was refused, and is not submitted; or it is one of _MAY_RUN.
+    """
     if body.background and not body.stream:
-        begun = await services.opener.begin(request, call)
-        http.reply.request_id = begun.request_id
-        response = response_json(description, QUEUED, [])
-        if begun.state == requests_pb2.REQUEST_STATE_ENDED:
-            response = await FoundResponse(services, call.caller.tenant, description).response()
-        await http.reply.send(json.dumps(response).encode())
+        return await http.services.opener.begin(request, http.call)
+    answer, _ = await http.services.opener.open(apply_key(request, http.call), http.call)
+    return answer
+
+
+async def _send(
+    http: HttpCall, body: ResponseBody, description: Description, opened: Answer | Request
+) -> None:
+    if isinstance(opened, Answer):
+        await deliver_response(opened, http, description, stream=bool(body.stream))
         return
-    answer, _ = await services.opener.open(apply_key(request, call), call)
-    await deliver_response(answer, http, description, stream=bool(body.stream))
+    http.reply.request_id = opened.request_id
+    response = response_json(description, QUEUED, [])
+    if opened.state == requests_pb2.REQUEST_STATE_ENDED:
+        tenant = http.call.caller.tenant
+        response = await FoundResponse(http.services, tenant, description).response()
+    await http.reply.send(json.dumps(response).encode())

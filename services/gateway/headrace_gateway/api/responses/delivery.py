@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from headrace.errors import (
     GatewayDraining,
@@ -10,11 +11,13 @@ from headrace.errors import (
     HeadraceError,
     InsufficientQuota,
 )
+from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.rpc.http_errors import openai_error
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.deliver import comment
 from headrace_gateway.api.http.endpoint import HttpCall
 from headrace_gateway.api.http.errors import OPENAI_ERRORS, HttpResponse
+from headrace_gateway.api.responses.finding import FoundResponse
 from headrace_gateway.api.responses.wire.events import ResponseEvents, written
 from headrace_gateway.api.responses.wire.resource import Description, Ending, Json
 from headrace_gateway.base.keepalive import kept_alive
@@ -24,12 +27,17 @@ from headrace_gateway.output.answering import Answer, GenerationFailed
 class ResponseErrorFormat:
     """OpenAI's errors; within a stream an event `error`, where nothing else can be said."""
 
+    def __init__(self, last_sent: Callable[[], int] = lambda: -1) -> None:
+        """`last_sent`: returns the number of the last event that was sent; -1: none was."""
+        self._last_sent = last_sent
+
     def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         return OPENAI_ERRORS.error_response(error, request_id)
 
     def error_event(self, error: HeadraceError, usage: Usage | None, request_id: str) -> str:
         about = openai_error(error)["error"]
-        event: Json = {"type": "error", "sequence_number": 0}
+        # Why not the next number: who reads on after the last one that it has, misses no event.
+        event: Json = {"type": "error", "sequence_number": self._last_sent()}
         return written(event | {name: about[name] for name in ("code", "message", "param")})
 
 
@@ -44,6 +52,7 @@ class EventStream:
     def __init__(self, http: HttpCall, *, last_seen: int = -1) -> None:
         """`last_seen`: the number of the last event that the caller has; -1: none."""
         self._reply, self._last_seen = http.reply, last_seen
+        http.reply.error_format = ResponseErrorFormat(lambda: self._last_seen)
         self._settings, self._clock = http.services.settings, http.services.conversations
         self._has_begun = last_seen >= 0
         """The caller has events: what fails now is one, too."""
@@ -69,6 +78,21 @@ class EventStream:
                 raise error from failed
             ending = Ending(answer.usage(), error=error, at_s=self._clock.unix_s)
             await self._write(list(events.ending(ending)), last=True)
+
+    async def send_ended(self, found: FoundResponse, result: ResultRecord) -> None:
+        """Send the events of a response with this result that the caller does not have.
+
+        Raises:
+            HeadraceError: as `send`.
+        """
+        if (answer := found.rebuilt(result)) is not None:
+            async with answer:
+                await self.send(answer, found.description)
+            return
+        *events, end = found.text_events(result)
+        # Why: they are fewer than its stream had, and a caller that has those waits for the end.
+        number = max(end["sequence_number"], self._last_seen + 1)
+        await self._write([*events, end | {"sequence_number": number}], last=True)
 
     async def _send(self, answer: Answer, events: ResponseEvents, *, eager: bool) -> None:
         made = list(events.opening())
@@ -110,6 +134,21 @@ async def deliver_response(
             await EventStream(http).send(answer, description)
         else:
             await _send_whole(answer, http, description)
+
+
+async def send_ended(
+    http: HttpCall, found: FoundResponse, result: ResultRecord, *, stream: bool
+) -> None:
+    """Send a response that has this result.
+
+    Raises:
+        HeadraceError: it failed before anything was sent.
+    """
+    http.reply.request_id = found.description.request_id
+    if stream:
+        await EventStream(http).send_ended(found, result)
+    else:
+        await http.reply.send_json(await found.ended(result))
 
 
 async def _send_whole(answer: Answer, http: HttpCall, description: Description) -> None:

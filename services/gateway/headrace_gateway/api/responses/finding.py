@@ -31,7 +31,7 @@ from headrace_gateway.api.responses.wire.resource import (
 )
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.conversations.store import request_id_of
-from headrace_gateway.output.answering import GenerationFailed, rebuild_answer
+from headrace_gateway.output.answering import Answer, GenerationFailed, rebuild_answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.parsers.pieces import CallPiece
 from headrace_gateway.resume.location import Location
@@ -86,16 +86,33 @@ class FoundResponse:
         ending = ending_of(result)
         choice = result.outcome.choices[0] if result.outcome.choices else Choice()
         # Why: a result has neither the spelling of tokens nor the order of text and calls.
-        if self.description.logprobs or (choice.text and choice.tool_calls):
-            with suppress(ModelNotFound, NoWorker, RequestNotFound):
-                return await self._read_again(result, ending)
+        needs_tokens = self.description.logprobs or (choice.text and choice.tool_calls)
+        if needs_tokens and (answer := self.rebuilt(result)) is not None:
+            return await self._read_again(answer.one_token_each(), ending)
         events = ResponseEvents(self.description)
         for _ in events.take(_whole(choice)):
             pass
         return events.response(ending)
 
-    async def _read_again(self, result: ResultRecord, ending: Ending) -> Json:
-        answer = rebuild_answer(self.services.catalog, StoredOutput(result)).one_token_each()
+    def rebuilt(self, result: ResultRecord) -> Answer | None:
+        """Return the answer that has this result, token by token.
+
+        None: its text is all that there is, for a model of other weights has the name now.
+        """
+        catalog, record = self.services.catalog, result.request
+        with suppress(ModelNotFound, NoWorker, RequestNotFound):
+            if catalog.of_record(record.model).card.weights_digest == record.weights_digest:
+                return rebuild_answer(catalog, StoredOutput(result))
+        return None
+
+    def text_events(self, result: ResultRecord) -> list[Json]:
+        """Return the events of a response with this result, made of its text alone."""
+        choices = result.outcome.choices
+        events = ResponseEvents(self.description)
+        taken = events.take(_whole(choices[0] if choices else Choice()))
+        return [*events.opening(), *taken, *events.ending(ending_of(result))]
+
+    async def _read_again(self, answer: Answer, ending: Ending) -> Json:
         spelling = answer.tokenizer.spelling if self.description.logprobs else None
         events = ResponseEvents(self.description, spelling)
         with suppress(GenerationFailed):

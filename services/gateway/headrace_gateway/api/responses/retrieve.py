@@ -25,8 +25,6 @@ from headrace_gateway.api.responses.conversation import open_conversation
 from headrace_gateway.api.responses.delivery import GOES_ON, EventStream
 from headrace_gateway.api.responses.finding import FoundResponse, find_response
 from headrace_gateway.api.responses.wire.pages import page_of
-from headrace_gateway.output.answering import Answer, rebuild_answer
-from headrace_gateway.stream.stored_output import StoredOutput
 
 _MOVES = 8
 """How often a stream follows its request to another gateway."""
@@ -48,8 +46,14 @@ async def get(http: HttpCall, request: GetResponseRequest) -> None:
 
 async def _stream(http: HttpCall, found: FoundResponse, events: EventStream) -> None:
     """Send events to the end of a response, wherever its request goes meanwhile."""
+    services, request_id = http.services, found.description.request_id
+    http.reply.request_id = request_id
     for _ in range(_MOVES):
-        answer = await _answer(http, found)
+        result = await services.conversations.result(found.tenant, request_id)
+        if result is not None:
+            await events.send_ended(found, result)
+            return
+        answer = await services.opener.resume(found.key, "")
         try:
             async with answer:
                 await events.send(answer, found.description)
@@ -57,16 +61,6 @@ async def _stream(http: HttpCall, found: FoundResponse, events: EventStream) -> 
         except GOES_ON as error:
             unreachable = error
     raise unreachable
-
-
-async def _answer(http: HttpCall, found: FoundResponse) -> Answer:
-    """Return the answer of one more reader, from its beginning."""
-    services, request_id = http.services, found.description.request_id
-    http.reply.request_id = request_id
-    result = await services.conversations.result(found.tenant, request_id)
-    if result is not None:
-        return rebuild_answer(services.catalog, StoredOutput(result))
-    return await services.opener.resume(found.key, "")
 
 
 async def cancel(http: HttpCall, request: CancelResponseRequest) -> None:

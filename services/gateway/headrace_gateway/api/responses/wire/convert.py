@@ -5,10 +5,12 @@ A chat with the same messages, tools and parameters has the same prompt and the 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 from headrace.errors import RequestError, Unsupported
@@ -160,7 +162,17 @@ def described(
         logprobs=body.wants_logprobs,
         summarized=summary is not None,
         encrypted=ENCRYPTED in body.include,
+        digest=body_digest(body),
     )
+
+
+def body_digest(body: ResponseBody) -> str:
+    """Return a digest of all of a body but how its answer is sent, and ids drawn for its items."""
+    members = body.model_dump(mode="json", exclude={"stream", "stream_options"})
+    members["input"] = [
+        item if item["type"] == "item_reference" else item | {"id": ""} for item in body.input
+    ]
+    return blake2b(json.dumps(members, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _fields(body: ResponseBody, summary: str | None) -> Json:

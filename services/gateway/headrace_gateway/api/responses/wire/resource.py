@@ -39,6 +39,8 @@ class Description:
     """Its reasoning is shown as a summary."""
     encrypted: bool = False
     """Its reasoning items have `encrypted_content`."""
+    digest: str = ""
+    """Of the body that it was created by."""
 
     @property
     def request_id(self) -> str:
