@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,7 @@ from headrace_gateway.cache.hits import CacheHits
 from headrace_gateway.cache.vectors import VectorCache
 from headrace_gateway.conversations.store import ConversationStore
 from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.quota.limits import created_ms
 from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.quota.usage_today import UsageToday
 from headrace_gateway.request.generation import Generation
@@ -231,7 +233,9 @@ def api_services(
         embedding=Embedding(catalog, admission, settings, cache=cache),
         opener=RequestOpener(catalog, submitter, directory),
         requests=directory,
-        conversations=ConversationStore(settings, MemoryConversations(), clock),
+        conversations=ConversationStore(
+            settings, MemoryConversations(), clock, partial(created_ms, rows)
+        ),
         fleet=StandinFleet(),
         quotas=quotas,
         usage_today=UsageToday(StandinControl(), clock),

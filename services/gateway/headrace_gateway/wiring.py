@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
 
@@ -24,7 +25,7 @@ from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import report_queued
 from headrace_gateway.queue.settlements import Settlements
-from headrace_gateway.quota.limits import Rows
+from headrace_gateway.quota.limits import Rows, created_ms
 from headrace_gateway.quota.reservations import Quotas
 from headrace_gateway.quota.usage_room import UsageRoom
 from headrace_gateway.resume.attach_service import AttachService
@@ -64,7 +65,7 @@ class Mesh:
         self.requests = requests = OpenRequests()
         self.lanes, self.fleet = LaneView(fresh_s=settings.lane_report_max_age_s), FleetView()
         self.last_token, self.background = LastTokenClock(clock), BackgroundReaders(build_answer)
-        self.conversations = ConversationStore(settings, bus, clock)
+        self.conversations = ConversationStore(settings, bus, clock, partial(created_ms, rows))
         keep = self.conversations.store_result
         self.settlements = Settlements(settings, address.gateway_id, bus, clock, keep)
         self.lost_attempts = LostAttempts(settings, address.gateway_id, bus, clock)

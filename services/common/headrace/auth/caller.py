@@ -38,6 +38,8 @@ class Caller:
     """The client's address, as Envoy or the connection proves it; empty: unknown."""
     anonymous: bool = False
     """No keys are required, and the caller gave none: it is whoever reaches the port."""
+    tenant_create_ms: int = 0
+    """When the tenant was created, in Unix time; 0: unknown."""
 
     @property
     def is_operator(self) -> bool:

@@ -7,36 +7,49 @@ result yet is under way, or its result is elsewhere (`headrace_gateway.resume`).
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import zlib
+from collections.abc import Callable
 from typing import Any
 
 from headrace.bus import BusError
-from headrace.bus.objects import MAX_PART_BYTES, Conversations, PartChanged
+from headrace.bus.objects import MAX_PART_BYTES, Conversations, PartChanged, StoredPart
 from headrace.clock import Clock
-from headrace.errors import BrokerUnavailable, InvalidRequest, ResourceNotFound
+from headrace.errors import BrokerUnavailable, ResourceNotFound
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.request_keys import public_id, tenant_of
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.conversations.bounds import AddedParts, newest_within
+from headrace_gateway.conversations.packing import TooLong, packed, unpacked
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 
 log = logging.getLogger(__name__)
 
 RESPONSE_PREFIX, CONVERSATION_PREFIX = "resp_", "conv_"
 _DESCRIPTION, _RESULT, _ITEMS = "description", "result", "items"
+_TENANT_MS = "tenant_create_ms"
+"""Member that has the time at which the tenant was created that has stored it."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 Json = dict[str, Any]
 
 
 class ConversationStore:
-    """Responses and conversations of all tenants. All methods raise BrokerUnavailable."""
+    """Responses and conversations of all tenants. All methods raise BrokerUnavailable.
 
-    def __init__(self, settings: GatewaySettings, bus: Conversations, clock: Clock) -> None:
+    A tenant that has the name of one that was deleted does not find what that one has stored.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        bus: Conversations,
+        clock: Clock,
+        created_ms: Callable[[str], int] = lambda tenant: 0,
+    ) -> None:
+        """`created_ms`: returns the time at which a tenant was created; 0: unknown."""
+        self._created_ms = created_ms
         self._settings, self._bus, self._clock = settings, bus, clock
         self._added = AddedParts(settings.stored_responses_bytes, settings.stored_responses_parts)
 
@@ -51,13 +64,20 @@ class ConversationStore:
         Raises:
             InvalidRequest: it is too large.
         """
-        payload = _packed(description, "input")
-        return await self._replace(tenant, (request_id, _DESCRIPTION), payload, after=0)
+        payload = await self._packed(tenant, description, "input")
+        place = request_id, _DESCRIPTION
+        if await self._replace(tenant, place, payload, after=0):
+            return True
+        if await self.description(tenant, request_id) is not None:
+            return False
+        # Why: a key makes the same id for whoever has the tenant's name.
+        await self.delete(tenant, request_id)
+        return await self._replace(tenant, place, payload, after=0)
 
     async def description(self, tenant: str, request_id: str) -> Json | None:
         """Return what a response is of; None if there is none."""
-        payload = await self._get(tenant, request_id, _DESCRIPTION)
-        return None if payload is None else _unpacked(payload)
+        found = await self._get(tenant, request_id, _DESCRIPTION)
+        return None if found is None else await self._unpacked(tenant, found.payload)
 
     async def store_result(self, result: ResultRecord) -> None:
         """Store the result of a response's request.
@@ -77,8 +97,8 @@ class ConversationStore:
 
     async def result(self, tenant: str, request_id: str) -> ResultRecord | None:
         """Return the stored result of a response's request; None if there is none."""
-        payload = await self._get(tenant, request_id, _RESULT)
-        return None if payload is None else ResultRecord.FromString(payload)
+        found = await self._get(tenant, request_id, _RESULT)
+        return None if found is None else ResultRecord.FromString(found.payload)
 
     async def put_conversation(
         self, tenant: str, conversation_id: str, conversation: Json, *, after: int
@@ -88,7 +108,7 @@ class ConversationStore:
         Raises:
             InvalidRequest: it is too large.
         """
-        payload = _packed(conversation, "items")
+        payload = await self._packed(tenant, conversation, "items")
         return await self._replace(tenant, (conversation_id, _ITEMS), payload, after=after)
 
     async def conversation(self, tenant: str, conversation_id: str) -> tuple[Json, int]:
@@ -97,17 +117,13 @@ class ConversationStore:
         Raises:
             ResourceNotFound: there is none.
         """
-        found = None
-        if is_id(conversation_id):
-            try:
-                found = await self._bus.get_part(tenant, conversation_id, _ITEMS)
-            except BusError as error:
-                raise _unavailable(error) from error
-        if found is None:
+        found = await self._get(tenant, conversation_id, _ITEMS)
+        conversation = None if found is None else await self._unpacked(tenant, found.payload)
+        if found is None or conversation is None:
             raise ResourceNotFound(
                 f"conversation {quoted(conversation_id)} not found", field="conversation"
             )
-        return _unpacked(found.payload), found.sequence
+        return conversation, found.sequence
 
     async def delete(self, tenant: str, item_id: str) -> None:
         """Delete a response, by the id of its request, or a conversation."""
@@ -130,14 +146,26 @@ class ConversationStore:
         await self._try_keep_bounds(tenant, len(payload))
         return True
 
-    async def _get(self, tenant: str, item_id: str, part: str) -> bytes | None:
+    async def _get(self, tenant: str, item_id: str, part: str) -> StoredPart | None:
         if not is_id(item_id):
             return None
         try:
-            found = await self._bus.get_part(tenant, item_id, part)
+            return await self._bus.get_part(tenant, item_id, part)
         except BusError as error:
             raise _unavailable(error) from error
-        return None if found is None else found.payload
+
+    async def _packed(self, tenant: str, value: Json, field: str) -> bytes:
+        return await packed(value | {_TENANT_MS: self._created_ms(tenant)}, field)
+
+    async def _unpacked(self, tenant: str, payload: bytes) -> Json | None:
+        """Return what was stored; None if that was by an earlier tenant of the name."""
+        try:
+            value = await unpacked(payload)
+        except TooLong as error:
+            log.error("responses.unreadable", extra={"tenant": tenant, "why": str(error)})
+            return None
+        stored_ms, created_ms = value.pop(_TENANT_MS, 0), self._created_ms(tenant)
+        return value if stored_ms == created_ms or 0 in (stored_ms, created_ms) else None
 
     async def _try_keep_bounds(self, tenant: str, added_bytes: int) -> None:
         try:
@@ -166,22 +194,6 @@ def is_id(text: str) -> bool:
 def request_id_of(response_id: str) -> str:
     """Return the id of a response's request, by which it may be named as well."""
     return response_id.removeprefix(RESPONSE_PREFIX)
-
-
-def _packed(value: Json, field: str) -> bytes:
-    payload = zlib.compress(json.dumps(value, separators=(",", ":")).encode(), level=1)
-    if len(payload) > MAX_PART_BYTES:
-        raise InvalidRequest(
-            f"{field} has {len(payload)} bytes when it is compressed; {MAX_PART_BYTES} can be"
-            " stored. Send less, or send `store` false",
-            field=field,
-        )
-    return payload
-
-
-def _unpacked(payload: bytes) -> Json:
-    value: Json = json.loads(zlib.decompress(payload))
-    return value
 
 
 def _unavailable(error: BusError) -> BrokerUnavailable:

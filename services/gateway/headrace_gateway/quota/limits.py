@@ -22,6 +22,12 @@ class Rows(Protocol):
     def tenant(self, name: str) -> Tenant | None: ...
 
 
+def created_ms(rows: Rows, tenant: str) -> int:
+    """Return the time at which a tenant was created, in Unix time; 0 if it is not known."""
+    found = rows.tenant(tenant)
+    return 0 if found is None else found.row.create_ms
+
+
 def limits_of(payer: Payer, rows: Rows) -> Iterator[Limits]:
     """Yield the limits of all scopes, those without any included."""
     tenant, key = rows.tenant(payer.tenant), rows.key(payer.key_id) if payer.key_id else None

@@ -47,7 +47,10 @@ def apply_key(requested: GenerationRequest, call: Call) -> GenerationRequest:
         raise InvalidRequest(
             f"request_id names the request already; leave it or {HEADER} out", field=HEADER
         )
-    digest = blake2b(f"{requested.caller.tenant}\0{key}".encode(), digest_size=24).digest()
+    caller = requested.caller
+    # Why the time: who takes the name of a tenant that was deleted gets none of its answers.
+    created = f"@{caller.tenant_create_ms}" if caller.tenant_create_ms else ""
+    digest = blake2b(f"{caller.tenant}{created}\0{key}".encode(), digest_size=24).digest()
     seed = int.from_bytes(digest[16:]) if requested.seed is None else requested.seed
     return replace(requested, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 

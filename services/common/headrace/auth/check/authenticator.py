@@ -157,6 +157,7 @@ class Authenticator:
             key_id=key_id,
             person=key.person,
             client=client.address,
+            tenant_create_ms=tenant.row.create_ms,
         )
         return Identified(caller, digest if peppers.is_outdated(digest) else None)
 
@@ -185,6 +186,7 @@ class Authenticator:
             session_id=row.session_id,
             role=row.role,
             client=client.address,
+            tenant_create_ms=tenant.row.create_ms,
         )
 
     def _opening_key(self, key_id: str, tenant: str, now_ms: int) -> Key:

@@ -71,6 +71,7 @@ class OpenGate:
             *(tenant.priorities if tenant else USUAL_PRIORITIES),
             client=self._edge.client(headers, context).address,
             anonymous=True,
+            tenant_create_ms=tenant.row.create_ms if tenant else 0,
         )
 
 
