@@ -9,34 +9,39 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import anthropic
+import httpx2
 import openai
 
 from headrace.errors import CapacityError, HeadraceError, InternalError, errors_by_reason
-from headrace.rpc.http_errors import error_headers, http_status, openai_error
+from headrace.rpc.http_errors import http_status, openai_error
+from headrace_gateway.api.http.errors import ANTHROPIC_ERRORS, OPENAI_ERRORS, ErrorFormat
+
+_URL = "http://mesh.test"
 
 INTRODUCTION = """\
 # Errors
 
 This page is made from the code (`tests/helpers/error_reference.py`); a test holds it against what
-the `openai` package does with each answer.
+the `openai` and `anthropic` packages do with each answer.
 
-An error of `/v1` has OpenAI's body, `{"error": {"message", "type", "param", "code"}}`; one of `/v2`
-and of gRPC is a `google.rpc.Status` with an `ErrorInfo`, whose `reason` is the code in capitals.
+An error of `/v1` has OpenAI's body, `{"error": {"message", "type", "param", "code"}}`; one of
+`/v1/messages` has Anthropic's, and what is 503 elsewhere is 529 there; one of `/v2` and of gRPC is
+a `google.rpc.Status` with an `ErrorInfo`, whose `reason` is the code in capitals.
 The message states the fact, the field, the limit and what to do. A stream that has begun has its
 status already: its last event is the same body.
 
-**Sent again** is what the headers `x-should-retry`, `Retry-After` and `retry-after-ms` say, and
-what OpenAI's SDK then does by itself (`max_retries`, 2 if not set). Nothing was computed or charged
-where an error says that it can be sent again, but for `internal` and `engine_failed`.
+**Again**: whether the headers `x-should-retry`, `Retry-After` and `retry-after-ms` say to send it
+again, as both SDKs then do by themselves (`max_retries`, 2 if not set). Nothing was computed or
+charged where an error says so, but for `internal` and `engine_failed`.
 
-| `code` | HTTP | gRPC | `type` | OpenAI's SDK raises | `headrace.errors` | sent again | when |
-|---|---|---|---|---|---|---|---|
+| `code` | HTTP | gRPC | `type` | OpenAI's SDK | Anthropic's | `headrace.errors` | again | when |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -48,23 +53,50 @@ class SdkAnswer:
 
 def answer_of_the_sdk(error: HeadraceError) -> SdkAnswer:
     """Give OpenAI's client the answer of `error`, and see what it does."""
+
+    def call(http: Any) -> None:
+        client = openai.OpenAI(
+            api_key="unused", base_url=f"{_URL}/v1", http_client=http, max_retries=1
+        )
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
+
+    return _answer(call, OPENAI_ERRORS, error, openai.APIStatusError)
+
+
+def answer_of_anthropics_sdk(error: HeadraceError) -> SdkAnswer:
+    """Give Anthropic's client the answer of `error`, and see what it does."""
+
+    def call(http: Any) -> None:
+        client = anthropic.Anthropic(
+            api_key="unused", base_url=_URL, http_client=http, max_retries=1
+        )
+        messages: Any = [{"role": "user", "content": "?"}]
+        client.messages.create(model="m", messages=messages, max_tokens=1)
+
+    return _answer(call, ANTHROPIC_ERRORS, error, anthropic.APIStatusError)
+
+
+def _answer(
+    call: Callable[[Any], None],
+    errors: ErrorFormat,
+    error: HeadraceError,
+    raises: type[Exception],
+) -> SdkAnswer:
     calls = 0
 
-    def refuse(_: httpx.Request) -> httpx.Response:
+    def refuse(_: httpx2.Request) -> httpx2.Response:
         nonlocal calls
         calls += 1
-        return httpx.Response(
-            http_status(error), headers=list(error_headers(error)), json=openai_error(error)
+        answer = errors.error_response(error, "request")
+        json_body = ("content-type", "application/json")
+        return httpx2.Response(
+            answer.status, headers=[*answer.headers, json_body], content=answer.body
         )
 
-    http: Any = httpx.Client(transport=httpx.MockTransport(refuse))
-    client: Any = openai.OpenAI(
-        api_key="unused", base_url="http://mesh.test/v1", http_client=http, max_retries=1
-    )
-    with client:
+    with httpx2.Client(transport=httpx2.MockTransport(refuse)) as http:
         try:
-            client.chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
-        except openai.APIStatusError as raised:
+            call(http)
+        except raises as raised:
             return SdkAnswer(type(raised).__name__, calls > 1)
     raise AssertionError("the SDK took an error for an answer")
 
@@ -91,6 +123,7 @@ def _row(error: HeadraceError) -> str:
         error.code.name,
         f"`{body['type']}`",
         f"`{sdk.raised}`",
+        f"`{answer_of_anthropics_sdk(error).raised}`",
         f"`{type(error).__name__}`",
         _sent_again(error, sdk),
         _sentence(error),
