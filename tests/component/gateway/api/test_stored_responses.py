@@ -15,8 +15,14 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome
-from headrace.v1.responses_pb2 import GetResponseRequest
+from headrace.v1.responses_pb2 import (
+    ConversationBodyRequest,
+    DeleteConversationRequest,
+    GetResponseRequest,
+    ListConversationItemsRequest,
+)
 from headrace.v1.responses_pb2_grpc import ResponsesServiceStub
+from headrace_gateway.conversations import packing
 from headrace_gateway.request.generation import Failed, Tokens
 from helpers.api_scripts import SAYING, ids_of
 from helpers.running_api import CARD, RunningApi
@@ -55,6 +61,18 @@ class Client:
         body = HttpBody(data=json.dumps(BODY | more).encode())
         metadata = (("idempotency-key", key),) if key else ()
         return await answered(self.stub.CreateResponse(body, metadata=metadata))
+
+    async def converse(self, *items: dict[str, Any]) -> str:
+        """Create a conversation; return its id."""
+        body = HttpBody(data=json.dumps({"items": items}).encode())
+        made = await answered(self.stub.CreateConversation(body))
+        return str(made.json["id"])
+
+    async def items(self, conversation_id: str, after: str = "") -> Any:
+        request = ListConversationItemsRequest(
+            conversation_id=conversation_id, after=after, order="asc"
+        )
+        return (await answered(self.stub.ListConversationItems(request))).json["data"]
 
     async def get(self, response_id: str, **more: Any) -> Answered:
         request = GetResponseRequest(response_id=response_id, **more)
@@ -159,3 +177,113 @@ async def test_tokens_are_not_read_by_another_model_of_the_same_name(
     assert events[-1]["response"]["output"] == whole["output"]
     (end,) = (await calls.get(response_id, stream=True, starting_after=99)).events
     assert (end["type"], end["sequence_number"]) == ("response.completed", 100)
+
+
+async def test_items_that_are_referred_to_are_read_once_for_each_response_and_bounded(
+    api: RunningApi, calls: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response_id = (await calls.respond()).json["id"].removeprefix("resp_")
+    store, reads = api.services.conversations, list[str]()
+    await store.store_result(result_of(response_id, "stored"))
+    read = store.description
+
+    async def counted(tenant: str, request_id: str) -> Any:
+        reads.append(request_id)
+        return await read(tenant, request_id)
+
+    monkeypatch.setattr(store, "description", counted)
+    last = {"role": "user", "content": "And?"}
+    reference = {"type": "item_reference", "id": f"msg_{response_id}_0"}
+    begun = await calls.respond(input=[*[reference] * 3, last])
+    assert begun.status == 200
+    assert reads == [response_id]
+    listed = await read(TENANT, begun.json["id"].removeprefix("resp_"))
+    assert listed is not None
+    assert len({item["id"] for item in listed["input"]}) == 4
+    reads.clear()
+    missing = [{"type": "item_reference", "id": f"msg_r{n}_0"} for n in range(101)]
+    assert (await calls.respond(input=missing[:1])).status == 404
+    stored = [{"type": "item_reference", "id": f"msg_{response_id}_0"}, *missing]
+    assert (await calls.respond(input=stored)).status == 404
+    assert len(reads) == 3
+
+
+async def test_no_more_than_so_many_responses_and_characters_are_referred_to(
+    api: RunningApi, calls: Client
+) -> None:
+    store, request_ids = api.services.conversations, list[str]()
+    for _ in range(101):
+        response_id = (await calls.respond()).json["id"]
+        request_ids.append(response_id.removeprefix("resp_"))
+        await store.store_result(result_of(request_ids[-1], "a"))
+    references = [{"type": "item_reference", "id": f"msg_{each}_0"} for each in request_ids]
+    refused = await calls.respond(input=references)
+    assert refused.status == 400
+    assert "more than 100 other responses" in refused.text
+    await store.store_result(result_of(request_ids[0], "a" * 50_000))
+    refused = await calls.respond(input=references[:1] * 200)
+    assert refused.status == 400
+    assert "the items that input refers to" in refused.text
+
+
+async def test_what_is_too_much_for_a_conversation_is_not_added_and_it_can_be_used(
+    api: RunningApi, calls: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = await calls.converse({"role": "user", "content": "a"})
+    response_id = (await calls.respond(conversation=conversation)).json["id"]
+    result = result_of(response_id.removeprefix("resp_"), "b" * 20_000)
+    await api.services.conversations.store_result(result)
+    monkeypatch.setattr(packing, "MAX_JSON_BYTES", 10_000)
+    assert len(await calls.items(conversation)) == 1
+    assert (await calls.respond(conversation=conversation)).status == 200
+
+
+async def test_a_conversation_is_deleted_whatever_its_response_does(
+    api: RunningApi, calls: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = await calls.converse()
+    await calls.respond(conversation=conversation)
+
+    async def unreachable(*args: Any) -> None:
+        raise AssertionError("it was settled")
+
+    monkeypatch.setattr(api.services.conversations, "put_conversation", unreachable)
+    monkeypatch.setattr(api.services.conversations, "description", unreachable)
+    request = DeleteConversationRequest(conversation_id=conversation)
+    assert (await answered(calls.stub.DeleteConversation(request))).json["deleted"]
+    assert (await answered(calls.stub.DeleteConversation(request))).status == 404
+
+
+async def test_a_conversation_has_no_logprobs_and_each_of_its_items_an_id_of_its_own(
+    api: RunningApi, calls: Client
+) -> None:
+    item = {"role": "user", "content": "a", "id": "msg_same"}
+    conversation = await calls.converse(item, item)
+    more = ConversationBodyRequest(
+        conversation_id=conversation, body=HttpBody(data=json.dumps({"items": [item]}).encode())
+    )
+    added = (await answered(calls.stub.CreateConversationItems(more))).json["data"]
+    whole = await calls.respond(
+        conversation=conversation, include=["message.output_text.logprobs"], input=[item]
+    )
+    assert whole.json["output"][0]["content"][0]["logprobs"]
+    response_id = whole.json["id"].removeprefix("resp_")
+    result = result_of(response_id, "b")
+    await api.services.conversations.store_result(result)
+    items = await calls.items(conversation)
+    assert [len(items), len({item["id"] for item in items})] == [5, 5]
+    assert items[2] == added[0]
+    assert await calls.items(conversation, after=added[0]["id"]) == items[3:]
+    assert items[4]["content"][0]["logprobs"] == []
+
+
+async def test_nothing_is_truncated_where_there_is_no_room(
+    calls: Client, admission: ScriptedAdmission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def in_vain(*args: Any) -> None:
+        raise AssertionError("it was truncated")
+
+    monkeypatch.setattr("headrace_gateway.api.responses.create.truncated", in_vain)
+    admission.refusal = LaneFull("full", retry_after_s=1)
+    assert (await calls.respond(truncation="auto")).status == 429
+    assert (await calls.respond(truncation="auto", store=False)).status == 429

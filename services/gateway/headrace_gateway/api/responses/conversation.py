@@ -8,21 +8,26 @@ the conversation is next used after the response has ended, whichever gateway th
     items: a     pending: resp_1   its gateway dies; another one continues it, to its end
     items: a b X                   GET /v1/conversations/c/items: X is the output of resp_1
 
-A response that was refused has no description, and one that failed adds nothing.
+A response that was refused has no description, and one that failed adds nothing; nor does one whose
+items are more than a conversation may have.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from headrace.errors import ResourceExists, ResourceNotFound
+from headrace.errors import InvalidRequest, ResourceExists, ResourceNotFound
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.responses.finding import find_response
+from headrace_gateway.api.responses.wire.items import as_past, with_fresh_ids
 from headrace_gateway.api.responses.wire.resource import COMPLETED, ENDED, INCOMPLETE
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.conversations.store import CONVERSATION_PREFIX
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -88,7 +93,7 @@ async def create_conversation(
         f"{CONVERSATION_PREFIX}{secrets.token_hex(16)}",
         int(services.conversations.unix_s),
         metadata,
-        items,
+        with_fresh_ids(items),
     )
     opened = OpenConversation(services, tenant, created, 0)
     return await opened.replace(created)
@@ -116,10 +121,22 @@ async def open_conversation(
             if is_read:
                 return opened
             raise _locked(conversation_id)
-        items = [*opened.items, *added]
-        settled = replace(opened.conversation, items=items, pending="")
-        await services.conversations.put_conversation(
-            tenant, conversation_id, asdict(settled), after=sequence
+        await _settle(opened, added)
+
+
+async def _settle(opened: OpenConversation, added: list[Json]) -> None:
+    """Store a conversation with what its response adds, unless it has changed meanwhile."""
+    store, stored = opened.services.conversations, opened.conversation
+    settled = replace(stored, items=with_fresh_ids([*stored.items, *added]), pending="")
+    try:
+        await store.put_conversation(
+            opened.tenant, stored.id, asdict(settled), after=opened.sequence
+        )
+    except InvalidRequest as error:
+        # Why: it could be neither read nor used again.
+        log.warning("conversation.full", extra={"tenant": opened.tenant, "why": error.message})
+        await store.put_conversation(
+            opened.tenant, stored.id, asdict(replace(stored, pending="")), after=opened.sequence
         )
 
 
@@ -134,7 +151,8 @@ async def _items_of(services: ApiServices, tenant: str, response_id: str) -> lis
         return None
     if response["status"] not in (COMPLETED, INCOMPLETE):
         return []
-    return [*found.description.input[found.description.own_from :], *response["output"]]
+    own = found.description.input[found.description.own_from :]
+    return [*own, *as_past(response["output"])]
 
 
 def _locked(conversation_id: str) -> ResourceExists:

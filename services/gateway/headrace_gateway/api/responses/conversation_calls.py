@@ -27,6 +27,7 @@ from headrace_gateway.api.responses.wire.bodies import (
     ConversationItemsBody,
     ConversationUpdateBody,
 )
+from headrace_gateway.api.responses.wire.items import with_fresh_ids
 from headrace_gateway.api.responses.wire.pages import list_of, page_of
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
@@ -57,9 +58,11 @@ async def update(http: HttpCall, request: ConversationBodyRequest) -> None:
 
 
 async def delete(http: HttpCall, request: DeleteConversationRequest) -> None:
-    opened = await _open(http, request.conversation_id, is_read=True)
-    conversation_id = opened.conversation.id
-    await http.services.conversations.delete(opened.tenant, conversation_id)
+    # Why not opened: what a response is to add to it need not be.
+    store, tenant = http.services.conversations, http.call.caller.tenant
+    conversation_id = request.conversation_id
+    await store.conversation(tenant, conversation_id)
+    await store.delete(tenant, conversation_id)
     deleted = {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
     await _send(http, deleted)
 
@@ -68,9 +71,9 @@ async def add_items(http: HttpCall, request: ConversationBodyRequest) -> None:
     opened, settings = await _open(http, request.conversation_id), _settings(http)
     body = read_body(ConversationItemsBody, request.body.data, http.call, settings, http.reply)
     _check_items(body.items, fewest=1)
-    items = [*opened.items, *body.items]
+    items = with_fresh_ids([*opened.items, *body.items])
     await opened.replace(replace(opened.conversation, items=items))
-    await _send(http, list_of(body.items))
+    await _send(http, list_of(items[len(opened.items) :]))
 
 
 async def list_items(http: HttpCall, request: ListConversationItemsRequest) -> None:

@@ -59,6 +59,9 @@ async def create(http: HttpCall, body: ResponseBody) -> None:
     keyed = apply_key(response_request(body, [_PLACEHOLDER], http.call, stored=False), http.call)
     if keyed.idempotent and body.is_stored and await _repeated(http, body, keyed.request_id):
         return
+    if body.is_stored or body.truncation == "auto":
+        # Why first: the past is read, and truncated, in vain where there is no room.
+        services.submitter.require_room(keyed)
     whole = await whole_input(services, tenant, body)
     description = described(body, keyed, whole.items, whole.own_from, services.conversations.unix_s)
     request = await _request(http, body, whole.items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,15 @@ from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.responses.conversation import OpenConversation, open_conversation
 from headrace_gateway.api.responses.finding import find_response
 from headrace_gateway.api.responses.wire.bodies import InputBody
+from headrace_gateway.api.responses.wire.items import as_past, with_fresh_ids
 from headrace_gateway.api.responses.wire.resource import ENDED
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.conversations.packing import text_length
 
 Json = dict[str, Any]
+
+_MAX_REFERRED = 100
+"""Other responses that the items of one input may be of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,12 @@ async def whole_input(
     elif body.conversation:
         conversation = await open_conversation(services, tenant, body.conversation, is_read=is_read)
         past = conversation.items
+    references = _References(services, tenant, past)
     own = [
-        await _referred(services, tenant, item["id"], past)
-        if item["type"] == "item_reference"
-        else item
+        await references.item(item["id"]) if item["type"] == "item_reference" else item
         for item in body.input
     ]
-    return WholeInput([*past, *own], len(past), conversation)
+    return WholeInput(with_fresh_ids([*past, *own]), len(past), conversation)
 
 
 async def _with_output(services: ApiServices, tenant: str, response_id: str) -> list[Json]:
@@ -63,20 +68,52 @@ async def _with_output(services: ApiServices, tenant: str, response_id: str) -> 
             f"response {quoted(response_id)} has not ended; wait for it, or cancel it",
             field="previous_response_id",
         )
-    return [*found.description.input, *response["output"]]
+    return [*found.description.input, *as_past(response["output"])]
 
 
-async def _referred(services: ApiServices, tenant: str, item_id: str, past: list[Json]) -> Json:
-    """Return the item of this id: of the past, or of the output of a response, which it names."""
-    candidates = past
-    if not any(item["id"] == item_id for item in past):
+class _References:
+    """Finds the items that an input refers to: of its past, or of the output of other responses,
+    each of which is read once."""
+
+    def __init__(self, services: ApiServices, tenant: str, past: list[Json]) -> None:
+        self._services, self._tenant = services, tenant
+        self._items = {item["id"]: item for item in reversed(past)}
+        self._read = set[str]()
+        self._left = services.settings.max_body_bytes
+
+    async def item(self, item_id: str) -> Json:
+        """Return the item of this id.
+
+        Raises:
+            ResourceNotFound: there is none.
+            InvalidRequest: there are too many, or they are too long together.
+        """
+        if item_id not in self._items:
+            await self._read_output(item_id)
+        if (item := self._items.get(item_id)) is None:
+            raise ResourceNotFound(f"item {quoted(item_id)} not found", field="input")
+        self._left -= text_length(item)
+        if self._left < 0:
+            most = self._services.settings.max_body_bytes
+            raise InvalidRequest(
+                f"the items that input refers to have more than {most} characters; refer to fewer",
+                field="input",
+            )
+        return item
+
+    async def _read_output(self, item_id: str) -> None:
+        """Read the response whose output has the item: its id is in the item's."""
         request_id = item_id.partition("_")[2].rpartition("_")[0]
-        try:
-            found = await find_response(services, tenant, request_id)
-            candidates = (await found.response())["output"]
-        except ResourceNotFound:
-            candidates = []
-    for item in candidates:
-        if item["id"] == item_id:
-            return item
-    raise ResourceNotFound(f"item {quoted(item_id)} not found", field="input")
+        if request_id in self._read:
+            return
+        if len(self._read) == _MAX_REFERRED:
+            raise InvalidRequest(
+                f"input refers to items of more than {_MAX_REFERRED} other responses; send the"
+                " items themselves",
+                field="input",
+            )
+        self._read.add(request_id)
+        with suppress(ResourceNotFound):
+            found = await find_response(self._services, self._tenant, request_id)
+            for item in as_past((await found.response())["output"]):
+                self._items.setdefault(item["id"], item)

@@ -132,15 +132,25 @@ def _text_parts(text: str, *, answer: bool = False) -> list[Json]:
 
 
 def _call(item: Json, field: str) -> Json:
-    texts = {name: _text(item, name, field) for name in ("call_id", "name", "arguments")}
-    return {**texts, "status": "completed"}
+    texts = {name: _text(item, name, field) for name in ("name", "arguments")}
+    return {"call_id": _call_id(item, field), **texts, "status": "completed"}
 
 
 def _call_output(item: Json, field: str) -> Json:
     output = item.get("output")
     if not isinstance(output, str):
         output = _parts(output, f"{field}.output", answer=False)
-    return {"call_id": _text(item, "call_id", field), "output": output, "status": "completed"}
+    return {"call_id": _call_id(item, field), "output": output, "status": "completed"}
+
+
+def _call_id(item: Json, field: str) -> str:
+    if not (call_id := _text(item, "call_id", field)):
+        raise InvalidRequest(
+            f"{field}.call_id is empty; a call and its output have the same id, of 1 character or"
+            " more",
+            field=f"{field}.call_id",
+        )
+    return call_id
 
 
 def _reasoning(item: Json, field: str) -> Json:
@@ -179,9 +189,33 @@ def _with_id(item: Json, item_id: object = None, field: str = "") -> Json:
         raise InvalidRequest(
             f"{field}.id should be a text of 1 to 128 characters", field=f"{field}.id"
         )
-    drawn = f"{_PREFIXES.get(item['type'], '')}{secrets.token_hex(16)}"
     status = {"status": "completed"} if item["type"] == "message" else {}
-    return {"id": item_id or drawn, **status, **item}
+    return {"id": item_id or _drawn_id(item), **status, **item}
+
+
+def _drawn_id(item: Json) -> str:
+    return f"{_PREFIXES.get(item['type'], '')}{secrets.token_hex(16)}"
+
+
+def with_fresh_ids(items: list[Json]) -> list[Json]:
+    """Return the items; the second one of an id has an id of its own, so that pages have ends."""
+    seen, fresh = set[str](), list[Json]()
+    for item in items:
+        if item["id"] in seen:
+            item = item | {"id": _drawn_id(item)}
+        seen.add(item["id"])
+        fresh.append(item)
+    return fresh
+
+
+def as_past(output: list[Json]) -> list[Json]:
+    """Return the items of a response's output as what follows has them: without logprobs."""
+    return [
+        item | {"content": [part | {"logprobs": []} for part in item["content"]]}
+        if item["type"] == "message"
+        else item
+        for item in output
+    ]
 
 
 def sealed(text: str) -> str:

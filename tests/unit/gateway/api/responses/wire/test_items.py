@@ -8,7 +8,7 @@ import pytest
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace_gateway.api.bodies.unknown_fields import UnknownFields
-from headrace_gateway.api.responses.wire.items import as_messages, read_items, sealed
+from headrace_gateway.api.responses.wire.items import as_messages, as_past, read_items, sealed
 
 Json = dict[str, Any]
 
@@ -164,3 +164,18 @@ def test_unknown_members_are_noted_where_they_are_not_refused() -> None:
     unknown = UnknownFields(strict=False)
     read([{"role": "user", "content": "Hello", "foo": 1, "phase": "commentary"}], unknown)
     assert (unknown.header, unknown.ignored) == ("input[].foo", {"phase"})
+
+
+@pytest.mark.parametrize("item", [call(1), result(1)])
+def test_a_call_and_its_output_have_an_id(item: Json) -> None:
+    with pytest.raises(InvalidRequest, match="call_id is empty") as refused:
+        read([item | {"call_id": ""}])
+    assert refused.value.field == "input[0].call_id"
+
+
+def test_what_is_past_has_no_logprobs() -> None:
+    part = {"type": "output_text", "text": "a", "annotations": []}
+    message: Json = {"type": "message", "content": [part | {"logprobs": [{"logprob": -1.0}]}]}
+    without = {"type": "message", "content": [part | {"logprobs": []}]}
+    assert as_past([message, call(1)]) == [without, call(1)]
+    assert message["content"][0]["logprobs"]
