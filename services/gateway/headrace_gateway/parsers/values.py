@@ -11,7 +11,7 @@ from typing import Any
 from headrace_gateway.parsers.scanning import loaded
 
 _NAMES = {"true": True, "false": False, "null": None, "none": None}
-_LONGEST = 65_536
+LONGEST_PYTHON = 65_536
 """Characters of Python that are parsed: its parser takes a hundred times their memory."""
 
 
@@ -52,7 +52,7 @@ def python_calls(source: str) -> list[tuple[str, dict[str, Any]]] | None:
 
     Only keywords and literals are read; nothing is run. `print(f())` is `f()`.
     """
-    if len(source) > _LONGEST:
+    if len(source) > LONGEST_PYTHON:
         return None
     try:
         body = _parsed(source.strip()).body
@@ -112,7 +112,7 @@ def _key(node: ast.expr | None) -> str:
 
 def _literal(text: str) -> Any:
     """Return the value of a Python literal, which models write for lists and objects."""
-    if text[:1] not in ("[", "{", "(") or len(text) > _LONGEST:
+    if text[:1] not in ("[", "{", "(") or len(text) > LONGEST_PYTHON:
         return None
     try:
         (statement,) = _parsed(text).body

@@ -13,12 +13,14 @@ import re
 from typing import Any, ClassVar
 
 from headrace_gateway.parsers.pieces import Piece
-from headrace_gateway.parsers.scanning import CallScanner, dumped, loaded
+from headrace_gateway.parsers.scanning import CallScanner, loaded
 from headrace_gateway.parsers.values import python_calls
 
 _DEEPEST = 64
+_FENCE = "\n```"
 _PLAIN = re.compile(r"[^,\]}]*")
-_KEY = re.compile(r"\s*([^:{}\[\],]+?)\s*:")
+_KEY = re.compile(r"\s*+([^\s:{}\[\],][^:{}\[\],]*+):")
+_SPACE = re.compile(r"\s*+")
 _CALL = re.compile(r"\s*call:(?P<name>[^\s{]+)\s*(?=\{)")
 
 
@@ -28,13 +30,12 @@ class ToolCode(CallScanner):
     begins = ("```tool_code",)
 
     def _block(self) -> list[Piece] | None:
-        body, found, after = self.held.partition("\n```")
-        if not found:
-            return None
-        pieces = self._read(body)
+        if (place := self.next_end(_FENCE)) is None:
+            return self.no_block() if self.hopeless else None
+        pieces = self._read(self.held[:place])
         if not pieces:
             return self.no_block()
-        self.close(after)
+        self.close(self.held[place + len(_FENCE) :])
         return pieces
 
     def _end_block(self) -> list[Piece]:
@@ -47,7 +48,7 @@ class ToolCode(CallScanner):
         calls = python_calls(body.rstrip().removesuffix("```"))
         if calls is None or any(name not in self.schemas for name, _ in calls):
             return []
-        return [piece for name, each in calls for piece in self.call(name, dumped(each))]
+        return self.calls_with(calls)
 
 
 class FunctionGemmaCalls(CallScanner):
@@ -57,11 +58,12 @@ class FunctionGemmaCalls(CallScanner):
     quote: ClassVar[str] = "<escape>"
 
     def _block(self) -> list[Piece] | None:
-        for match in re.finditer(re.escape(self.end), self.held):
-            if pieces := self._read(self.held[: match.start()]):
-                self.close(self.held[match.end() :])
+        while (place := self.next_end(self.end)) is not None:
+            if pieces := self._read(self.held[:place]):
+                self.close(self.held[place + len(self.end) :])
                 return pieces
-        return None
+            self.end_failed()
+        return self.no_block() if self.hopeless else None
 
     def _end_block(self) -> list[Piece]:
         if pieces := self._read(self.held):
@@ -74,10 +76,10 @@ class FunctionGemmaCalls(CallScanner):
         if match is None:
             return []
         try:
-            value, rest = _Reader(self.quote).value(body[match.end() :], 0)
+            value, end = _Reader(self.quote, body).value(match.end(), 0)
         except ValueError:
             return []
-        return [] if rest.strip() else self.call(match["name"], dumped(value))
+        return [] if body[end:].strip() else self.calls_with([(match["name"], value)])
 
 
 class Gemma4Calls(FunctionGemmaCalls):
@@ -90,60 +92,62 @@ class Gemma4Calls(FunctionGemmaCalls):
 class _Reader:
     """Reads values: objects with bare keys, lists, texts in quotes of their own, JSON's others."""
 
-    def __init__(self, quote: str) -> None:
-        self._quote = quote
+    def __init__(self, quote: str, text: str) -> None:
+        self._quote, self._text = quote, text
 
-    def value(self, text: str, depth: int) -> tuple[Any, str]:
-        """Return a value and what follows it.
+    def value(self, place: int, depth: int) -> tuple[Any, int]:
+        """Return the value at this place, and the place behind it.
 
         Raises:
             ValueError: there is none.
         """
-        text = text.lstrip()
+        text, place = self._text, self._behind_space(place)
         if depth > _DEEPEST:
             raise ValueError("too deep")
-        if text.startswith("{"):
-            return self._object(text[1:], depth)
-        if text.startswith("["):
-            return self._list(text[1:], depth)
-        if text.startswith(self._quote):
-            body, found, rest = text[len(self._quote) :].partition(self._quote)
-            if not found:
-                raise ValueError("a text without an end")
-            return body, rest
-        if text.startswith('"'):
-            value, end = json.JSONDecoder().raw_decode(text)
-            return value, text[end:]
-        match = _PLAIN.match(text)
+        if text.startswith("{", place):
+            return self._object(place + 1, depth)
+        if text.startswith("[", place):
+            return self._list(place + 1, depth)
+        if text.startswith(self._quote, place):
+            begin = place + len(self._quote)
+            end = text.index(self._quote, begin)
+            return text[begin:end], end + len(self._quote)
+        if text.startswith('"', place):
+            return json.JSONDecoder().raw_decode(text, place)
+        match = _PLAIN.match(text, place)
         assert match is not None
-        return _plain(match[0].strip()), text[match.end() :]
+        return _plain(match[0].strip()), match.end()
 
-    def _object(self, text: str, depth: int) -> tuple[dict[str, Any], str]:
+    def _object(self, place: int, depth: int) -> tuple[dict[str, Any], int]:
         found: dict[str, Any] = {}
-        while not text.lstrip().startswith("}"):
-            if (key := _KEY.match(text)) is None:
+        while not self._text.startswith("}", place := self._behind_space(place)):
+            if (key := _KEY.match(self._text, place)) is None:
                 raise ValueError("no key")
-            name = key[1].removeprefix(self._quote).removesuffix(self._quote).strip('"')
-            found[name], text = self.value(text[key.end() :], depth + 1)
-            text = _after_comma(text, "}")
-        return found, text.lstrip()[1:]
+            name = key[1].rstrip().removeprefix(self._quote).removesuffix(self._quote).strip('"')
+            found[name], place = self.value(key.end(), depth + 1)
+            place = self._behind_comma(place, "}")
+        return found, place + 1
 
-    def _list(self, text: str, depth: int) -> tuple[list[Any], str]:
+    def _list(self, place: int, depth: int) -> tuple[list[Any], int]:
         found: list[Any] = []
-        while not text.lstrip().startswith("]"):
-            value, text = self.value(text, depth + 1)
+        while not self._text.startswith("]", place := self._behind_space(place)):
+            value, place = self.value(place, depth + 1)
             found.append(value)
-            text = _after_comma(text, "]")
-        return found, text.lstrip()[1:]
+            place = self._behind_comma(place, "]")
+        return found, place + 1
 
+    def _behind_space(self, place: int) -> int:
+        match = _SPACE.match(self._text, place)
+        assert match is not None
+        return match.end()
 
-def _after_comma(text: str, end: str) -> str:
-    text = text.lstrip()
-    if text.startswith(","):
-        return text[1:]
-    if not text.startswith(end):
-        raise ValueError("no comma")
-    return text
+    def _behind_comma(self, place: int, end: str) -> int:
+        place = self._behind_space(place)
+        if self._text.startswith(",", place):
+            return place + 1
+        if not self._text.startswith(end, place):
+            raise ValueError("no comma")
+        return place
 
 
 def _plain(text: str) -> Any:

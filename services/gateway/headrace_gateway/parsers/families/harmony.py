@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 
 from headrace_gateway.parsers.pieces import Piece, Reasoning, begun
-from headrace_gateway.parsers.scanning import CallScanner, Schemas
+from headrace_gateway.parsers.scanning import HEAD, CallScanner, Schemas
 
 MESSAGE = "<|message|>"
 MARKS = ("<|channel|>", "<|constrain|>", MESSAGE, "<|start|>", "<|end|>", "<|call|>", "<|return|>")
@@ -21,8 +21,8 @@ _ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 _BEGINS = ("<|channel|>", "<|start|>", "to=", MESSAGE)
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 _CUT_HEADER = re.compile(
-    r"\s*(?:<\|start\|>)?(?:assistant)?(?:\s*to=[^\s<]*)?\s*<?\|?[a-z]*\|?>?[a-z]*"
-    r"(?:\s*to=[^\s<]*)?\s*(?:(?:<\|constrain\|>)?\s*[a-z]{0,4})?\s*(?:<\|?[a-z]*\|?)?"
+    r"\s*+(?:<\|start\|>)?+(?:assistant)?+\s*+(?:to=[^\s<]*+\s*+)?+<?\|?[a-z]*+\|?>?[a-z]*+"
+    r"\s*+(?:to=[^\s<]*+\s*+)?+(?:<\|constrain\|>)?+\s*+[a-z]{0,4}+\s*+(?:<\|?[a-z]*+\|?)?+"
 )
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
@@ -87,10 +87,14 @@ class HarmonyParser(CallScanner):
         if was_message:
             return self._as(text) if text else []
         # The beginning of a header, which the end cut, is no content.
-        return [] if not text.strip() or _CUT_HEADER.fullmatch(text) else [text]
+        return [] if not text.strip() or _is_cut_header(text) else [text]
 
     def _text(self, body: str) -> list[Piece]:
         return [body]
 
     def _thought(self, body: str) -> list[Piece]:
         return [Reasoning(body)]
+
+
+def _is_cut_header(text: str) -> bool:
+    return len(text) <= HEAD and _CUT_HEADER.fullmatch(text) is not None

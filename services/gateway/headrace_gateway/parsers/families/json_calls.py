@@ -15,7 +15,7 @@ import re
 from typing import ClassVar
 
 from headrace_gateway.parsers.pieces import Piece
-from headrace_gateway.parsers.scanning import CallScanner, JsonValue, Schemas, call_in, loaded
+from headrace_gateway.parsers.scanning import HEAD, CallScanner, call_in, loaded
 
 
 class JsonCalls(CallScanner):
@@ -29,37 +29,42 @@ class JsonCalls(CallScanner):
     tail: ClassVar[str] = ""
     """What may follow the arguments, within white space, before the end."""
 
-    def __init__(self, schemas: Schemas) -> None:
-        super().__init__(schemas)
-        self._value = JsonValue()
-
     def _block(self) -> list[Piece] | None:
-        match = self.head.match(self.held)
+        match = self.head.match(self.held, 0, HEAD)
         if match and (name := _name(match["name"])) is not None:
+            if not self.offers(name):
+                return self.no_block()
             self.held, self.take = self.held[match.end() :], self._arguments
-            self._value = JsonValue()
             return self.call(name)
-        body, found, after = self.held.partition(self.end)
-        if not found:
-            return None
-        pieces = self._whole(body) or [self.begin + body + self.end]
-        self.close(after)
-        return pieces
+        if (place := self.next_end(self.end)) is None:
+            return self.no_block() if self.hopeless else None
+        if pieces := self._whole(self.held[:place]):
+            self.close(self.held[place + len(self.end) :])
+            return pieces
+        return self.no_block()
 
     def _arguments(self) -> list[Piece] | None:
         text, self.held = self.held, ""
         if not text:
             return None
-        if (end := self._value.end(text)) is None:
+        if (end := self.value.end(text)) is None:
             return self.more(text)
         self.held, self.take = text[end:], self._after
         return self.more(text[:end])
 
     def _after(self) -> list[Piece] | None:
-        rest, found, after = self.held.partition(self.end)
+        """Look for the end; where it is missing, the next call or other text ends this one."""
+        # A mark that begins within the bound is whole soon behind it.
+        bound = HEAD + max(map(len, (self.end, *self.begins)))
+        places = [self.held.find(mark, 0, bound) for mark in (self.end, *self.begins)]
+        found = [place for place in places if place >= 0]
+        if not found and len(self.held) >= bound:
+            self.close(self.held.lstrip().removeprefix(self.tail))
+            return []
         if not found:
             return None
-        self.close(after)
+        rest, after = self.held[: min(found)], self.held[min(found) :]
+        self.close(after.removeprefix(self.end))
         return [self._rest(rest)]
 
     def _rest(self, rest: str) -> str:
@@ -80,8 +85,9 @@ class JsonCalls(CallScanner):
 
     def _whole(self, body: str) -> list[Piece]:
         """Return the call that a body is, if it is one that `head` does not match."""
-        if self.bare is not None and (match := self.bare.fullmatch(body)):
-            return self.call(match["name"], "{}")
+        is_short = len(body) <= HEAD
+        if is_short and self.bare is not None and (match := self.bare.fullmatch(body)):
+            return self.call(match["name"].strip(), "{}")
         found = call_in(loaded(body))
         return [] if found is None else self.call(*found)
 
@@ -103,11 +109,11 @@ class DeepseekCalls(JsonCalls):
     within = ("<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
     end = "<｜tool▁call▁end｜>"
     head = re.compile(
-        r"\s*(?:function<｜tool▁sep｜>)?(?P<name>[^<\n`｜{]+?)\s*"
-        r"(?:<｜tool▁sep｜>|\n```json)\s*(?=\{)"
+        r"\s*+(?:function<｜tool▁sep｜>)?(?P<name>[^\s<`｜{][^<\n`｜{]*+)\s*+"
+        r"(?:<｜tool▁sep｜>|```json)\s*+(?=\{)"
     )
     bare = re.compile(
-        r"\s*(?:function<｜tool▁sep｜>)?(?P<name>[^<\n`｜{]+?)\s*(?:<｜tool▁sep｜>)?\s*"
+        r"\s*+(?:function<｜tool▁sep｜>)?(?P<name>[^\s<`｜{][^<\n`｜{]*+)\s*+(?:<｜tool▁sep｜>)?\s*+"
     )
     tail = "```"
 
@@ -127,7 +133,7 @@ class KimiCalls(JsonCalls):
 
 def _name(text: str) -> str | None:
     if not text.startswith('"'):
-        return text
+        return text.strip()
     try:
         return str(json.loads(text))
     except ValueError:

@@ -13,14 +13,16 @@ from abc import abstractmethod
 
 from headrace_gateway.parsers.pieces import Piece
 from headrace_gateway.parsers.scanning import (
+    HEAD,
+    LONGEST_BLOCK,
     CallScanner,
     JsonValue,
+    PythonList,
     Schemas,
     call_in,
-    dumped,
     loaded,
 )
-from headrace_gateway.parsers.values import python_calls
+from headrace_gateway.parsers.values import LONGEST_PYTHON, python_calls
 
 _HEAD = re.compile(
     r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?P<name>[^"\\]+)"\s*,\s*'
@@ -47,7 +49,7 @@ class _WholeOutput(CallScanner):
             return None
         self._lead, self.held = self.held[: len(self.held) - len(text)], text
         if self.opens(text):
-            self.take = self._block
+            self.open("")
             return []
         if any(mark.startswith(text) for mark in self.begins):
             self.held = self._lead + text
@@ -78,27 +80,24 @@ class _WholeOutput(CallScanner):
 class LlamaCalls(_WholeOutput):
     begins = ("<|python_tag|>",)
 
-    def __init__(self, schemas: Schemas) -> None:
-        super().__init__(schemas)
-        self._value = JsonValue()
-
     def opens(self, text: str) -> bool:
         return text.startswith("{")
 
     def _block(self) -> list[Piece] | None:
         text = self.held.lstrip()
-        if not text:
-            return None
         if not text.startswith("{"):
             # Of a built-in tool, or code: whole at the end of the output only.
-            return None
-        if (match := _HEAD.match(text)) and match["name"] in self.schemas:
+            return self.no_block() if len(text) > LONGEST_BLOCK else None
+        if (match := _HEAD.match(text, 0, HEAD)) and match["name"] in self.schemas:
             self.held, self.take = text[match.end() :], self._arguments
-            self._value = JsonValue()
+            self.value = JsonValue()
             return self.call(match["name"])
-        if not _may_be_call(text):
+        if not _may_be_call(text[:HEAD]):
             return self.no_block()
-        if (end := JsonValue().end(text)) is None:
+        end = self.value.end_within(text)
+        if (end or len(text)) > LONGEST_BLOCK:
+            return self.no_block()
+        if end is None:
             return None
         found = call_in(loaded(text[:end]))
         if found is None or found[0] not in self.schemas:
@@ -110,7 +109,7 @@ class LlamaCalls(_WholeOutput):
         text, self.held = self.held, ""
         if not text:
             return None
-        if (end := self._value.end(text)) is None:
+        if (end := self.value.end(text)) is None:
             return self.more(text)
         self.held, self.take = text[end:], self._after
         return self.more(text[:end])
@@ -129,7 +128,8 @@ class LlamaCalls(_WholeOutput):
             return None
         self._lead, self.begin = self.held[: len(self.held) - len(text)], ""
         if text.startswith("{"):
-            self.held, self.take = text, self._block
+            self.held = text
+            self.open("")
         else:
             self.close(text if text.startswith(self.begins) else self.held)
         return []
@@ -148,7 +148,7 @@ class LlamaCalls(_WholeOutput):
             calls = python_calls("f" + built_in["arguments"])
             if calls is not None and len(calls) == 1:
                 self.close("")
-                return self.call(built_in["name"], dumped(calls[0][1]))
+                return self.calls_with([(built_in["name"], calls[0][1])])
         return super()._end_block()
 
 
@@ -156,7 +156,7 @@ def _may_be_call(text: str) -> bool:
     """Return whether an object that begins so may be a call, by its first key."""
     first = _FIRST_KEY.match(text)
     if first is None or first["key"] is None:
-        return first is not None and first.end() == len(text)
+        return first is not None and first.end() == len(text) < HEAD
     if first["end"]:
         return first["key"] in _KEYS
     return any(key.startswith(first["key"]) for key in _KEYS)
@@ -166,29 +166,34 @@ class PythonCalls(_WholeOutput):
     begins = ("<|python_start|>",)
     dropped = ("<|python_end|>",)
 
+    def open(self, begin: str) -> None:
+        super().open(begin)
+        self.value = PythonList()
+
     def opens(self, text: str) -> bool:
         return text.startswith("[")
 
     def _block(self) -> list[Piece] | None:
-        """Wait for a bracket behind which everything before it is a list of calls."""
-        text = self.held
-        first = _PYTHON.match(text.lstrip())
-        if text.strip() and (
+        """Wait for the end of the list, and read it once."""
+        text = self.held.lstrip()
+        first = _PYTHON.match(text, 0, HEAD)
+        if not text:
+            return None
+        if (
             first is None
-            or first.end() < len(text.lstrip())
+            or first.end() < min(len(text), HEAD)
             or (first["open"] and first["name"] not in self.schemas)
         ):
             return self.no_block()
-        for match in re.finditer(r"\]", text):
-            if pieces := self._read(text[: match.end()]):
-                self.close(text[match.end() :])
-                return pieces
-        return None
+        if (end := self.value.end_within(text)) is None:
+            return self.no_block() if len(text) > LONGEST_PYTHON else None
+        if pieces := self._read(text[:end]):
+            self.close(text[end:])
+            return pieces
+        return self.no_block()
 
     def _read(self, text: str) -> list[Piece]:
-        if not text.lstrip().startswith("["):
-            return []
         calls = python_calls(text)
         if calls is None or any(name not in self.schemas for name, _ in calls):
             return []
-        return [piece for name, each in calls for piece in self.call(name, dumped(each))]
+        return self.calls_with(calls)

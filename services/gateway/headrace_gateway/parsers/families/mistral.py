@@ -11,40 +11,46 @@ from __future__ import annotations
 import re
 
 from headrace_gateway.parsers.pieces import Piece
-from headrace_gateway.parsers.scanning import CallScanner, JsonValue, Schemas, call_in, loaded
+from headrace_gateway.parsers.scanning import (
+    HEAD,
+    LONGEST_BLOCK,
+    CallScanner,
+    call_in,
+    loaded,
+)
 
 _HEAD = re.compile(
     r"\s*(?P<name>[A-Za-z0-9_.-]+)\s*(?:\[CALL_ID\]\s*[A-Za-z0-9_-]+\s*)?(?:\[ARGS\]\s*)?(?=\{)"
 )
-_MAY_BE_HEAD = re.compile(r"\s*[A-Za-z0-9_.-]*\s*(?:\[[A-Z_]*\]?\s*[A-Za-z0-9_-]*\s*)*\[?[A-Z_]*")
+_MAY_BE_HEAD = re.compile(
+    r"\s*+[A-Za-z0-9_.-]*+\s*+(?:\[CALL_ID\]\s*+[A-Za-z0-9_-]*+\s*+)?+(?:\[ARGS\]\s*+)?+(?:\[[A-Z_]*+)?"
+)
 
 
 class MistralCalls(CallScanner):
     begins = ("[TOOL_CALLS]",)
     within = ("[ARGS]", "[CALL_ID]")
 
-    def __init__(self, schemas: Schemas) -> None:
-        super().__init__(schemas)
-        self._value = JsonValue()
-
     def _block(self) -> list[Piece] | None:
         text = self.held.lstrip()
         if text[:1] in ("[", "{"):
-            end = JsonValue().end(text)
+            end = self.value.end_within(text)
+            if (end or len(text)) > LONGEST_BLOCK:
+                return self.no_block()
             if end is None:
                 return None
             return self._listed(text[:end], text[end:]) or self.no_block()
-        if match := _HEAD.match(self.held):
+        if (match := _HEAD.match(self.held, 0, HEAD)) and self.offers(match["name"]):
             self.held, self.take = self.held[match.end() :], self._arguments
-            self._value = JsonValue()
             return self.call(match["name"])
-        return None if _MAY_BE_HEAD.fullmatch(self.held) else self.no_block()
+        may_be_head = not match and len(self.held) < HEAD and _MAY_BE_HEAD.fullmatch(self.held)
+        return None if may_be_head else self.no_block()
 
     def _arguments(self) -> list[Piece] | None:
         text, self.held = self.held, ""
         if not text:
             return None
-        if (end := self._value.end(text)) is None:
+        if (end := self.value.end(text)) is None:
             return self.more(text)
         self.close(text[end:])
         return self.more(text[:end])
@@ -58,7 +64,7 @@ class MistralCalls(CallScanner):
     def _listed(self, text: str, rest: str) -> list[Piece]:
         value = loaded(text)
         found = [call_in(each) for each in (value if isinstance(value, list) else [value])]
-        if not found or None in found:
+        if not found or not all(each and self.offers(each[0]) for each in found):
             return []
         self.close(rest)
         return [piece for each in found if each for piece in self.call(*each)]

@@ -9,41 +9,44 @@ Values are texts; the schema of the tool says which are numbers, lists or object
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
-from headrace_gateway.parsers.pieces import Piece
-from headrace_gateway.parsers.scanning import CallScanner, dumped
+from headrace_gateway.parsers.pieces import CallPiece, Piece
+from headrace_gateway.parsers.scanning import CallScanner
 from headrace_gateway.parsers.values import property_schema, typed
 
 _FUNCTION = re.compile(
     r"\s*(?:<function=)?(?P<name>[^<>\s=]+)>(?P<body>.*)</function>\s*", re.DOTALL
 )
 _PARAMETER = re.compile(
-    r"<parameter=(?P<name>[^>]+)>(?P<value>.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL
+    r"\s*+<parameter=(?P<name>[^<>\n]{1,128})>(?P<value>.*?)"
+    r"(?:</parameter>|(?=<parameter=)|\Z)\s*+",
+    re.DOTALL,
 )
 _OUTER_END = "</tool_call>"
 _GLM = re.compile(r"\s*(?P<name>[^<>\s]+)\s*(?P<body>(?:<arg_key>.*)?)", re.DOTALL)
 _ARGUMENT = re.compile(
-    r"<arg_key>(?P<name>.*?)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL
+    r"<arg_key>(?P<name>[^<]{1,128})</arg_key>\s*+<arg_value>(?P<value>.*?)</arg_value>\s*+",
+    re.DOTALL,
 )
 
 
 class XmlCalls(CallScanner):
     """A call is sent once it is whole."""
 
-    def _block(self) -> list[Piece] | None:
-        for body, after in self._bodies():
-            if pieces := self._read(body):
-                self.close(after)
-                return pieces
-        return None
+    inner_end: ClassVar[str] = ""
+    """What ends a block of the second mark, and belongs to it."""
 
-    def _bodies(self) -> list[tuple[str, str]]:
-        """Return what the block may be, up to each of its possible ends, and what follows it."""
-        return [
-            (self.held[: match.start()], self.held[match.end() :])
-            for match in re.finditer(_OUTER_END, self.held)
-        ]
+    def _block(self) -> list[Piece] | None:
+        is_inner = self.begin != self.begins[0]
+        mark = self.inner_end if is_inner else _OUTER_END
+        while (place := self.next_end(mark)) is not None:
+            after = place + len(mark)
+            if pieces := self._read(self.held[: after if is_inner else place]):
+                self.close(self.held[after:])
+                return pieces
+            self.end_failed()
+        return self.no_block() if self.hopeless else None
 
     def _end_block(self) -> list[Piece]:
         if pieces := self._read(self.held):
@@ -54,12 +57,14 @@ class XmlCalls(CallScanner):
     def _read(self, body: str) -> list[Piece]:
         raise NotImplementedError
 
-    def _named(self, name: str, values: dict[str, str]) -> list[Piece]:
+    def _named(self, name: str, values: dict[str, str] | None) -> list[Piece]:
+        if values is None:
+            return []
         schema = self.schemas.get(name)
         arguments: dict[str, Any] = {
             key: typed(text, property_schema(schema, key)) for key, text in values.items()
         }
-        return self.call(name, dumped(arguments))
+        return self.calls_with([(name, arguments)])
 
 
 class QwenCoderCalls(XmlCalls):
@@ -67,18 +72,14 @@ class QwenCoderCalls(XmlCalls):
     """Some outputs leave the outer mark out, or its end in."""
     within = ("</tool_call>",)
 
+    inner_end = "</function>"
+
     def _block(self) -> list[Piece] | None:
         is_inner = self.begin == "<function="
         pieces = super()._block()
-        if pieces is not None and is_inner:
+        if pieces and is_inner and isinstance(pieces[0], CallPiece):
             self.take = self._closing
         return pieces
-
-    def _bodies(self) -> list[tuple[str, str]]:
-        if self.begin == "<tool_call>":
-            return super()._bodies()
-        ends = re.finditer("</function>", self.held)
-        return [(self.held[: match.end()], self.held[match.end() :]) for match in ends]
 
     def _closing(self) -> list[Piece] | None:
         text = self.held.lstrip()
@@ -100,9 +101,11 @@ class QwenCoderCalls(XmlCalls):
         match = _FUNCTION.fullmatch(body)
         if match is None:
             return []
-        parameters = _PARAMETER.finditer(match["body"])
-        values = {each["name"]: _one_line_less(each["value"]) for each in parameters}
-        return self._named(match["name"], values)
+        values = _values(_PARAMETER, match["body"].lstrip())
+        return self._named(
+            match["name"],
+            values and {name: _one_line_less(text) for name, text in values.items()},
+        )
 
 
 class GlmCalls(XmlCalls):
@@ -116,10 +119,17 @@ class GlmCalls(XmlCalls):
         if not match["body"] and match["name"] not in self.schemas:
             # One word between the marks is hardly a call, unless it is a name.
             return []
-        arguments = _ARGUMENT.finditer(match["body"])
-        return self._named(
-            match["name"], {each["name"].strip(): each["value"] for each in arguments}
-        )
+        return self._named(match["name"], _values(_ARGUMENT, match["body"]))
+
+
+def _values(pattern: re.Pattern[str], body: str) -> dict[str, str] | None:
+    """Return the arguments that a body is made of; None if there is anything else in it."""
+    values, place = dict[str, str](), 0
+    while place < len(body):
+        if (match := pattern.match(body, place)) is None:
+            return None
+        values[match["name"].strip()], place = match["value"], match.end()
+    return values
 
 
 def _one_line_less(text: str) -> str:
