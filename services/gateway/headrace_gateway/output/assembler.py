@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace_gateway.models.text import TextStream
+from headrace_gateway.output.guarded import GuardedParser
 from headrace_gateway.parsers.pieces import CallPiece, Parser, Piece, Reasoning
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
 from headrace_gateway.request.logprob_columns import written
@@ -51,10 +52,18 @@ class ChoiceDelta:
 
 
 @dataclass(slots=True)
+class _Call:
+    call_id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+    """Parts: a text that grows with each token would be copied as often."""
+
+
+@dataclass(slots=True)
 class _ChoiceOutput:
     stream: TextStream
     parser: Parser | None
-    calls: list[ToolCall] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     reasoning_tokens: int = 0
     texts: list[str] = field(default_factory=list)
@@ -82,7 +91,7 @@ class OutputAssembler:
             make_parser: returns a new parser of a choice's text, or None: all of it is content.
             counts_reasoning: whether the usage has the tokens of reasoning.
         """
-        self._choices = [_ChoiceOutput(stream, make_parser()) for stream in streams]
+        self._choices = [_ChoiceOutput(stream, _guarded(make_parser())) for stream in streams]
         self._counts_reasoning = counts_reasoning
         self._request_id = request_id
         self._prompt_tokens = prompt_tokens
@@ -142,7 +151,12 @@ class OutputAssembler:
                 finish_reason=choice.finish_reason,
                 logprobs=written(choice.logprobs),
                 prompt_logprobs=written(choice.prompt_logprobs),
-                tool_calls=choice.calls,
+                tool_calls=[
+                    ToolCall(
+                        call_id=call.call_id, name=call.name, arguments="".join(call.arguments)
+                    )
+                    for call in choice.calls
+                ],
                 reasoning="".join(choice.reasoning),
                 stop_string=choice.stream.stop_string or None,
             )
@@ -220,7 +234,11 @@ class OutputAssembler:
             if piece.name is not None:
                 # Derived, so that a replayed call has the same id at every gateway.
                 call_id = f"call_{self._request_id}_{delta.choice}_{piece.index}"
-                choice.calls.append(ToolCall(call_id=call_id, name=piece.name))
+                choice.calls.append(_Call(call_id, piece.name))
                 piece = replace(piece, call_id=call_id)
             delta.calls.append(piece)
-            choice.calls[-1].arguments += piece.arguments
+            choice.calls[-1].arguments.append(piece.arguments)
+
+
+def _guarded(parser: Parser | None) -> Parser | None:
+    return None if parser is None else GuardedParser(parser)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from headrace_gateway.parsers.scanning import loaded
+from headrace_gateway.parsers.scanning import dumped, loaded, well_formed
 
 _NAMES = {"true": True, "false": False, "null": None, "none": None}
 LONGEST_PYTHON = 65_536
@@ -29,21 +29,29 @@ def typed(text: str, schema: Mapping[str, Any] | None) -> Any:
     value = loaded(plain)
     if value is None:
         value = _literal(plain)
-    elif isinstance(value, float) and math.isinf(value):
-        return text
     if value is None or isinstance(value, str):
         # Quotes may be the text's own.
         return text if "string" in kinds or value is None else value
-    if "string" in kinds and _kind(value) not in kinds:
+    if ("string" in kinds and _kind(value) not in kinds) or not _is_json(value):
         return text
     if isinstance(value, float) and value.is_integer() and kinds <= {"integer"} and kinds:
         return int(value)
     return value
 
 
+def _is_json(value: object) -> bool:
+    """Return whether JSON can have the value: no number in it is too large."""
+    try:
+        dumped(value)
+    except ValueError:
+        return False
+    return True
+
+
 def property_schema(schema: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
     """Return the schema of one argument."""
-    found = ((schema or {}).get("properties") or {}).get(name)
+    properties = (schema or {}).get("properties")
+    found = properties.get(name) if isinstance(properties, Mapping) else None
     return found if isinstance(found, Mapping) else None
 
 
@@ -89,7 +97,7 @@ def _call(node: ast.expr) -> tuple[str, dict[str, Any]]:
 def _value(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=str(text)):
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return well_formed(text)
         case ast.Constant(value=bool() | int() | float() | None as value) if value != math.inf:
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
@@ -124,9 +132,10 @@ def _literal(text: str) -> Any:
 def kinds_of(schema: Mapping[str, Any]) -> set[str]:
     """Return the types that a schema names, also in its alternatives."""
     kind = schema.get("type")
-    kinds = set(kind if isinstance(kind, list) else [kind] if isinstance(kind, str) else [])
+    kinds = {each for each in (kind if isinstance(kind, list) else [kind]) if isinstance(each, str)}
     for name in ("anyOf", "oneOf", "allOf"):
-        for each in schema.get(name) or ():
+        parts = schema.get(name)
+        for each in parts if isinstance(parts, list) else ():
             kinds |= kinds_of(each) if isinstance(each, Mapping) else set()
     if not kinds and isinstance(schema.get("enum"), list):
         kinds = {_kind(each) for each in schema["enum"]}

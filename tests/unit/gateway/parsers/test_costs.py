@@ -1,4 +1,4 @@
-"""A parser reads any output in a time in proportion to it: it runs where all requests are served."""
+"""A parser reads any output in a time in proportion to it: it runs on the event loop of all."""
 
 from __future__ import annotations
 

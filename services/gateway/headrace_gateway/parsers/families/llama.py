@@ -146,9 +146,10 @@ class LlamaCalls(_WholeOutput):
         built_in = _BUILT_IN.fullmatch(self.held.strip()) if self.take == self._block else None
         if built_in and built_in["name"] in self.schemas:
             calls = python_calls("f" + built_in["arguments"])
-            if calls is not None and len(calls) == 1:
+            one = [(built_in["name"], calls[0][1])] if calls and len(calls) == 1 else []
+            if pieces := self.calls_with(one):
                 self.close("")
-                return self.calls_with([(built_in["name"], calls[0][1])])
+                return pieces
         return super()._end_block()
 
 
