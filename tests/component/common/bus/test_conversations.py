@@ -51,6 +51,9 @@ async def test_a_part_is_replaced_only_as_it_was_read(store: Conversations) -> N
     assert await _read(store, "a", "conv_1", "items") == b"22"
     sizes = [each.bytes for each in await store.stored_parts("a") if each.item_id == "conv_1"]
     assert sizes == [2]
+    await store.delete_item("a", "conv_1")
+    await store.replace_part("a", "conv_1", "items", b"4", after=0, kept_s=600.0)
+    assert await _read(store, "a", "conv_1", "items") == b"4"
 
 
 async def test_the_parts_of_a_tenant_are_known_without_reading_them_and_the_oldest_go(

@@ -10,7 +10,9 @@ import grpc
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 
+from headrace.auth.tables import Tenant
 from headrace.errors import GatewayDraining, HeadraceError, LaneFull
+from headrace.internal.v1.access_pb2 import TenantRow
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
@@ -25,8 +27,9 @@ from headrace.v1.responses_pb2_grpc import ResponsesServiceStub
 from headrace_gateway.conversations import packing
 from headrace_gateway.request.generation import Failed, Tokens
 from helpers.api_scripts import SAYING, ids_of
-from helpers.running_api import CARD, RunningApi
+from helpers.running_api import CARD, RunningApi, running_api
 from helpers.scripted_admission import ScriptedAdmission
+from helpers.scripted_keeper import FixedRows
 
 BODY = {"model": "valley", "input": "Hello"}
 TENANT = "default"
@@ -158,6 +161,28 @@ async def test_a_repeat_is_answered_from_what_is_stored_and_a_failed_one_runs_ag
     again = (await calls.respond("k")).json
     assert again["output"][0]["content"][0]["text"] == SAYING
     assert len(admission.generations) == 2
+
+
+async def test_a_later_tenant_of_the_name_finds_nothing(admission: ScriptedAdmission) -> None:
+    rows = FixedRows([TenantRow(tenant=TENANT, create_ms=5)])
+    async with (
+        running_api(admission, rows=rows) as api,
+        grpc.aio.insecure_channel(api.address) as channel,
+    ):
+        calls = Client(channel)
+        response_id = (await calls.respond("k")).json["id"]
+        conversation = await calls.converse({"role": "user", "content": "a"})
+        later = TenantRow(tenant=TENANT, create_ms=6)
+        rows._tenants[TENANT] = Tenant.parse(later.SerializeToString())
+        assert (await calls.get(response_id)).status == 404
+        assert (await calls.respond(previous_response_id=response_id)).status == 404
+        assert (await calls.respond(conversation=conversation)).status == 404
+        listed = calls.stub.ListConversationItems(
+            ListConversationItemsRequest(conversation_id=conversation)
+        )
+        assert (await answered(listed)).status == 404
+        # A key is of one body of one tenant.
+        assert (await calls.respond("k", input="Bye")).status == 200
 
 
 async def test_tokens_are_not_read_by_another_model_of_the_same_name(

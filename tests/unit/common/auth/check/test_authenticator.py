@@ -175,6 +175,13 @@ def test_the_bounds_of_priorities_are_the_tenants() -> None:
     assert caller.highest_priority == Priority.PRIORITY_INTERACTIVE
 
 
+def test_a_caller_is_of_the_tenant_that_has_the_name_now() -> None:
+    session = {cookie_digest(COOKIE): session_row("a", role="viewer")}
+    rows = Rows([key_row(KEY, "a")], [TenantRow(tenant="a", create_ms=7)], session)
+    for sent in ({"x_api_key": KEY}, {"cookie": cookie()}):
+        assert identify(rows, **sent).caller.tenant_create_ms == 7
+
+
 def test_a_digest_of_an_older_pepper_is_named_so_that_it_can_be_renewed() -> None:
     rows = Rows([key_row(KEY, "a")])
     rotated = Peppers({"two": b"2" * 32, "one": b"p" * 32})

@@ -162,7 +162,7 @@ def described(
         logprobs=body.wants_logprobs,
         summarized=summary is not None,
         encrypted=ENCRYPTED in body.include,
-        digest=body_digest(body),
+        digest=body_digest(body) if request.idempotent else "",
     )
 
 

@@ -40,7 +40,7 @@ class Description:
     encrypted: bool = False
     """Its reasoning items have `encrypted_content`."""
     digest: str = ""
-    """Of the body that it was created by."""
+    """Of the body that it was created by; empty: without a key, so it is not repeated."""
 
     @property
     def request_id(self) -> str:
