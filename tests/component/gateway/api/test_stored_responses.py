@@ -11,7 +11,7 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 
 from headrace.auth.tables import Tenant
-from headrace.errors import GatewayDraining, HeadraceError, LaneFull
+from headrace.errors import GatewayDraining, HeadraceError, LaneFull, NoWorker
 from headrace.internal.v1.access_pb2 import TenantRow
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -202,6 +202,23 @@ async def test_tokens_are_not_read_by_another_model_of_the_same_name(
     assert events[-1]["response"]["output"] == whole["output"]
     (end,) = (await calls.get(response_id, stream=True, starting_after=99)).events
     assert (end["type"], end["sequence_number"]) == ("response.completed", 100)
+
+
+async def test_a_stream_of_tokens_waits_for_its_model_to_be_loaded(
+    api: RunningApi, calls: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response_id = (await calls.respond(include=["message.output_text.logprobs"])).json["id"]
+    result = result_of(response_id.removeprefix("resp_"), "words")
+    await api.services.conversations.store_result(result)
+
+    def loading(name: str) -> None:
+        raise NoWorker("it is being loaded", retry_after_s=1)
+
+    monkeypatch.setattr(api.catalog, "of_record", loading)
+    # Its events would have other numbers.
+    assert (await calls.get(response_id, stream=True)).status == 503
+    whole = (await calls.get(response_id)).json
+    assert whole["output"][0]["content"][0]["text"] == "words"
 
 
 async def test_items_that_are_referred_to_are_read_once_for_each_response_and_bounded(

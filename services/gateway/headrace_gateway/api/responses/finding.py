@@ -87,8 +87,10 @@ class FoundResponse:
         choice = result.outcome.choices[0] if result.outcome.choices else Choice()
         # Why: a result has neither the spelling of tokens nor the order of text and calls.
         needs_tokens = self.description.logprobs or (choice.text and choice.tool_calls)
-        if needs_tokens and (answer := self.rebuilt(result)) is not None:
-            return await self._read_again(answer.one_token_each(), ending)
+        if needs_tokens:
+            with suppress(NoWorker):
+                if (answer := self.rebuilt(result)) is not None:
+                    return await self._read_again(answer.one_token_each(), ending)
         events = ResponseEvents(self.description)
         for _ in events.take(_whole(choice)):
             pass
@@ -98,9 +100,12 @@ class FoundResponse:
         """Return the answer that has this result, token by token.
 
         None: its text is all that there is, for a model of other weights has the name now.
+
+        Raises:
+            NoWorker: the model's tokenizer is not loaded here yet.
         """
         catalog, record = self.services.catalog, result.request
-        with suppress(ModelNotFound, NoWorker, RequestNotFound):
+        with suppress(ModelNotFound, RequestNotFound):
             if catalog.of_record(record.model).card.weights_digest == record.weights_digest:
                 return rebuild_answer(catalog, StoredOutput(result))
         return None
