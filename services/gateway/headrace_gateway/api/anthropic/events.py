@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from pydantic_core import from_json
-
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
+from headrace_gateway.api.anthropic.call_input import call_input
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.parsers.pieces import CallPiece
 from headrace_gateway.request.generation import Queued
@@ -191,7 +190,7 @@ class MessageFormatter:
         blocks = _blocks(choice, hides_thinking=self._fields.hides_thinking)
         content = {"content": list(blocks)}
         message = self._fields.as_json() | content | stop | {"usage": _usage(outcome.usage)}
-        return json.dumps(message).encode()
+        return json.dumps(message, allow_nan=False).encode()
 
 
 def _blocks(choice: Choice, *, hides_thinking: bool) -> Iterator[Json]:
@@ -204,7 +203,7 @@ def _blocks(choice: Choice, *, hides_thinking: bool) -> Iterator[Json]:
     if choice.text.strip() or not (thought or choice.tool_calls):
         yield {"type": "text", "text": choice.text}
     for call in choice.tool_calls:
-        use = {"id": _use_id(call.call_id), "name": call.name, "input": _input(call.arguments)}
+        use = {"id": _use_id(call.call_id), "name": call.name, "input": call_input(call.arguments)}
         yield {"type": "tool_use", **use}
 
 
@@ -216,15 +215,6 @@ def _signature(signed: blake2b) -> str:
     """Return what clients send back with what was thought. It is not checked: what a caller says
     that a model thought is no more than another part of its prompt."""
     return b64encode(signed.digest()).decode()
-
-
-def _input(arguments: str) -> Json:
-    """Return the arguments of a call; of those that `max_tokens` cut, what is there."""
-    try:
-        value = from_json(arguments, allow_partial="trailing-strings")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _stop(
