@@ -18,8 +18,9 @@ Format = dict[str, Any]
 
 
 def keywords(schema: Mapping[str, Any], form: Keyword) -> Format:
-    properties = schema.get("properties") or {}
-    required = [name for name in properties if name in (schema.get("required") or ())]
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
+    required = [name for name in properties if name in _entries(schema, "required")]
     others = [name for name in properties if name not in required]
     definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
 
@@ -45,14 +46,20 @@ def _value(schema: object, definitions: Mapping[str, Any], form: Keyword) -> For
     schema = schema if isinstance(schema, Mapping) else {}
     if form.writes_json or "string" not in kinds_of(schema):
         return {"type": "json_schema", "json_schema": {**schema, **definitions}}
-    texts = [each for each in schema.get("enum", ()) if isinstance(each, str)]
+    values = _entries(schema, "enum")
+    texts = [each for each in values if isinstance(each, str)]
     if isinstance(schema.get("const"), str):
         texts = [schema["const"]]
     if texts:
-        values = [const(each) for each in schema.get("enum", texts) if isinstance(each, str)]
-        values += [const(json.dumps(each)) for each in schema.get("enum", ()) if each not in texts]
-        return sequence(const(form.quote), {"type": "or", "elements": values}, const(form.quote))
+        either = [const(each) for each in values or texts if isinstance(each, str)]
+        either += [const(json.dumps(each)) for each in values if each not in texts]
+        return sequence(const(form.quote), {"type": "or", "elements": either}, const(form.quote))
     return sequence(const(form.quote), _text(schema), const(form.quote))
+
+
+def _entries(schema: Mapping[str, Any], name: str) -> list[Any]:
+    found = schema.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _text(schema: Mapping[str, Any]) -> Format:

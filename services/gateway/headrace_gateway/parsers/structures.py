@@ -8,6 +8,7 @@ required    calls                                 calls
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -98,7 +99,9 @@ def _tag(tool: Tool, call: CallFormat, *, forced: bool) -> Format:
         content["best_effort"] = True
     if call.middle:
         content = sequence({"type": "regex", "pattern": call.middle}, content)
-    begin = call.begin.replace("JSON_NAME", json.dumps(tool.name)).replace("NAME", tool.name)
+    # Why in one pass: a name may have NAME in it.
+    names = {"JSON_NAME": json.dumps(tool.name), "NAME": tool.name}
+    begin = re.sub("JSON_NAME|NAME", lambda found: names[found[0]], call.begin)
     return {"type": "tag", "begin": begin, "content": content, "end": call.end}
 
 

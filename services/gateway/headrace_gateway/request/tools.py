@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace_gateway.request.schema_shape import schema_fault
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -58,8 +59,8 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
 
     Raises:
         Unsupported: the model does not support tool calling, or not a required tool call.
-        InvalidRequest: too many, a bad name, the same name twice, parameters that are no object,
-            or a choice of none of them.
+        InvalidRequest: too many, a bad name, the same name twice, parameters that are no object or
+            no schema, or a choice of none of them.
     """
     if len(tools.offered) > MAX_TOOLS:
         raise InvalidRequest(
@@ -77,6 +78,10 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
                 f"{field}[{i}]: its parameters should be a schema of type object, which the"
                 " arguments of every call are",
                 field=f"{field}[{i}]",
+            )
+        if fault := schema_fault(tool.parameters or {}):
+            raise InvalidRequest(
+                f"{field}[{i}]: its parameters are no schema: {fault}", field=f"{field}[{i}]"
             )
         seen.add(tool.name)
     if tools.choice == "required" and (tools.only or not seen) and tools.only not in seen:

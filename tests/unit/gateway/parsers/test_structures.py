@@ -187,3 +187,10 @@ def test_the_answer_of_gpt_oss_is_in_its_final_message() -> None:
         content, calls = read("openai", text)
         assert not calls
         jsonschema.validate(json.loads(content), SCHEMA)
+
+
+@pytest.mark.parametrize("parser", TOOL_PARSERS)
+def test_a_name_may_be_a_placeholder_of_the_formats(parser: str) -> None:
+    tag = calls_alone(Tools((Tool("SET_NAME"),)), parser).structural_tag
+    assert "SET_NAME" in tag
+    assert "SET_SET" not in tag
