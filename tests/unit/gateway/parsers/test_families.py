@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,38 +14,10 @@ from headrace_gateway.parsers.pieces import Reasoning
 from headrace_gateway.parsers.registry import parser_for
 from helpers.model_outputs import Family, Written
 from helpers.more_model_outputs import FAMILIES
+from helpers.parsed import meant, parts
 
 TEXTS = [(family, each) for family in FAMILIES.values() for each in family.texts]
 NAMES = [f"{name}-{i}" for name, family in FAMILIES.items() for i in range(len(family.texts))]
-
-Parts = tuple[str, str, list[tuple[str, str]]]
-"""Content, reasoning, and calls with their arguments as text."""
-
-
-def parts(rendering: Rendering, pieces: Iterable[str]) -> Parts:
-    parser = parser_for(rendering)
-    assert parser is not None
-    content, reasoning, calls = "", "", list[tuple[str, str]]()
-    found = [each for piece in pieces for each in parser.feed(piece)]
-    for each in [*found, *parser.flush()]:
-        if isinstance(each, str):
-            assert each
-            content += each
-        elif isinstance(each, Reasoning):
-            reasoning += each.text
-        elif each.name is not None:
-            assert each.index == len(calls)
-            calls.append((each.name, each.arguments))
-        else:
-            assert each.index == len(calls) - 1
-            name, arguments = calls[-1]
-            calls[-1] = name, arguments + each.arguments
-    return content, reasoning, calls
-
-
-def meant(found: Parts) -> tuple[str, str, list[tuple[str, Any]]]:
-    content, reasoning, calls = found
-    return content, reasoning, [(name, json.loads(text)) for name, text in calls]
 
 
 @pytest.mark.parametrize(("family", "written"), TEXTS, ids=NAMES)

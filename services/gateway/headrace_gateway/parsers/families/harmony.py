@@ -24,6 +24,11 @@ _CUT_HEADER = re.compile(
     r"\s*+(?:<\|start\|>)?+(?:assistant)?+\s*+(?:to=[^\s<]*+\s*+)?+<?\|?[a-z]*+\|?>?[a-z]*+"
     r"\s*+(?:to=[^\s<]*+\s*+)?+(?:<\|constrain\|>)?+\s*+[a-z]{0,4}+\s*+(?:<\|?[a-z]*+\|?)?+"
 )
+_HEADER = re.compile(
+    r"\s*+(?:<\|start\|>)?+\s*+(?!to=)[\w.]*+\s*+(?:to=[^\s<]++\s*+)?+"
+    r"(?:<\|channel\|>\s*+(?!to=)\w*+\s*+)?+(?:to=[^\s<]++\s*+)?+"
+    r"(?:<\|constrain\|>)?+\s*+\w*+\s*+"
+)
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
@@ -36,7 +41,8 @@ class HarmonyParser(CallScanner):
         self._as: Callable[[str], list[Piece]] = self._text
         """Makes pieces of the message that is being read."""
         self._first = True
-        self._header_text = ""
+        self._ended_by = ""
+        """The mark before the header that is being read."""
         self.take = self._header
 
     @property
@@ -51,28 +57,38 @@ class HarmonyParser(CallScanner):
             # No message: what a grammar has held the whole output to.
             self._as, self.take = self._text, self._message
             return []
-        header, found, after = self.held.partition(MESSAGE)
-        if not found:
+        place = self.held.find(MESSAGE, 0, HEAD)
+        if place < 0 and len(self.held) < HEAD:
             return None
+        header = self.held[: max(place, 0)]
+        if place < 0 or not _HEADER.fullmatch(header):
+            return self._no_header()
         self._first = False
-        self.held, self.take = after, self._message
+        self.held, self.take = self.held[place + len(MESSAGE) :], self._message
         channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
-        if recipient and self._searches and self._is_offered(recipient[1]):
+        if recipient and self._searches and self.offers(recipient[1]):
             self._as = self.more
             return self.call(recipient[1])
+        # What calls a function that is not offered is content, as with all parsers.
+        is_function = self._searches and "to=functions." in header
         is_thought = recipient or (channel and channel[1] == "analysis")
-        self._as = self._thought if is_thought and self._splits else self._text
+        self._as = self._thought if is_thought and self._splits and not is_function else self._text
         return []
 
-    def _is_offered(self, name: str) -> bool:
-        return name in self.schemas or not self.schemas
+    def _no_header(self) -> list[Piece]:
+        """Go on with the message: its end is none, as no other follows."""
+        mark, self._ended_by, self._first = self._ended_by, "", False
+        self.take = self._message
+        if self._as == self.more:
+            self._as = self._text
+        return self._as(mark) if mark else []
 
     def _message(self) -> list[Piece] | None:
         found = [(place, mark) for mark in _ENDS if (place := self.held.find(mark)) >= 0]
         if found:
             place, mark = min(found)
             body, self.held = self.held[:place], self.held[place + len(mark) :]
-            self.take = self._header
+            self.take, self._ended_by = self._header, mark
             return self._as(body) if body else []
         free = len(self.held) - max(begun(self.held, mark) for mark in _ENDS)
         if not free:
@@ -87,7 +103,9 @@ class HarmonyParser(CallScanner):
         if was_message:
             return self._as(text) if text else []
         # The beginning of a header, which the end cut, is no content.
-        return [] if not text.strip() or _is_cut_header(text) else [text]
+        if not text.strip() or _is_cut_header(text):
+            return []
+        return [self._ended_by + text]
 
     def _text(self, body: str) -> list[Piece]:
         return [body]
