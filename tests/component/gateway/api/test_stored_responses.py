@@ -11,7 +11,7 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 
 from headrace.auth.tables import Tenant
-from headrace.errors import GatewayDraining, HeadraceError, LaneFull, NoWorker
+from headrace.errors import BrokerUnavailable, GatewayDraining, HeadraceError, LaneFull, NoWorker
 from headrace.internal.v1.access_pb2 import TenantRow
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -123,6 +123,10 @@ async def test_only_what_was_never_submitted_is_not_stored(
     assert events[-1]["type"] == "error"
     assert events[-1]["sequence_number"] == events[-2]["sequence_number"]
     assert len(await stored_ids(api)) == 3
+    # The broker may have stored the request all the same.
+    admission.quota_refusal = BrokerUnavailable("no answer", retry_after_s=1)
+    assert (await calls.respond()).status == 503
+    assert len(await stored_ids(api)) == 4
 
 
 async def test_a_refused_repeat_does_not_delete_what_the_first_call_stored(
@@ -242,6 +246,10 @@ async def test_items_that_are_referred_to_are_read_once_for_each_response_and_bo
     listed = await read(TENANT, begun.json["id"].removeprefix("resp_"))
     assert listed is not None
     assert len({item["id"] for item in listed["input"]}) == 4
+    reads.clear()
+    unmade = reference | {"id": f"fc_{response_id}_7"}
+    assert (await calls.respond(input=[reference, unmade])).status == 404
+    assert reads == [response_id]
     reads.clear()
     missing = [{"type": "item_reference", "id": f"msg_r{n}_0"} for n in range(101)]
     assert (await calls.respond(input=missing[:1])).status == 404
