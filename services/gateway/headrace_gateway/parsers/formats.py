@@ -29,7 +29,7 @@ class CallFormat:
     begin: str
     end: str
     trigger: str
-    """What a call in free text begins with; empty: calls are a whole output."""
+    """What a call in free text begins with; empty: calls are held where they are all."""
     separator: str = ""
     keyword: Keyword | None = None
     """How arguments are written one by one; unset: they are one JSON object."""
@@ -56,9 +56,7 @@ FORMATS = {
         separator="\n",
         keyword=_ELEMENT,
     ),
-    "llama3_json": CallFormat(
-        '{"name": JSON_NAME, "parameters": ', "}", '{"name": ', separator="; "
-    ),
+    "llama3_json": CallFormat('{"name": JSON_NAME, "parameters": ', "}", "", separator="; "),
     "pythonic": CallFormat("NAME(", ")", "", ", ", _PYTHON, ("[", "]")),
     "llama4_pythonic": CallFormat("NAME(", ")", "", ", ", _PYTHON, ("[", "]")),
     "mistral": CallFormat("[TOOL_CALLS]NAME[ARGS]", "", "[TOOL_CALLS]"),
@@ -84,10 +82,11 @@ FORMATS = {
         middle=r"[0-9]{1,3}<\|tool_call_argument_begin\|>",
     ),
     "openai": CallFormat(
-        "to=functions.NAME",
+        # Why with the channel: an answer may speak of the recipient.
+        "<|channel|>commentary to=functions.NAME",
         "",
-        "to=functions.",
-        middle=r"( |<\|channel\|>commentary )(<\|constrain\|>)?json<\|message\|>",
+        "<|channel|>commentary to=functions.",
+        middle=r" (<\|constrain\|>)?json<\|message\|>",
     ),
     "functiongemma": CallFormat(
         "<start_function_call>call:NAME{",

@@ -18,7 +18,6 @@ from headrace_gateway.parsers.keywords import Format, const, keywords, sequence
 from headrace_gateway.request.tools import Tool, Tools
 
 _HARMONY = "openai"
-_HARMONY_MIDDLE = r" (<\|constrain\|>)?json<\|message\|>"
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 
 
@@ -66,9 +65,8 @@ def harmony_answer(answer: Structure) -> Structure:
 def _calls(tools: Tools, parser: str) -> Format:
     call = FORMATS[parser]
     if parser == _HARMONY:
-        # A call ends the turn. Within an output it begins with the channel.
+        # A call ends the turn.
         tools = replace(tools, parallel=False)
-        call = replace(call, begin=f"<|channel|>commentary {call.begin}", middle=_HARMONY_MIDDLE)
     called = [tool for tool in tools.offered if tools.only in ("", tool.name)]
     tags = [_tag(tool, call, forced=tools.choice == "required") for tool in called]
     if call.section[0]:

@@ -34,6 +34,7 @@ def add_marks(request: ValidRequest, requested: GenerationRequest, served: Serve
         budget=budget,
         forced_ids=() if budget is None else end_ids,
     )
-    if is_bound:
+    # Why not with others: what ends the reasoning as well is a call, which may end the output.
+    if is_bound and not marks.also_ends:
         rule.barred_ids.extend({*request.card.eos_token_ids, *sampling.stop_token_ids})
     sampling.reasoning.CopyFrom(rule)

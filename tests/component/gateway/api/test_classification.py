@@ -207,8 +207,9 @@ async def test_a_moderation_is_openais_to_the_last_field(http: httpx.AsyncClient
     ],
 )
 async def test_what_cannot_be_moderated_is_refused(
-    http: httpx.AsyncClient, body: dict[str, Any], words: str
+    http: httpx.AsyncClient, admission: ScriptedAdmission, body: dict[str, Any], words: str
 ) -> None:
     answer = await http.post("/v1/moderations", json=body)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
+    assert not admission.generations

@@ -151,8 +151,8 @@ def test_calls_or_an_answer_are_one_of_the_two(parser: str) -> None:
     assert kinds == {True, False} or parser in ("openai", "pythonic", "llama4_pythonic")
 
 
-IN_TEXT = [name for name in TOOL_PARSERS if FORMATS[name].trigger and FORMATS[name].trigger in
-           marks_of(rendering(name))]  # fmt: skip
+IN_TEXT = [name for name in TOOL_PARSERS if name == "openai" or
+           FORMATS[name].trigger in marks_of(rendering(name))]  # fmt: skip
 
 
 @pytest.mark.parametrize("parser", IN_TEXT)
@@ -162,8 +162,8 @@ def test_a_call_in_text_is_held_to_the_schema_of_a_strict_tool(parser: str) -> N
     made = started(parser, structure.structural_tag)
     for seed in range(4):
         matcher, draw = made(), random.Random(seed)
-        ids = [token_id(parser, FORMATS[parser].trigger)]
-        assert matcher.accept(ids[0])
+        ids = tokenizer(parser).encode(FORMATS[parser].trigger, add_special_tokens=False).ids
+        assert all(matcher.accept(each) for each in ids)
         bits = torch.zeros(1, -(-tokenizer(parser).get_vocab_size() // 32), dtype=torch.int32)
         for _ in range(MOST_TOKENS):
             matcher.fill_bitmask(bits, 0)
@@ -194,3 +194,17 @@ def test_a_name_may_be_a_placeholder_of_the_formats(parser: str) -> None:
     tag = calls_alone(Tools((Tool("SET_NAME"),)), parser).structural_tag
     assert "SET_NAME" in tag
     assert "SET_SET" not in tag
+
+
+def test_a_recipient_in_prose_is_no_call() -> None:
+    structure = calls_in_text(Tools((FLOWER,)), "openai")
+    assert structure is not None
+    matcher = started("openai", structure.structural_tag)()
+    text = "<|channel|>final<|message|>Write to=functions.look and a space."
+    ids = tokenizer("openai").encode(text, add_special_tokens=False).ids
+    assert all(matcher.accept(each) for each in ids)
+
+
+@pytest.mark.parametrize("parser", ["llama3_json", "pythonic", "llama4_pythonic"])
+def test_calls_without_a_mark_are_not_held_in_free_text(parser: str) -> None:
+    assert calls_in_text(Tools((FLOWER,)), parser) is None

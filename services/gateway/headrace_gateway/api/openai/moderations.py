@@ -58,9 +58,12 @@ class ModerationBody(VectorBody):
 async def create(http: HttpCall, body: ModerationBody) -> None:
     body = _with_moderator(http, body)
     request = vector_request(body, http.call, text_inputs(body.input, "input"), name="input")
+    settings = http.services.settings
+    served = http.services.catalog.get(request.model, request.caller)
+    # Why first: what is refused costs its caller nothing.
+    categories = _categories(served.card, settings)
     async with http.services.embedding.pooled(request, *_CLASSIFIES) as made:
-        card, settings = made.card, http.services.settings
-        categories = _categories(card, settings)
+        card = made.card
         results = [
             moderation(label_scores(card, logits), categories, settings.moderation_threshold)
             for logits in made.vectors
