@@ -144,6 +144,10 @@ class Answer:
         """Return the usage of the output so far."""
         return self._assembler.usage()
 
+    def answer_index(self, choice: int) -> int:
+        """Return the index of a choice's first token behind its reasoning."""
+        return self._assembler.answer_index(choice)
+
     def outcome(self) -> RequestOutcome:
         outcome = self._assembler.outcome()
         if self.error is not None:

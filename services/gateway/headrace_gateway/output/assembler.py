@@ -42,6 +42,8 @@ class ChoiceDelta:
     """Parts of tool calls, which are not in `text`."""
     reasoning: str = ""
     """It comes before `text`, and is not in it."""
+    reasoned: int = 0
+    """So many of `token_ids` are up to the last one of the reasoning or its marks."""
     replayed: bool = False
     """The client has it already; the API uses it for its own state and does not send it."""
 
@@ -66,6 +68,8 @@ class _ChoiceOutput:
     calls: list[_Call] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     reasoning_tokens: int = 0
+    answer_index: int = 0
+    """Of the first token behind the last one of the reasoning or its marks."""
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: Logprobs | None = None
@@ -142,6 +146,10 @@ class OutputAssembler:
             reasoning_tokens=reasoning if self._counts_reasoning else None,
         )
 
+    def answer_index(self, choice: int) -> int:
+        """Return where the answer of a choice begins, in tokens: behind all of its reasoning."""
+        return self._choices[choice].answer_index
+
     def outcome(self) -> RequestOutcome:
         choices = [
             Choice(
@@ -197,6 +205,8 @@ class OutputAssembler:
             self._add_text(choice, delta, piece.text, last=piece.stopped)
             # The marks are no part of it.
             choice.reasoning_tokens += reasoned and choice.parser.reasons
+            if reasoned or choice.parser.reasons:
+                delta.reasoned, choice.answer_index = used, delta.first_index + used
             if piece.stopped:
                 return used, True
         return len(token_ids), False

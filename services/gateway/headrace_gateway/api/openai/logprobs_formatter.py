@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from headrace.logprobs import Logprobs
@@ -48,8 +48,20 @@ class LogprobsFormatter:
     """Formats the choices of one answer. Call `delta_content` for all deltas, in order."""
 
     def __init__(
-        self, options: OutputOptions, spelling: VocabularyTexts, prompt: Prompt, *, choices: int
+        self,
+        options: OutputOptions,
+        spelling: VocabularyTexts,
+        prompt: Prompt,
+        *,
+        choices: int,
+        answer_index: Callable[[int], int] = lambda _: 0,
     ) -> None:
+        """
+        Args:
+            answer_index: returns where the answer of a choice begins, in tokens. What is before has
+                no rows and ids where reasoning is not sent.
+        """
+        self._answer_index = answer_index
         self._options, self._prompt = options, prompt
         self._spelling: TokenTexts = ById(spelling) if options.tokens_as_ids else spelling
         self._places = [TextOffset() for _ in range(choices)]
@@ -69,9 +81,10 @@ class LogprobsFormatter:
         if self._options.echo_only:
             return ChoiceContent(text, self._logprobs(delta.choice, rows)) if echoes else None
         text += delta.text
-        ids = delta.token_ids if self._options.token_ids else ()
+        skipped = 0 if self._options.reasoning else delta.reasoned
+        ids = delta.token_ids[skipped:] if self._options.token_ids else ()
         if delta.logprobs is not None:
-            rows += zip(delta.token_ids, delta.logprobs.rows(), strict=True)
+            rows += [*zip(delta.token_ids, delta.logprobs.rows(), strict=True)][skipped:]
         if not (text or ids or rows):
             return None
         logprobs = self._logprobs(delta.choice, rows) if rows else "null"
@@ -80,13 +93,16 @@ class LogprobsFormatter:
     def choice_content(self, choice: Choice) -> ChoiceContent:
         """Return the content of a whole choice."""
         rows: list[TokenLogprobs] = []
+        skipped = 0 if self._options.reasoning else self._answer_index(choice.index)
         if self._options.echo:
             rows += self._of_prompt(read_run(choice.prompt_logprobs))
         if not self._options.echo_only:
-            rows += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
+            of_output = zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
+            rows += [*of_output][skipped:]
         before = self._prompt.text if self._options.echo or self._options.echo_last_message else ""
         text = "" if self._options.echo_only else choice.text
-        ids = choice.token_ids if self._options.token_ids and not self._options.echo_only else ()
+        has_ids = self._options.token_ids and not self._options.echo_only
+        ids = choice.token_ids[skipped:] if has_ids else ()
         return ChoiceContent(
             before + text, self._logprobs(choice.index, rows), ids, self.prompt_ids(chat=False)
         )
@@ -129,4 +145,10 @@ def formatter_for(
     if options.echo_last_message and isinstance(given, Conversation):
         text = last_answer(given)
     prompt = Prompt(text, prompt_ids)
-    return LogprobsFormatter(options, answer.tokenizer.spelling, prompt, choices=answer.request.n)
+    return LogprobsFormatter(
+        options,
+        answer.tokenizer.spelling,
+        prompt,
+        choices=answer.request.n,
+        answer_index=answer.answer_index,
+    )

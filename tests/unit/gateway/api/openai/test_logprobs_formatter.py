@@ -12,6 +12,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tokenizers import Tokenizer
 
+from headrace.internal.v1.request_pb2 import Rendering
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason, RequestOutcome
 from headrace_gateway.api.bodies.output_options import OutputOptions
@@ -28,6 +29,7 @@ from headrace_gateway.models.text import StopStrings, TextStream
 from headrace_gateway.models.token_text import VocabularyTexts
 from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.output.position import BEGINNING
+from headrace_gateway.parsers.registry import parser_for
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
 from helpers.tiny_tokenizers import END, byte_fallback, byte_level
 
@@ -193,3 +195,31 @@ def test_vllms_prompt_logprobs_are_by_token_id_with_the_prompts_own_token_among_
     assert {entry["rank"] for entry in second.values()} == {1, None}
     assert len(read["prompt_logprobs"]) == len(prompt)
     assert read["choices"][0]["logprobs"] is None
+
+
+REASONED = "<think>the mill</think>the river"
+
+
+@pytest.mark.parametrize("each", [1, 3, 1000])
+def test_tokens_of_reasoning_that_is_not_sent_have_no_rows_and_no_ids(each: int) -> None:
+    ids = ids_of(REASONED)
+    begins = next(i for i in range(len(ids)) if "</think>" in byte_level().decode(ids[:i]))
+    rendering = Rendering(reasoning_parser="qwen3", reasoning_open=True)
+    stream = TextStream(byte_level().decode, stops=None, silent=frozenset())
+    made = OutputAssembler([stream], prompt_tokens=3, make_parser=lambda: parser_for(rendering))
+    steps = [Tokens(0, at, ids[at : at + each], run_of(ids[at : at + each]))
+             for at in range(0, len(ids), each)]  # fmt: skip
+    news = [delta for step in steps for delta in made.take([step])]
+    news += made.take([ChoiceEnded(0, FinishReason.FINISH_REASON_STOP)])
+    asked = OutputOptions(chat=True, logprobs=0, token_ids=True, reasoning=False)
+    form = LogprobsFormatter(
+        asked, SPELLING, Prompt("", [5]), choices=1, answer_index=made.answer_index
+    )
+    streamed = [event["choices"][0] for event in events(CHAT, form, news)]
+    sent = [token_id for choice in streamed for token_id in choice.get("token_ids", [])]
+    assert sent == ids[begins:]
+    rows = [row for choice in streamed for row in (choice["logprobs"] or {}).get("content", [])]
+    assert "".join(row["token"] for row in rows) == "the river"
+    whole = json.loads(response_body(head(CHAT), made.outcome(), form))["choices"][0]
+    assert whole["token_ids"] == ids[begins:]
+    assert "".join(row["token"] for row in whole["logprobs"]["content"]) == "the river"
