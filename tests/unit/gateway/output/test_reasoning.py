@@ -76,7 +76,9 @@ def test_an_answer_that_is_resumed_anywhere_goes_on_alike() -> None:
     ids = list(byte_level().encode(f"<think>Look.</think>{call}").ids)
     rendering = Rendering(reasoning_parser="qwen3", calls_tools=True, tool_parser="hermes")
     end = ChoiceEnded(0, FinishReason.FINISH_REASON_STOP)
-    steps = [[Tokens(0, i, [token_id])] for i, token_id in enumerate(ids)]
+    steps: list[list[Tokens | ChoiceEnded]] = [
+        [Tokens(0, i, [token_id])] for i, token_id in enumerate(ids)
+    ]
     undisturbed = assembled("", rendering)
     whole = [each for step in [*steps, [end]] for each in undisturbed.take(step)]
     for place in range(1, len(ids)):

@@ -10,7 +10,7 @@ from helpers.more_model_outputs import FAMILIES
 from helpers.parsed import meant, parts
 
 CALL = '<tool_call>{"name": "sky", "arguments": {}}</tool_call>'
-SKY = ("sky", {})
+SKY: tuple[str, object] = ("sky", {})
 
 NOT_OFFERED = {
     "hermes": '<tool_call>{"name": "tide", "arguments": {}}</tool_call>',
@@ -43,7 +43,7 @@ def test_a_call_of_a_tool_that_is_not_offered_is_text(tools: str) -> None:
 
 
 def test_a_list_with_one_that_is_not_offered_is_text() -> None:
-    calls = [{"name": name, "arguments": {}} for name in ("sky", "tide")]
+    calls: list[dict[str, object]] = [{"name": name, "arguments": {}} for name in ("sky", "tide")]
     text = f"[TOOL_CALLS] {json.dumps(calls)}"
     assert found("mistral", text) == (text, "", [])
 
