@@ -79,8 +79,9 @@ def test_an_answer_that_is_resumed_anywhere_goes_on_alike() -> None:
     steps: list[list[Tokens | ChoiceEnded]] = [
         [Tokens(0, i, [token_id])] for i, token_id in enumerate(ids)
     ]
+    steps.append([end])
     undisturbed = assembled("", rendering)
-    whole = [each for step in [*steps, [end]] for each in undisturbed.take(step)]
+    whole = [each for step in steps for each in undisturbed.take(step)]
     for place in range(1, len(ids)):
         replay = Replay(assembled("", rendering), [Offset(True, place)])
         deltas = replay.take([Tokens(0, 0, ids), end])
