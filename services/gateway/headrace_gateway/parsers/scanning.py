@@ -17,7 +17,7 @@ HEAD = 256
 """Characters that a call has up to its arguments, at most."""
 LONGEST_BLOCK = 1 << 18
 """Characters of a call that is read once it is whole, at most."""
-MOST_FAILURES = 64
+MOST_FAILURES = 32
 """Readings of blocks that were no calls; what follows so many is content."""
 
 
@@ -53,6 +53,8 @@ class CallScanner:
         """White space between a call and this block, which goes with the block."""
         self._after_call = False
         """No text but white space has followed the newest call."""
+        self._blank = 0
+        """Up to where `held` is white space behind a call."""
         self._sought = 0
         """Up to where `next_end` has read `held`."""
         self._failures = 0
@@ -91,8 +93,10 @@ class CallScanner:
         return [piece for piece in pieces if piece != ""]
 
     def _content(self) -> list[Piece] | None:
-        found = self._any_mark.search(self.held) if self._marks and not self._gives_up else None
+        seeks = self._marks and not self._gives_up
+        found = self._any_mark.search(self.held, self._blank) if seeks else None
         if found:
+            self._blank = 0
             before, self.held = self.held[: found.start()], self.held[found.end() :]
             is_between = self._after_call and not before.strip()
             if found[0] in self.begins:
@@ -100,8 +104,12 @@ class CallScanner:
                 self._spaced = before if is_between else ""
             return [] if is_between else [before]
         free = len(self.held) - max((begun(self.held, mark) for mark in self._marks), default=0)
-        if not free or (self._after_call and not self.held[:free].strip()):
+        if not free:
             return None
+        if self._after_call and not self.held[self._blank : free].strip():
+            self._blank = free
+            return None
+        self._blank = 0
         content, self.held = self.held[:free], self.held[free:]
         return [content]
 
@@ -155,7 +163,7 @@ class CallScanner:
 
     def close(self, rest: str) -> None:
         """Go on after a block."""
-        self.held, self.begin, self.take = rest, "", self._content
+        self.held, self.begin, self.take, self._blank = rest, "", self._content, 0
 
     def offers(self, name: str) -> bool:
         return name in self.schemas or not self.schemas

@@ -10,6 +10,8 @@ from headrace_gateway.parsers.registry import parser_for
 from helpers.more_model_outputs import FAMILIES
 
 LENGTH = 100_000
+MOST_S = 10
+"""CPU seconds; a second or less on a machine without other work."""
 PART = 4
 """Characters of a token."""
 
@@ -42,6 +44,16 @@ TEXTS = {
     "glm ends": ("glm45", "<tool_call>sky<arg_key>", "</tool_call>", ""),
     "glm keys": ("glm45", "<tool_call>sky", "<arg_key>", "</arg_value></tool_call>"),
     "kimi name": ("kimi_k2", "<|tool_call_begin|>", ":1", ""),
+    "space in reasoning": ("hermes", "<think>", "\n", "x"),
+    "space after reasoning": ("hermes", "<think>x</think>", "\n", "x"),
+    "space after a call": ("qwen3_coder", "<function=sky></function></tool_call>", "\n", "x"),
+    "space within a call": ("qwen3_coder", "<function=sky></function>", "\n", "x"),
+    "space first": ("pythonic", "", "\n", "x"),
+    "space after json": ("llama3_json", '{"name": "sky", "parameters": {}}', "\n", "x"),
+    "harmony space": ("openai", "", "\n", "x"),
+    "harmony marks": ("openai", "<|channel|>final<|message|>", "<|start|>", "x"),
+    "deepseek blocks": ("deepseek_v3", "", "<｜tool▁call▁begin｜>", "x"),
+    "mistral marks": ("mistral", "", "[TOOL_CALLS][", "x"),
     "kimi spaces": ("kimi_k2", "<|tool_call_begin|>sky", " ", ""),
 }
 
@@ -57,6 +69,6 @@ def test_no_output_holds_the_others_up(name: str) -> None:
     for place in range(0, len(text), PART):
         parser.feed(text[place : place + PART])
         used_s = time.process_time() - began_s
-        assert used_s < 5, f"{used_s:.1f} s for {place} characters"
+        assert used_s < MOST_S, f"{used_s:.1f} s for {place} characters"
     parser.flush()
-    assert time.process_time() - began_s < 5
+    assert time.process_time() - began_s < MOST_S

@@ -28,6 +28,8 @@ _HEAD = re.compile(
     r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?P<name>[^"\\]+)"\s*,\s*'
     r'"(?:parameters|arguments)"\s*:\s*(?=\{)'
 )
+_BETWEEN = re.compile(r"[; \n\t,]*+")
+"""Between two calls."""
 _FIRST_KEY = re.compile(r'\{\s*(?:"(?P<key>[^"]*)(?P<end>"?))?')
 _KEYS = ("type", "name", "parameters", "arguments")
 _PYTHON = re.compile(r"\[\s*(?:(?P<name>[A-Za-z_][\w.]*)\s*(?P<open>\(.*)?)?", re.DOTALL)
@@ -123,7 +125,12 @@ class LlamaCalls(_WholeOutput):
 
     def _next(self) -> list[Piece] | None:
         """Look for a further call behind one."""
-        text = self.held.lstrip("; \n\t,")
+        between = _BETWEEN.match(self.held, 0, HEAD)
+        assert between is not None
+        text = self.held[between.end() :]
+        if between.end() == HEAD:
+            self.close(self.held)
+            return []
         if not text or any(mark.startswith(text) and mark != text for mark in self.begins):
             return None
         self._lead, self.begin = self.held[: len(self.held) - len(text)], ""
