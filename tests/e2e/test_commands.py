@@ -18,7 +18,8 @@ async def on(mesh: RunningMesh, *arguments: str, given: str | None = None) -> Ra
 async def test_status_as_json_lists_every_process_and_model(mesh: RunningMesh) -> None:
     ran = await on(mesh, "status", "--json")
     found = json.loads(ran.out)
-    assert set(found) == {"url", "disk", "processes", "models"}
+    assert set(found) == {"url", "disk", "processes", "models", "fleet_unknown"}
+    assert found["fleet_unknown"] == ""
     assert found["url"] == mesh.url
     roles = [process["role"] for process in found["processes"]]
     assert {role: roles.count(role) for role in roles} == ROLES

@@ -117,6 +117,15 @@ async def test_a_paused_stream_outlives_every_process_and_has_the_text_of_any_ot
         assert expected.text.startswith(reader.text)
         assert stopped_at < len(expected.text)
 
+        for kind in ("worker", "scheduler", "gateway"):
+            for name in [name for name in mesh.processes if name.startswith(kind)]:
+                await mesh.kill(name)
+        assert len(reader.text) == stopped_at, "it still waits"
+        await reading
+        assert reader.text == expected.text
+        assert reader.error == {}
+        assert reader.connections > 1
+
         both = body(8, n=2, max_tokens=400)
         ended = await http.post("/v1/completions", json=both, headers=daily)
         assert ended.status_code == 429, ended.text
@@ -126,15 +135,6 @@ async def test_a_paused_stream_outlives_every_process_and_has_the_text_of_any_ot
         for part, choice in zip(ended.json()["choices"], whole["choices"], strict=True):
             assert part["text"]
             assert choice["text"].startswith(part["text"])
-
-        for kind in ("worker", "scheduler", "gateway"):
-            for name in [name for name in mesh.processes if name.startswith(kind)]:
-                await mesh.kill(name)
-        assert len(reader.text) == stopped_at, "it still waits"
-        await reading
-        assert reader.text == expected.text
-        assert reader.error == {}
-        assert reader.connections > 1
 
         async def is_billed() -> bool:
             return await usage(mesh) == (4, 2 * TOKENS + 512 + 800)

@@ -25,9 +25,12 @@ from headrace_gateway.api.responses.conversation import open_conversation
 from headrace_gateway.api.responses.delivery import GOES_ON, EventStream
 from headrace_gateway.api.responses.finding import FoundResponse, find_response
 from headrace_gateway.api.responses.wire.pages import page_of
+from headrace_gateway.resume.location import Location
 
 _MOVES = 8
 """How often a stream follows its request to another gateway."""
+_CANCELLING_S = 5.0
+"""The longest wait for the end of a request that was cancelled at another gateway."""
 
 
 async def get(http: HttpCall, request: GetResponseRequest) -> None:
@@ -73,8 +76,7 @@ async def cancel(http: HttpCall, request: CancelResponseRequest) -> None:
         )
     if not await _is_stored(found):
         with suppress(RequestNotFound):
-            location = await http.services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
-            await _send(http, await found.located(location))
+            await _send(http, await found.located(await _cancelled(found)))
             return
     await _send(http, await found.response())
 
@@ -89,11 +91,21 @@ async def delete(http: HttpCall, request: DeleteResponseRequest) -> None:
     if not await _is_stored(found):
         # If it cannot be reached, it ends by itself; nothing of it can be found any more.
         with suppress(RequestNotFound, GatewayUnreachable, BrokerUnavailable):
-            await services.requests.locate(found.key, LocateRequest.VERB_CANCEL)
+            await _cancelled(found)
     await services.conversations.delete(found.tenant, description.request_id)
     await _send(
         http, {"id": description.response_id, "object": "response.deleted", "deleted": True}
     )
+
+
+async def _cancelled(found: FoundResponse) -> Location:
+    """Cancel the request of a response; return where it is once it has ended."""
+    requests = found.services.requests
+    location = await requests.locate(found.key, LocateRequest.VERB_CANCEL)
+    # Why: the leader of one that is open at another gateway answers how it stood before.
+    if location.result is not None:
+        return location
+    return await requests.wait(found.key, _CANCELLING_S)
 
 
 async def input_items(http: HttpCall, request: ListInputItemsRequest) -> None:
