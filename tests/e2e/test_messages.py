@@ -80,8 +80,8 @@ async def test_greedy_messages_say_what_chat_says(
             text = made.choices[0].message.content or ""
             return text, made.usage.completion_tokens, made.usage.prompt_tokens
 
-        said = await asyncio.gather(*map(message, QUESTIONS), *map(chat, QUESTIONS))
-    assert said[: len(QUESTIONS)] == said[len(QUESTIONS) :]
+        both = await asyncio.gather(*map(message, QUESTIONS), *map(chat, QUESTIONS))
+    assert both[: len(QUESTIONS)] == both[len(QUESTIONS) :]
 
 
 async def test_a_forced_call_fits_its_schema_and_a_format_is_kept(

@@ -176,7 +176,7 @@ def test_tools_are_called_turn_by_turn_and_texts_are_parsed(valley: RunningMesh)
         assert isinstance(call, ResponseFunctionToolCall)
         assert set(json.loads(call.arguments)) == {"town"}
         strict_response(asked.to_dict())
-        told = client.responses.create(
+        answer = client.responses.create(
             model="valley",
             previous_response_id=asked.id,
             input=[
@@ -185,7 +185,7 @@ def test_tools_are_called_turn_by_turn_and_texts_are_parsed(valley: RunningMesh)
             tools=[WEATHER],
             temperature=0,
         )
-        listed = [item.type for item in client.responses.input_items.list(told.id, order="asc")]
+        listed = [item.type for item in client.responses.input_items.list(answer.id, order="asc")]
         assert listed == ["message", "function_call", "function_call_output"]
         same = client.chat.completions.create(
             model="valley",
@@ -193,7 +193,7 @@ def test_tools_are_called_turn_by_turn_and_texts_are_parsed(valley: RunningMesh)
             tools=[{"type": "function", "function": _function(WEATHER)}],
             temperature=0,
         )
-        assert told.output_text == same.choices[0].message.content
+        assert answer.output_text == same.choices[0].message.content
         counted = client.responses.input_tokens.count(
             model="valley", input=question, tools=[WEATHER]
         )

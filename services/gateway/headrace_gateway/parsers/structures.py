@@ -22,7 +22,7 @@ _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 
 
 def calls_in_text(tools: Tools, parser: str) -> Structure | None:
-    """Return free text in which calls are held; None where calls cannot be told from text.
+    """Return free text in which calls are held; None where calls look like text.
 
     Held are names to those that are offered, arguments of strict tools to their schemas, and calls
     to one where only one is requested.

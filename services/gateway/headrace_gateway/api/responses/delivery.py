@@ -25,7 +25,7 @@ from headrace_gateway.output.answering import Answer, GenerationFailed
 
 
 class ResponseErrorFormat:
-    """OpenAI's errors; within a stream an event `error`, where nothing else can be said."""
+    """OpenAI's errors; within a stream an event `error`, as its headers have gone."""
 
     def __init__(self, last_sent: Callable[[], int] = lambda: -1) -> None:
         """`last_sent`: returns the number of the last event that was sent; -1: none was."""
