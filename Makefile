@@ -1,8 +1,10 @@
 # make run    a mesh on this machine, from nothing to streamed tokens
 # make test   all tests: test-unit, then test-component, then test-e2e
 # make test-unit, make test-component, make test-e2e   one of them
+# make test-clients  other people's clients against a mesh, each in an environment of its own
 # make check  everything that must hold before a push
 # make lock   constraints.txt made anew: the newest of every package, direct and indirect
+# make lock-clients  the same for the lock files of tests/clients
 # make test-newest  the suite against the newest of every package, whatever constraints.txt says
 # make audit  known vulnerabilities of the pinned packages, and patterns of insecure code
 # make site   the documentation as a site, in build/site
@@ -21,7 +23,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test test-unit test-component test-e2e test-newest lock check chaos lint audit docs site proto proto-check breaking clean
+.PHONY: help setup run test test-unit test-component test-e2e test-newest test-clients lock lock-clients check chaos lint audit docs site proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -74,6 +76,15 @@ test-component: $(VENV)/.installed-dev
 
 test-e2e: $(VENV)/.installed-dev
 	@$(PYTEST) -n $(or $(JOBS),2) --dist loadfile tests/e2e tests/chaos $(ARGS)
+
+# make test-clients CLIENTS="openai llm": only these.
+CLIENTS ?=
+test-clients: $(VENV)/.installed-dev
+	@PYTHONPATH=tests $(BIN)/python -m clients.run $(CLIENTS) $(ARGS)
+
+lock-clients: $(VENV)/.installed-dev
+	@PYTHONPATH=tests $(BIN)/python -m clients.run --lock $(CLIENTS)
+	@git --no-pager diff --stat tests/clients
 
 # Never looks at constraints.txt: what fails here fails for users once the ranges of pyproject.toml
 # let them have it. To be looked at before each release.
@@ -161,5 +172,5 @@ breaking: $(VENV)/.installed-dev
 		&& $(BIN)/buf breaking --against "$$old"
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NEWEST) $(AUDIT) .venv-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

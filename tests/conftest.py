@@ -25,6 +25,9 @@ TESTS = Path(__file__).parent
 hypothesis.settings.register_profile("headrace", deadline=None)
 hypothesis.settings.load_profile("headrace")
 
+# Those run in environments of their own: tests/clients/README.md.
+collect_ignore_glob = ["clients/*/*"]
+
 KINDS = ("unit", "component", "contract", "e2e", "chaos")
 
 Learned = Callable[[str], None]

@@ -1,0 +1,17 @@
+"""The mesh, as OpenAI's package is pointed at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+URL, KEY = os.environ["HEADRACE_BASE_URL"] + "/v1", os.environ["HEADRACE_API_KEY"]
+
+
+@pytest.fixture
+def client() -> Iterator[OpenAI]:
+    with OpenAI(base_url=URL, api_key=KEY) as opened:
+        yield opened
