@@ -47,6 +47,15 @@ def label(model: str) -> str:
     return f"{readable}-{lane_id(model)}" if readable else lane_id(model)
 
 
+def name_of_source(source: str) -> str:
+    """Return the name of a model that is given none: the last part of its source, in lower case.
+
+    Empty if the source has no letter and no digit.
+    """
+    last = source.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:63]
+
+
 def parse_names(names: str) -> tuple[str, ...]:
     """Return the names of a comma-separated list, without repeats."""
     return tuple(dict.fromkeys(filter(None, (name.strip(" ") for name in names.split(",")))))

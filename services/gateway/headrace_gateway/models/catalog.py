@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -42,6 +43,23 @@ class ServedModel:
         if self.adapter is None:
             return self.card.model
         return f"{self.card.model}{SEPARATOR}{self.adapter.name}"
+
+
+class Models(Protocol):
+    """The models that requests can name."""
+
+    def base(self, name: str) -> str:
+        """Return the primary name of the model that a name means, without adapter; or ""."""
+        ...
+
+    def get(self, name: str, caller: Caller) -> ServedModel:
+        """Return the model of this name, with its adapter where it names one.
+
+        Raises:
+            ModelNotFound: there is none that the caller may use.
+            NoWorker: it cannot be used now.
+        """
+        ...
 
 
 class Catalog:

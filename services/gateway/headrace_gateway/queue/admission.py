@@ -20,7 +20,7 @@ from headrace.errors import (
     LaneFull,
     RequestExists,
 )
-from headrace.internal.v1.request_pb2 import Input, RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.priorities import priority_name
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
@@ -31,6 +31,7 @@ from headrace_gateway.quota.reservations import Quotas, Reservation
 from headrace_gateway.quota.usage_room import UsageRoom
 from headrace_gateway.request.generation import Generation, ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
+from headrace_gateway.request.record import request_record
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.output_budgets import OutputBudgets
@@ -248,44 +249,16 @@ class LaneAdmission:
 
     def _record(self, request: ValidRequest) -> RequestRecord:
         now_s = self._clock.unix_s()
-        record = RequestRecord(
-            request_id=request.key,
-            tenant=request.tenant,
-            model=request.card.model,
-            weights_digest=request.card.weights_digest,
-            adapter=request.adapter,
-            adapter_digest=request.adapter_digest,
-            priority=request.priority,
-            arrival=timestamp(now_s),
-            deadline=timestamp(now_s + request.timeout_s),
-            patience=_duration(request.patience_s),
-            prompt_ids=request.prompt_ids,
-            sampling=request.sampling,
-            seed=request.seed,
-            n=request.n,
-            gateway_id=self._address.gateway_id,
-            delivery_address=self._address.delivery_address,
-            trace_context=request.trace_context,
-            inputs=(
-                Input(token_ids=each.token_ids, second_begins=each.second_begins)
-                for each in request.inputs
-            ),
-            prompt_tokens=request.prompt_tokens,
-            attachable=request.resumable or request.background,
-            once=request.once,
-            detached=request.background,
-            cache_salt=request.cache_salt,
-            key_id=request.key_id,
-            person=request.person,
-            listed_model=request.model,
-            stored_response=request.stored_response,
-        )
+        record = request_record(request, now_s)
+        record.deadline.CopyFrom(timestamp(now_s + request.timeout_s))
+        record.patience.CopyFrom(_duration(request.patience_s))
+        record.gateway_id = self._address.gateway_id
+        record.delivery_address = self._address.delivery_address
         if request.row is not None:
             record.batch_id, record.batch_line = request.row.batch_id, request.row.line
         if request.result_ttl_s:
             record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
         if not request.inputs:
-            record.rendering.CopyFrom(request.rendering)
             record.rendering.digest = digest_of(request)
         return record
 

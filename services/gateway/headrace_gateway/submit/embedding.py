@@ -23,7 +23,7 @@ from headrace_gateway.checks.inputs import (
     requests_for,
 )
 from headrace_gateway.checks.validation import priority, times
-from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.models.catalog import Models, ServedModel
 from headrace_gateway.request.generation import (
     Admission,
     ChoiceEnded,
@@ -93,7 +93,7 @@ class Embedding:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: Models,
         admission: Admission,
         settings: GatewaySettings,
         *,

@@ -17,7 +17,7 @@ from headrace_gateway.checks.apply_reasoning import apply_reasoning
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
-from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.models.catalog import Models, ServedModel
 from headrace_gateway.output.answering import Answer, make_answer
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, Terms, TokenIds
@@ -29,7 +29,7 @@ from headrace_gateway.submit.output_marks import add_marks
 class Submitter:
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: Models,
         admission: Admission,
         settings: GatewaySettings,
         *,

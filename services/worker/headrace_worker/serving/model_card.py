@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,9 +14,12 @@ from headrace.internal.v1.model_card_pb2 import (
     TokenizerBundle,
     VectorFacts,
 )
+from headrace.model_names import parse_names
 from headrace.output_parsers.detection import reasoning_parser_of, tool_parser_of
+from headrace.output_parsers.names import AUTO, NONE
 from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import ModelTask
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     TokenizerFiles,
@@ -38,6 +42,22 @@ def tokenizer_bundle(files: TokenizerFiles) -> bytes:
         special_tokens=files.special_tokens,
     )
     return bundle.SerializeToString(deterministic=True)
+
+
+def configured_card(
+    settings: WorkerSettings, loaded: LoadedModel, bundle: bytes, *, now_unix_s: float
+) -> ModelCard:
+    """Return the card of a loaded model, with what the settings say in place of its files."""
+    card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
+    card.aliases.extend(parse_names(settings.model_aliases))
+    card.configured_by = settings.configured_by
+    if settings.tool_parser != AUTO:
+        card.tool_parser = settings.tool_parser.removesuffix(NONE)
+    if settings.reasoning_parser != AUTO:
+        card.reasoning_parser = settings.reasoning_parser.removesuffix(NONE)
+    if settings.default_chat_template_kwargs:
+        card.chat_template_kwargs.update(json.loads(settings.default_chat_template_kwargs))
+    return card
 
 
 def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: float) -> ModelCard:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -17,8 +16,6 @@ from typing import Any
 from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.internal.v1.reports_pb2 import ParkCause
-from headrace.model_names import parse_names
-from headrace.output_parsers.names import AUTO, NONE
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.dispatch.dispatch_handler import DispatchHandler
 from headrace_worker.dispatch.prefix_reports import PrefixReporter
@@ -30,7 +27,7 @@ from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
 from headrace_worker.serving.adapter_folder import AdapterFolder
 from headrace_worker.serving.card_publisher import CardPublisher
-from headrace_worker.serving.model_card import model_card, tokenizer_bundle
+from headrace_worker.serving.model_card import configured_card, tokenizer_bundle
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +64,7 @@ class ModelServer:
         self._subscriptions: list[Subscription] = []
         bundle = tokenizer_bundle(loaded.tokenizer)
         now_unix_s = self._clock.unix_s()
-        card = self.card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
-        card.aliases.extend(parse_names(settings.model_aliases))
-        card.configured_by = settings.configured_by
-        if settings.tool_parser != AUTO:
-            card.tool_parser = settings.tool_parser.removesuffix(NONE)
-        if settings.reasoning_parser != AUTO:
-            card.reasoning_parser = settings.reasoning_parser.removesuffix(NONE)
-        if settings.default_chat_template_kwargs:
-            card.chat_template_kwargs.update(json.loads(settings.default_chat_template_kwargs))
+        card = self.card = configured_card(settings, loaded, bundle, now_unix_s=now_unix_s)
         self._card_publisher = CardPublisher(bus, card, bundle)
         max_adapters = settings.max_adapters if loaded.adapters else 0
         metrics = WorkerMetrics(

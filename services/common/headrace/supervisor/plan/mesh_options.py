@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from headrace.credentials.loopback import is_loopback
-from headrace.model_names import invalid_reason, label, parse_names
+from headrace.model_names import invalid_reason, label, name_of_source, parse_names
 from headrace.output_parsers.names import ALIASES, AUTO, NONE, REASONING_PARSERS, TOOL_PARSERS
 from headrace.rpc.addresses import InvalidAddress, without_zone
 from headrace.supervisor.state.failures import InvalidOption
@@ -225,7 +225,7 @@ def parse_model(text: str) -> ModelSource:
     if not source:
         raise InvalidOption(f"--model {text!r} has no source; write SOURCE or SOURCE=NAME")
     if not equals:
-        name = DEFAULT_MODEL.name if source == DEFAULT_MODEL.source else _name_of(source)
+        name = DEFAULT_MODEL.name if source == DEFAULT_MODEL.source else name_of_source(source)
     return _named(source, name, f"--model {text!r}")
 
 
@@ -235,11 +235,6 @@ def _named(source: str, names: str, option: str) -> ModelSource:
         if (why := invalid_reason(name)) is not None:
             raise InvalidOption(f"the name {name!r} of {option} is invalid: {why}; see SOURCE=NAME")
     return ModelSource(source, found[0], found[1:])
-
-
-def _name_of(source: str) -> str:
-    last = source.rstrip("/").rpartition("/")[2].lower()
-    return re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:63]
 
 
 def parse_setting(text: str) -> ServiceSetting:
