@@ -91,7 +91,7 @@ def test_tests_lie_where_the_packages_lie_that_they_test() -> None:
     """`tests/unit/gateway/queue` tests `headrace_gateway.queue`, and so on."""
     tops = {"common": "services/common/headrace"} | {
         name: f"services/{name}/headrace_{name}"
-        for name in ("gateway", "scheduler", "worker", "control")
+        for name in ("gateway", "scheduler", "worker", "control", "local")
     }
     for kind in ("unit", "component"):
         for test in (ROOT / "tests" / kind).rglob("test_*.py"):
