@@ -7,13 +7,14 @@ HeadraceError
 │   │   ├── InvalidStructure                        INVALID_STRUCTURE
 │   │   └── BodyTooLarge                            BODY_TOO_LARGE
 │   ├── Unsupported             UNIMPLEMENTED       UNSUPPORTED
-│   ├── ModelNotFound           NOT_FOUND           MODEL_NOT_FOUND
-│   ├── RequestNotFound         NOT_FOUND           REQUEST_NOT_FOUND
+│   ├── NotFound                NOT_FOUND
+│   │   ├── ModelNotFound                           MODEL_NOT_FOUND
+│   │   ├── RequestNotFound                         REQUEST_NOT_FOUND
+│   │   └── ResourceNotFound                        RESOURCE_NOT_FOUND
 │   ├── RequestExists           ALREADY_EXISTS      REQUEST_EXISTS
 │   ├── InvalidApiKey           UNAUTHENTICATED     INVALID_API_KEY
 │   │   └── TooManyFailedAttempts RESOURCE_EXHAUSTED TOO_MANY_FAILED_ATTEMPTS
 │   ├── PermissionDenied        PERMISSION_DENIED   PERMISSION_DENIED
-│   ├── ResourceNotFound        NOT_FOUND           RESOURCE_NOT_FOUND
 │   ├── ResourceExists          ALREADY_EXISTS      RESOURCE_EXISTS
 │   ├── InsufficientQuota       RESOURCE_EXHAUSTED  INSUFFICIENT_QUOTA
 │   └── FailedPrecondition      FAILED_PRECONDITION FAILED_PRECONDITION
@@ -106,6 +107,8 @@ class HeadraceError(Exception):
         self.field = field
         """Path of the invalid field, as the caller wrote it: `messages[0].role`."""
         self.retry_after_s = retry_after_s
+        self.request_id = ""
+        """Of the request that it is about, where a client knows it."""
         self.violation: QuotaViolation | None = None
         """The limit, where one has refused the request."""
 
@@ -134,11 +137,15 @@ class Unsupported(RequestError, code=Code.UNIMPLEMENTED, reason="UNSUPPORTED"):
     """A known field or value that this version or this model does not support."""
 
 
-class ModelNotFound(RequestError, code=Code.NOT_FOUND, reason="MODEL_NOT_FOUND"):
+class NotFound(RequestError, code=Code.NOT_FOUND):
+    """What the request names does not exist, or the caller may not see it."""
+
+
+class ModelNotFound(NotFound, reason="MODEL_NOT_FOUND"):
     """No model of this name is configured."""
 
 
-class RequestNotFound(RequestError, code=Code.NOT_FOUND, reason="REQUEST_NOT_FOUND"):
+class RequestNotFound(NotFound, reason="REQUEST_NOT_FOUND"):
     """The request is not running, and no stored result exists."""
 
 
@@ -160,7 +167,7 @@ class PermissionDenied(RequestError, code=Code.PERMISSION_DENIED, reason="PERMIS
     """The caller is known and may not do this: a scope is missing, or the network is not listed."""
 
 
-class ResourceNotFound(RequestError, code=Code.NOT_FOUND, reason="RESOURCE_NOT_FOUND"):
+class ResourceNotFound(NotFound, reason="RESOURCE_NOT_FOUND"):
     """No such tenant, key, person and so on exists that the caller may see."""
 
 
@@ -229,7 +236,7 @@ class SlowReader(RequestCancelled, reason="SLOW_READER"):
     """The caller did not read the stream for too long; the request was cancelled."""
 
 
-class InternalError(HeadraceError):
+class InternalError(HeadraceError, reason="INTERNAL"):
     """A fault of Headrace; the caller can only retry."""
 
 

@@ -1,8 +1,10 @@
-"""Errors as answers of HTTP: statuses, headers, and the body of OpenAI's format. Pure."""
+"""Errors as answers of HTTP: statuses, headers, the body of OpenAI's format; and back. Pure."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from headrace.errors import (
@@ -13,9 +15,11 @@ from headrace.errors import (
     DeadlineExceeded,
     HeadraceError,
     InsufficientQuota,
+    InternalError,
     RateLimitExceeded,
     RequestCancelled,
     RequestError,
+    errors_by_reason,
 )
 
 Headers = tuple[tuple[str, str], ...]
@@ -75,3 +79,54 @@ def _openai_type(error: HeadraceError, status: int) -> str:
     if status == 429:
         return "rate_limit_error"
     return "server_error" if status >= 500 else "invalid_request_error"
+
+
+_BY_STATUS = {
+    400: "INVALID_REQUEST",
+    401: "INVALID_API_KEY",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_NOT_FOUND",
+    409: "RESOURCE_EXISTS",
+    413: "BODY_TOO_LARGE",
+    422: "INVALID_REQUEST",
+    429: "RATE_LIMIT_EXCEEDED",
+    499: "CANCELLED",
+    504: "DEADLINE_EXCEEDED",
+}
+"""Of answers whose reason is not in the table: those of Envoy itself, or of a proxy."""
+_PROXY = (502, 503)
+
+
+def read_error(status: int, headers: Mapping[str, str], body: bytes) -> HeadraceError | None:
+    """Return the error that an answer in OpenAI's format says.
+
+    None: it is not the mesh's; a proxy, or Envoy, did not reach it or lost it on the way.
+    """
+    about = _about(body)
+    kinds = errors_by_reason()
+    kind = kinds.get(str(about.get("code", "")).upper())
+    if kind is None:
+        if status in _PROXY:
+            return None
+        kind = kinds[_BY_STATUS.get(status, InternalError.reason)]
+    message = str(about.get("message") or f"the mesh answered {status} without a reason")
+    error = kind(message, field=about.get("param"), retry_after_s=_retry_after_s(headers))
+    error.request_id = headers.get("x-request-id", "")
+    return error
+
+
+def _about(body: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) * unit_s
+        except (KeyError, ValueError):
+            pass
+    return None
