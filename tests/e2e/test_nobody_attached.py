@@ -10,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.client import AsyncClient
+from headrace.client import Answer, AsyncClient
 from headrace.client.background import AsyncBackgroundRequest
 from headrace.errors import RequestCancelled
-from headrace.v1.generation_pb2 import GenerateResponse
 from helpers.command import headrace
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
@@ -51,11 +50,11 @@ async def begin_all(client: AsyncClient) -> list[AsyncBackgroundRequest]:
     return [await client.generate_in_background(**ask(number)) for number in range(REQUESTS)]
 
 
-async def results(begun: list[AsyncBackgroundRequest]) -> list[GenerateResponse]:
+async def results(begun: list[AsyncBackgroundRequest]) -> list[Answer]:
     return await asyncio.gather(*(each.result(timeout_s=90) for each in begun))
 
 
-def said(answer: GenerateResponse) -> tuple[str, list[int], int, int]:
+def said(answer: Answer) -> tuple[str, list[int], int, int]:
     (choice,) = answer.choices
     usage = answer.usage
     return choice.text, list(choice.token_ids), usage.prompt_tokens, usage.output_tokens

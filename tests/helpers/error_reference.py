@@ -2,7 +2,8 @@
 
 PYTHONPATH=tests python tests/helpers/error_reference.py docs/errors.md
 
-What an SDK raises, and whether it tries again, is found by giving it the answer.
+What an SDK raises, and whether it tries again, is found by giving it the answer. Headrace's client
+is given it twice: over REST, and as the google.rpc.Status of gRPC.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import anthropic
 import httpx2
 import openai
 
-from headrace.errors import CapacityError, HeadraceError, InternalError, errors_by_reason
-from headrace.rpc.http_errors import http_status, openai_error
+from headrace.client import Retries
+from headrace.errors import CapacityError, HeadraceError, errors_by_reason
+from headrace.rpc.http_errors import http_status, openai_error, read_error
+from headrace.rpc.status import from_status, to_status
 from headrace_gateway.api.http.errors import ANTHROPIC_ERRORS, OPENAI_ERRORS, ErrorFormat
 
 _URL = "http://mesh.test"
@@ -39,8 +42,9 @@ status already: its last event is the same body.
 **Again**: whether the headers `x-should-retry`, `Retry-After` and `retry-after-ms` say to send it
 again, as both SDKs then do by themselves (`max_retries`, 2 if not set). Nothing was computed or
 charged where an error says so, but for `internal` and `engine_failed`.
+[`headrace.client`](python_client.md#errors) sends again what has "after `Retry-After`".
 
-| `code` | HTTP | gRPC | `type` | OpenAI's SDK | Anthropic's | `headrace.errors` | again | when |
+| `code` | HTTP | gRPC | `type` | OpenAI's SDK | Anthropic's | `headrace.client` | again | when |
 |---|---|---|---|---|---|---|---|---|
 """
 
@@ -76,6 +80,20 @@ def answer_of_anthropics_sdk(error: HeadraceError) -> SdkAnswer:
     return _answer(call, ANTHROPIC_ERRORS, error, anthropic.APIStatusError)
 
 
+def answers_of_the_client(error: HeadraceError) -> list[HeadraceError]:
+    """Give Headrace's client the answer of `error`, over REST and over gRPC."""
+    answer = OPENAI_ERRORS.error_response(error, "request")
+    over_rest = read_error(answer.status, dict(answer.headers), answer.body)
+    assert over_rest is not None, "the client took an answer of the mesh for a proxy's"
+    return [over_rest, from_status(to_status(error))]
+
+
+def is_retried_by_the_client(error: HeadraceError) -> bool:
+    """Whether Headrace's client sends a call with this error again."""
+    pause_s = Retries().pause_s(error, attempt=1, elapsed_s=0, repeatable=True, drawn=0.5)
+    return pause_s is not None
+
+
 def _answer(
     call: Callable[[Any], None],
     errors: ErrorFormat,
@@ -103,9 +121,7 @@ def _answer(
 
 def examples() -> Iterator[HeadraceError]:
     """One of each error, with a time to wait where it comes with one."""
-    kinds: list[type[HeadraceError]] = [InternalError, *errors_by_reason().values()]
-    kinds.remove(HeadraceError)
-    for kind in kinds:
+    for kind in errors_by_reason().values():
         waits = issubclass(kind, CapacityError)
         yield kind("refused", retry_after_s=0.001 if waits else None)
 
@@ -124,7 +140,7 @@ def _row(error: HeadraceError) -> str:
         f"`{body['type']}`",
         f"`{sdk.raised}`",
         f"`{answer_of_anthropics_sdk(error).raised}`",
-        f"`{type(error).__name__}`",
+        f"`{type(answers_of_the_client(error)[0]).__name__}`",
         _sent_again(error, sdk),
         _sentence(error),
     )

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from headrace.client.answers import Answer, Choice, Usage
 from headrace.errors import CapacityError, DeadlineExceeded
 from headrace.rpc.status import from_status
-from headrace.v1.generation_pb2 import GenerateResponse, StreamGenerateResponse
+from headrace.v1.generation_pb2 import StreamGenerateResponse
 from headrace.v1.requests_pb2 import REQUEST_STATE_ENDED, Request
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class BackgroundRequest:
         """Return its state."""
         return self._client.get_request(self.request_id)
 
-    def result(self, *, timeout_s: float = NO_TIMEOUT) -> GenerateResponse:
+    def result(self, *, timeout_s: float = NO_TIMEOUT) -> Answer:
         """Wait for the end and return the whole answer.
 
         Raises:
@@ -68,7 +69,7 @@ class AsyncBackgroundRequest:
     async def get(self) -> Request:
         return await self._client.get_request(self.request_id)
 
-    async def result(self, *, timeout_s: float = NO_TIMEOUT) -> GenerateResponse:
+    async def result(self, *, timeout_s: float = NO_TIMEOUT) -> Answer:
         for wait_s, pause_s in _waits_s(timeout_s):
             await asyncio.sleep(pause_s)
             with suppress(CapacityError):  # an outage does not end the request
@@ -109,13 +110,13 @@ def _not_ended(request_id: str, timeout_s: float) -> DeadlineExceeded:
     )
 
 
-def _answer(request: Request) -> GenerateResponse:
+def _answer(request: Request) -> Answer:
     outcome = request.outcome
     if outcome.HasField("error"):
         raise from_status(outcome.error)
-    return GenerateResponse(
+    return Answer(
         request_id=request.request_id,
         model=request.model,
-        choices=outcome.choices,
-        usage=outcome.usage,
+        choices=tuple(map(Choice.of, outcome.choices)),
+        usage=Usage.of(outcome.usage),
     )

@@ -2,86 +2,111 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar, Unpack, cast
-
-import grpc
-from google.protobuf.message import Message
+from typing import Self, TypeVar, Unpack, cast
 
 from headrace.client import messages
+from headrace.client.answers import Answer
 from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
-from headrace.client.messages import Prompt
-from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, ResumableStream
+from headrace.client.calls.endpoint import Endpoint
+from headrace.client.calls.links import AsyncLink, BlockingLink
+from headrace.client.calls.retries import Retries
+from headrace.client.messages import ChatOptions, GenerateOptions, Prompt
+from headrace.client.native import NativeScripts
+from headrace.client.rest.batches import AsyncBatches, Batches, BatchScripts
+from headrace.client.rest.files import AsyncFiles, Files, FileScripts
+from headrace.client.rest.responses import AsyncResponses, Responses, ResponseScripts
 from headrace.client.sampling import Sampling
-from headrace.client.unreachable import unreachable
-from headrace.errors import CapacityError, Code
-from headrace.rpc.addresses import InvalidAddress, grpc_target
-from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
-from headrace.rpc.status import from_rpc_error
-from headrace.rpc.tls import ChannelSecurity, public_security
-from headrace.v1.fleet_pb2 import Lane, ListLanesRequest, ListWorkersRequest, Worker
-from headrace.v1.fleet_pb2_grpc import FleetServiceStub
-from headrace.v1.generation_pb2 import (
-    GenerateResponse,
-    StreamGenerateResponse,
-)
-from headrace.v1.generation_pb2_grpc import GenerationServiceStub
-from headrace.v1.models_pb2 import ListModelsRequest, Model
-from headrace.v1.models_pb2_grpc import ModelServiceStub
-from headrace.v1.own_key_pb2 import GetOwnKeyRequest, OwnKey
-from headrace.v1.own_key_pb2_grpc import OwnKeyServiceStub
-from headrace.v1.requests_pb2 import (
-    AttachRequestRequest,
-    CancelRequestRequest,
-    Request,
-)
-from headrace.v1.requests_pb2_grpc import RequestServiceStub
+from headrace.client.streams import AsyncStream, Stream
+from headrace.client.unreachable import MeshUnreachable
+from headrace.client.vectors import Embeddings, EmbedOptions, Ranking, RerankOptions
+from headrace.rpc.addresses import InvalidAddress
+from headrace.v1.fleet_pb2 import Lane, Worker
+from headrace.v1.generation_pb2 import GenerateRequest, StreamGenerateResponse
+from headrace.v1.models_pb2 import Model
+from headrace.v1.own_key_pb2 import OwnKey
+from headrace.v1.requests_pb2 import AttachRequestRequest, Request
 
-Events = Iterator[StreamGenerateResponse]
-AsyncEvents = AsyncIterator[StreamGenerateResponse]
-EventsT = TypeVar("EventsT", Events, AsyncEvents)
-AnswerT = TypeVar("AnswerT")
-
-_TIMEOUT_S = 30.0
-"""Of calls that do not wait for a model's output."""
+T = TypeVar("T")
+DEFAULT_URL = "http://127.0.0.1:8080"
+KEY_VARIABLE = "HEADRACE_API_KEY"
 
 
-class MeshUnreachable(CapacityError):
-    """Nothing that speaks gRPC answers at the URL."""
+class Client:
+    """Blocking client; threads may share it. Use it as a context manager, or `close` it.
 
-    code = Code.UNAVAILABLE
+    Args:
+        url: of the mesh, `http://host:port` or `https://host:port`.
+        api_key: of every call; a mesh that requires no keys ignores it. Default: that of the
+            environment, HEADRACE_API_KEY.
+        ca_file: certificates of the authorities to trust, in PEM. Default: those of the web.
+        server_name: what the mesh's certificate must have. Default: the host of the URL.
+        retries: how often a call that failed is sent again, and for how long.
 
-
-class _BaseClient(Generic[EventsT]):
-    """The connection and the streams of a client; `EventsT` is how a stream is iterated."""
+    Raises:
+        MeshUnreachable: the URL is not an address, or there is no such file.
+    """
 
     def __init__(
         self,
-        url: str,
-        open_channel: Callable[..., Any],
+        url: str = DEFAULT_URL,
         *,
-        api_key: str | None,
-        ca_file: Path | str | None,
-        server_name: str,
+        api_key: str | None = None,
+        ca_file: Path | str | None = None,
+        server_name: str = "",
+        retries: Retries = Retries(),  # noqa: B008  # frozen
     ) -> None:
-        try:
-            security = _security(url, ca_file, server_name)
-            self._channel = open_channel(grpc_target(url), pings=CLIENT_PINGS, security=security)
-        except InvalidAddress as error:
-            raise MeshUnreachable(str(error)) from error
         self.url = url
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
-        # Typed as for threads; on a channel for the event loop, calls return awaitables.
-        channel: grpc.Channel = self._channel
-        self._generation = GenerationServiceStub(channel)
-        self._models = ModelServiceStub(channel)
-        self._requests = RequestServiceStub(channel)
-        self._fleet = FleetServiceStub(channel)
-        self._own_key = OwnKeyServiceStub(channel)
+        self._link = _linked(BlockingLink, url, api_key, ca_file, server_name)
+        self._scripts = NativeScripts(self._link.channel, retries)
+        self.files = Files(self._link, FileScripts(retries))
+        self.batches = Batches(self._link, BatchScripts(retries))
+        self.responses = Responses(self._link, ResponseScripts(retries))
+
+    def chat(self, messages: Prompt, *, model: str, **options: Unpack[ChatOptions]) -> Answer:
+        """Return the answer to a conversation; a text alone is a user's message."""
+        return self._link.run(self._scripts.answer(_chat_request(messages, model, options)))
+
+    def chat_stream(
+        self, messages: Prompt, *, model: str, **options: Unpack[ChatOptions]
+    ) -> Stream:
+        """Return the answer to a conversation piece by piece, over killed gateways too."""
+        return Stream(
+            self._link.iterate(self._scripts.read(_chat_request(messages, model, options)))
+        )
+
+    def generate(self, prompt: Prompt, *, model: str, **options: Unpack[GenerateOptions]) -> Answer:
+        """Return what continues a text, which is tokenized unchanged."""
+        return self._link.run(self._scripts.answer(_request(prompt, model, options)))
+
+    def generate_stream(
+        self, prompt: Prompt, *, model: str, **options: Unpack[GenerateOptions]
+    ) -> Stream:
+        """Return what continues a text piece by piece, over killed gateways too."""
+        return Stream(self._link.iterate(self._scripts.read(_request(prompt, model, options))))
+
+    def embed(
+        self,
+        inputs: str | Sequence[str | Sequence[int]],
+        *,
+        model: str,
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
+        """Return a vector for each input: texts, or lists of token ids."""
+        return self._link.run(self._scripts.embed(inputs, model, options))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str,
+        **options: Unpack[RerankOptions],
+    ) -> Ranking:
+        """Return the documents by relevance to the query, best first."""
+        return self._link.run(self._scripts.rerank(query, documents, model, options))
 
     def stream(
         self,
@@ -91,86 +116,33 @@ class _BaseClient(Generic[EventsT]):
         seed: int | None = None,
         reattach: bool = True,
         **sampling: Unpack[Sampling],
-    ) -> EventsT:
-        """Yield `started`, deltas and `finish`. Closing the iterator cancels the request.
+    ) -> Iterator[StreamGenerateResponse]:
+        """Yield the messages of a stream themselves: `started`, `queued`, deltas and `finish`.
+        Closing the iterator cancels the request.
 
         With `reattach`, a stream that breaks off is resumed at its position through another
         gateway; without, it raises.
         """
         request = messages.make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(
-            lambda: self._generation.StreamGenerate(request, metadata=self._metadata), reattach
-        )
+        return self._link.iterate(self._scripts.read(request, reattach=reattach))
 
-    def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> EventsT:
-        """Yield the events of a request that was sent before, from after a position.
+    def attach(
+        self, request_id: str, *, after: str = "", reattach: bool = True
+    ) -> Iterator[StreamGenerateResponse]:
+        """Yield the messages of a request that was sent before, from after a position.
 
         Closing the iterator cancels the request unless it is a background request or has another
         reader.
         """
         request = AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(
-            lambda: self._requests.AttachRequest(request, metadata=self._metadata), reattach, after
-        )
-
-    def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> EventsT:
-        raise NotImplementedError
-
-
-class Client(_BaseClient[Events]):
-    """Blocking client; threads may share it. Use it as a context manager, or `close` it.
-
-    Args:
-        url: of the mesh, `http://host:port` or `https://host:port`.
-        api_key: of every call; a mesh that requires no keys ignores it.
-        ca_file: certificates of the authorities to trust, in PEM. Default: those of the web.
-        server_name: what the mesh's certificate must have. Default: the host of the URL.
-
-    Raises:
-        MeshUnreachable: the URL is not an address, or there is no such file.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        ca_file: Path | str | None = None,
-        server_name: str = "",
-    ) -> None:
-        super().__init__(
-            url, blocking_channel, api_key=api_key, ca_file=ca_file, server_name=server_name
-        )
-
-    def generate(
-        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> GenerateResponse:
-        """Return the whole answer."""
-        request = messages.make_request(prompt, model=model, seed=seed, **sampling)
-        return self._call(self._generation.Generate, request, timeout_s=None)
-
-    def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> Events:
-        with _translated(self.url):
-            stream, call = ResumableStream(reattach, after), start()
-            while True:
-                try:
-                    for event in call:
-                        if stream.is_new(event):
-                            yield event
-                    return
-                except (grpc.RpcError, *RESUMABLE_ERRORS) as error:
-                    rest = stream.resume_after(error)
-                finally:
-                    call.cancel()
-                time.sleep(RESUME_PAUSE_S)
-                call = self._requests.AttachRequest(rest, metadata=self._metadata)
+        return self._link.iterate(self._scripts.read(request, reattach=reattach))
 
     def generate_in_background(
-        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+        self, prompt: Prompt, *, model: str, **options: Unpack[ChatOptions]
     ) -> BackgroundRequest:
         """Start a request that runs on without this client; return once it is stored."""
-        request = messages.background_request(prompt, model, seed, sampling)
-        created = self._call(self._requests.CreateRequest, request)
+        request = messages.generation_request(prompt, model, options)
+        created = self._link.run(self._scripts.create_request(request))
         return self.background_request(created.request_id)
 
     def background_request(self, request_id: str) -> BackgroundRequest:
@@ -179,29 +151,22 @@ class Client(_BaseClient[Events]):
 
     def get_request(self, request_id: str, *, wait_s: float = 0.0) -> Request:
         """Return the state of a request, once it has ended or after `wait_s`, at most 60."""
-        request = messages.get_request(request_id, wait_s)
-        return self._call(self._requests.GetRequest, request, _TIMEOUT_S + wait_s)
+        return self._link.run(self._scripts.get_request(request_id, wait_s))
 
     def cancel_request(self, request_id: str) -> Request:
         """End a request; return its state then."""
-        return self._call(self._requests.CancelRequest, CancelRequestRequest(request_id=request_id))
+        return self._link.run(self._scripts.cancel_request(request_id))
 
     def models(self) -> list[Model]:
         """Return the configured models."""
-        return list(self._call(self._models.ListModels, ListModelsRequest()).models)
+        return self._link.run(self._scripts.models())
 
     def own_key(self) -> OwnKey:
         """Return what this client's key may do, and what is left of its limits."""
-        return self._call(self._own_key.GetOwnKey, GetOwnKeyRequest())
-
-    def _call(
-        self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
-    ) -> AnswerT:
-        with _translated(self.url):
-            return method(request, timeout=timeout_s, metadata=self._metadata)
+        return self._link.run(self._scripts.own_key())
 
     def close(self) -> None:
-        self._channel.close()
+        self._link.close()
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +175,7 @@ class Client(_BaseClient[Events]):
         self.close()
 
 
-class AsyncClient(_BaseClient[AsyncEvents]):
+class AsyncClient:
     """Client for one event loop. Use it as an asynchronous context manager, or `close` it.
 
     The methods of `Client` are here under the same names, with the same arguments and errors.
@@ -218,83 +183,109 @@ class AsyncClient(_BaseClient[AsyncEvents]):
 
     def __init__(
         self,
-        url: str,
+        url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
         ca_file: Path | str | None = None,
         server_name: str = "",
+        retries: Retries = Retries(),  # noqa: B008  # frozen
     ) -> None:
-        super().__init__(
-            url, aio_channel, api_key=api_key, ca_file=ca_file, server_name=server_name
+        self.url = url
+        self._link = _linked(AsyncLink, url, api_key, ca_file, server_name)
+        self._scripts = NativeScripts(self._link.channel, retries)
+        self.files = AsyncFiles(self._link, FileScripts(retries))
+        self.batches = AsyncBatches(self._link, BatchScripts(retries))
+        self.responses = AsyncResponses(self._link, ResponseScripts(retries))
+
+    async def chat(self, messages: Prompt, *, model: str, **options: Unpack[ChatOptions]) -> Answer:
+        return await self._link.run(self._scripts.answer(_chat_request(messages, model, options)))
+
+    def chat_stream(
+        self, messages: Prompt, *, model: str, **options: Unpack[ChatOptions]
+    ) -> AsyncStream:
+        return AsyncStream(
+            self._link.iterate(self._scripts.read(_chat_request(messages, model, options)))
         )
 
     async def generate(
-        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> GenerateResponse:
-        request = messages.make_request(prompt, model=model, seed=seed, **sampling)
-        return await self._call(self._generation.Generate, request, timeout_s=None)
+        self, prompt: Prompt, *, model: str, **options: Unpack[GenerateOptions]
+    ) -> Answer:
+        return await self._link.run(self._scripts.answer(_request(prompt, model, options)))
 
-    async def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> AsyncEvents:
-        with _translated(self.url):
-            stream, call = ResumableStream(reattach, after), start()
-            while True:
-                try:
-                    async for event in call:
-                        if stream.is_new(event):
-                            yield event
-                    return
-                except (grpc.RpcError, *RESUMABLE_ERRORS) as error:
-                    rest = stream.resume_after(error)
-                finally:
-                    call.cancel()
-                await asyncio.sleep(RESUME_PAUSE_S)
-                call = self._requests.AttachRequest(rest, metadata=self._metadata)
+    def generate_stream(
+        self, prompt: Prompt, *, model: str, **options: Unpack[GenerateOptions]
+    ) -> AsyncStream:
+        return AsyncStream(self._link.iterate(self._scripts.read(_request(prompt, model, options))))
+
+    async def embed(
+        self,
+        inputs: str | Sequence[str | Sequence[int]],
+        *,
+        model: str,
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
+        return await self._link.run(self._scripts.embed(inputs, model, options))
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str,
+        **options: Unpack[RerankOptions],
+    ) -> Ranking:
+        return await self._link.run(self._scripts.rerank(query, documents, model, options))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        seed: int | None = None,
+        reattach: bool = True,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[StreamGenerateResponse]:
+        request = messages.make_request(prompt, model=model, seed=seed, **sampling)
+        return self._link.iterate(self._scripts.read(request, reattach=reattach))
+
+    def attach(
+        self, request_id: str, *, after: str = "", reattach: bool = True
+    ) -> AsyncIterator[StreamGenerateResponse]:
+        request = AttachRequestRequest(request_id=request_id, after=after)
+        return self._link.iterate(self._scripts.read(request, reattach=reattach))
 
     async def generate_in_background(
-        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+        self, prompt: Prompt, *, model: str, **options: Unpack[ChatOptions]
     ) -> AsyncBackgroundRequest:
-        request = messages.background_request(prompt, model, seed, sampling)
-        created = await self._call(self._requests.CreateRequest, request)
+        request = messages.generation_request(prompt, model, options)
+        created = await self._link.run(self._scripts.create_request(request))
         return self.background_request(created.request_id)
 
     def background_request(self, request_id: str) -> AsyncBackgroundRequest:
         return AsyncBackgroundRequest(self, request_id)
 
     async def get_request(self, request_id: str, *, wait_s: float = 0.0) -> Request:
-        request = messages.get_request(request_id, wait_s)
-        return await self._call(self._requests.GetRequest, request, _TIMEOUT_S + wait_s)
+        return await self._link.run(self._scripts.get_request(request_id, wait_s))
 
     async def cancel_request(self, request_id: str) -> Request:
-        request = CancelRequestRequest(request_id=request_id)
-        return await self._call(self._requests.CancelRequest, request)
+        return await self._link.run(self._scripts.cancel_request(request_id))
 
     async def models(self) -> list[Model]:
-        found = await self._call(self._models.ListModels, ListModelsRequest())
-        return list(found.models)
+        return await self._link.run(self._scripts.models())
 
     async def own_key(self) -> OwnKey:
-        return await self._call(self._own_key.GetOwnKey, GetOwnKeyRequest())
+        return await self._link.run(self._scripts.own_key())
 
     async def workers(self) -> list[Worker]:
         """Return the workers that report."""
-        found = await self._call(self._fleet.ListWorkers, ListWorkersRequest())
-        return list(found.workers)
+        return await self._link.run(self._scripts.workers())
 
     async def lanes(self) -> list[Lane]:
         """Return the queues, one lane for each model and priority."""
-        found = await self._call(self._fleet.ListLanes, ListLanesRequest())
-        return list(found.lanes)
-
-    async def _call(
-        self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
-    ) -> AnswerT:
-        with _translated(self.url):
-            return await cast(
-                Awaitable[AnswerT], method(request, timeout=timeout_s, metadata=self._metadata)
-            )
+        return await self._link.run(self._scripts.lanes())
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._link.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -303,23 +294,26 @@ class AsyncClient(_BaseClient[AsyncEvents]):
         await self.close()
 
 
-def _security(url: str, ca_file: Path | str | None, server_name: str) -> ChannelSecurity | None:
-    ca = None if ca_file is None else Path(ca_file)
+def _linked(
+    link: Callable[[Endpoint], T],
+    url: str,
+    api_key: str | None,
+    ca_file: Path | str | None,
+    server_name: str,
+) -> T:
+    # Why here: a client has no settings, and code with keys in it is copied with them.
+    key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key  # noqa: TID251
     try:
-        return public_security(url, {"ca_file": ca, "server_name": server_name})
-    except OSError as error:
-        raise MeshUnreachable(f"the authorities to trust cannot be read: {error}") from error
+        return link(Endpoint(url, key, ca_file, server_name))
+    except InvalidAddress as error:
+        raise MeshUnreachable(str(error), may_pass=False) from error
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn gRPC's errors into HeadraceErrors."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        # A synchronous call's error has the same methods, which its type lacks.
-        failed = cast(grpc.aio.AioRpcError, error)
-        details = str(failed.details())
-        if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
-            raise MeshUnreachable(unreachable(url, details)) from None
-        raise from_rpc_error(failed) from None
+def _request(prompt: Prompt, model: str, options: GenerateOptions) -> GenerateRequest:
+    return messages.generation_request(prompt, model, cast(ChatOptions, options))
+
+
+def _chat_request(prompt: Prompt, model: str, options: ChatOptions) -> GenerateRequest:
+    return messages.generation_request(
+        [prompt] if isinstance(prompt, str) else prompt, model, options
+    )

@@ -14,13 +14,7 @@ A stream of two choices, token by token, and the `after` that resumes it:
 
 from __future__ import annotations
 
-import time
-from typing import cast
-
-import grpc
-
-from headrace.errors import GatewayDraining, GatewayUnreachable, HeadraceError
-from headrace.rpc.status import can_be_resumed, from_status
+from headrace.errors import GatewayDraining, GatewayUnreachable
 from headrace.v1.generation_pb2 import StreamGenerateResponse
 from headrace.v1.requests_pb2 import AttachRequestRequest
 
@@ -49,6 +43,8 @@ class StreamPosition:
             self.request_id = event.started.request_id
         elif event.HasField("delta"):
             delta = event.delta
+            # Of a request that was sent elsewhere, how many choices it has is seen.
+            self._offsets += ["0"] * (delta.choice + 1 - len(self._offsets))
             tokens = delta.first_index + len(delta.token_ids)
             self._offsets[delta.choice] = f"{tokens}{'f' if delta.finish_reason else ''}"
 
@@ -56,38 +52,3 @@ class StreamPosition:
     def resume_request(self) -> AttachRequestRequest:
         """The call that reads on from here."""
         return AttachRequestRequest(request_id=self.request_id, after=".".join(self._offsets))
-
-
-class ResumableStream:
-    """Decides for a client's stream of one choice which events are new and which errors pass."""
-
-    def __init__(self, reattach: bool, after: str = "") -> None:
-        self._reattach = reattach
-        self._position = StreamPosition(choices=1, after=after)
-        self._last_event_s = time.monotonic()
-
-    def is_new(self, event: StreamGenerateResponse) -> bool:
-        """Take account of an event; False for the `started` that a resumed stream repeats.
-
-        Raises:
-            HeadraceError: the event is a finish with an error.
-        """
-        is_repeat = event.HasField("started") and bool(self._position.request_id)
-        self._position.advance(event)
-        self._last_event_s = time.monotonic()
-        if event.HasField("finish") and event.finish.HasField("error"):
-            raise from_status(event.finish.error)
-        return not is_repeat
-
-    def resume_after(self, error: grpc.RpcError | HeadraceError) -> AttachRequestRequest:
-        """Return the call that continues the stream after this error; raise the error if none can.
-
-        A rejection by the mesh has details; a connection that was lost has none.
-        """
-        is_lost = isinstance(error, HeadraceError) or can_be_resumed(
-            cast(grpc.aio.AioRpcError, error)
-        )
-        in_time = time.monotonic() - self._last_event_s < RESUME_WITHIN_S
-        if not (self._reattach and is_lost and in_time and self._position.request_id):
-            raise error
-        return self._position.resume_request

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import re
 
+from headrace.errors import CapacityError, Code
+
 _VERIFY_FAILED = re.compile(r"CERTIFICATE_VERIFY_FAILED: (.*?)(: OK)?$")
 _OTHER_NAME = "Hostname Verification Check failed"
 _CLOSED = "Socket closed"
+_NEVER_SENT = ("failed to connect", "dns resolution failed", "name resolution")
+
+
+class MeshUnreachable(CapacityError):
+    """Nothing that speaks gRPC answers at the URL."""
+
+    code = Code.UNAVAILABLE
+
+    def __init__(self, message: str, *, may_pass: bool = True) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+        """Nothing answers now. False: an address or a certificate is wrong, and stays so."""
+
+
+class ConnectionLost(MeshUnreachable):
+    """The connection broke off; the call may have arrived."""
 
 
 def unreachable(url: str, details: str) -> str:
@@ -20,3 +38,17 @@ def unreachable(url: str, details: str) -> str:
         return f"the certificate of {url} has other names than the URL's host"
     hint = "; perhaps it wants https://" if _CLOSED in details and url.startswith("http:") else ""
     return f"nothing answers at {url}: {details}{hint}"
+
+
+def connection_error(url: str, details: str, *, connecting: bool | None = None) -> MeshUnreachable:
+    """Return the error of a connection that failed with these details.
+
+    Args:
+        connecting: it failed before anything was sent. None: the details say so, or do not.
+    """
+    if connecting is None:
+        connecting = any(words in details.lower() for words in _NEVER_SENT)
+    if not connecting:
+        return ConnectionLost(f"the connection to {url} broke off: {details}")
+    wrong = _VERIFY_FAILED.search(details) is not None or _OTHER_NAME in details
+    return MeshUnreachable(unreachable(url, details), may_pass=not wrong)

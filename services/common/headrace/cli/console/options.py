@@ -12,7 +12,7 @@ from typing import Any, TypedDict, TypeVar
 import click
 
 from headrace.bus import Bus, BusError, connect
-from headrace.client import AsyncClient, Client
+from headrace.client import NO_RETRIES, AsyncClient, Client
 from headrace.credentials.tls_files import TlsFiles, TlsPaths
 from headrace.errors import BrokerUnavailable
 from headrace.rpc.addresses import is_https
@@ -83,15 +83,20 @@ class MeshTarget:
 
     def client(self) -> Client:
         """Return a blocking client that uses models. Raises as `url` and `using_key`."""
-        return Client(self.url, api_key=self.using_key(), **self.trust())
+        return Client(self.url, **self._options(self.using_key()))
 
     def async_client(self) -> AsyncClient:
         """Return a client that uses models, for an event loop. Raises as `client`."""
-        return AsyncClient(self.url, api_key=self.using_key(), **self.trust())
+        return AsyncClient(self.url, **self._options(self.using_key()))
 
     def admin_client(self) -> AsyncClient:
         """Return a client that sees workers and lanes. Raises as `url` and `admin_key`."""
-        return AsyncClient(self.url, api_key=self.admin_key(), **self.trust())
+        return AsyncClient(self.url, **self._options(self.admin_key()))
+
+    def _options(self, key: str | None) -> dict[str, Any]:
+        # Why no retries: a person at a terminal sees at once that nothing answers. Why not None: a
+        # client would take the key of the environment, which is for another mesh.
+        return {"api_key": key or "", "retries": NO_RETRIES, **self.trust()}
 
     def security(self) -> ChannelSecurity | None:
         """Return the security of a channel to the mesh; None: it has no TLS."""

@@ -23,6 +23,7 @@ from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 from headrace.client.background import NO_TIMEOUT
 from headrace.priorities import priority_name
 from headrace.supervisor.state.failures import InvalidOption
+from headrace.v1.generation_pb2 import GenerateResponse
 
 _PAGE = 500
 
@@ -110,10 +111,18 @@ def wait_for_request(
     """
     with mesh.client() as client:
         waited_s = NO_TIMEOUT if timeout is None else timeout
-        answer = client.background_request(request_id).result(timeout_s=waited_s)
-    if as_json:
-        click.echo(json_format.MessageToJson(answer, preserving_proto_field_name=True))
-        return
+        request = client.background_request(request_id)
+        answer = request.result(timeout_s=waited_s)
+        if as_json:
+            whole = request.get()
+            message = GenerateResponse(
+                request_id=whole.request_id,
+                model=whole.model,
+                choices=whole.outcome.choices,
+                usage=whole.outcome.usage,
+            )
+            click.echo(json_format.MessageToJson(message, preserving_proto_field_name=True))
+            return
     for choice in answer.choices:
         click.echo(choice.text)
 

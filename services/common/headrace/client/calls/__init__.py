@@ -1,0 +1,1 @@
+"""How calls are made: their scripts, when they are sent again, and the links that perform them."""
