@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Batch
+from openai.types.responses import Response
 
 from helpers.batch_rows import ENDED_WITHIN_S, TOKENS, billed, create, ended, lines, row, texts
 from helpers.command import headrace
@@ -176,6 +177,31 @@ async def test_a_batch_of_chat_and_of_vectors_and_what_fails_in_them(
     assert bad["response"]["body"]["error"]["param"] == "temperature"
     listed = await client.batches.list(limit=1)
     assert [each.id for each in listed.data] == [batch.id]
+
+
+async def test_a_batch_of_responses_is_billed_and_answered_as_responses_are(
+    client: openai.AsyncOpenAI,
+) -> None:
+    url, body = "/v1/responses", {"model": "scripted", "input": "Hi", "max_output_tokens": 3}
+    rows = [row(1, url=url, body=body), row(2, url=url, body=body | {"store": True})]
+    before = await billed(client)
+    batch = await ended(client, await create(client, rows, endpoint=url))
+    assert batch.status == "completed"
+    (good,) = await lines(client, batch.output_file_id)
+    response = Response.model_validate(good["response"]["body"])
+    assert response.incomplete_details is not None
+    assert (response.status, response.incomplete_details.reason) == (
+        *("incomplete", "max_output_tokens"),
+    )
+    (bad,) = await lines(client, batch.error_file_id)
+    assert bad["response"]["body"]["error"]["param"] == "store"
+    assert batch.usage is not None
+    assert batch.usage.output_tokens == 3
+
+    async def is_billed() -> bool:
+        return await billed(client) == before + 3
+
+    await eventually(is_billed, within_s=30)
 
 
 async def test_a_batch_with_a_bad_line_fails_with_its_number(client: openai.AsyncOpenAI) -> None:

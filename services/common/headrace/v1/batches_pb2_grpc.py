@@ -70,8 +70,8 @@ class BatchServiceServicer:
 
     def CreateBatch(self, request, context):
         """Creates a batch of the rows of a file. The body has `input_file_id`; `endpoint`, one of
-        /v1/chat/completions, /v1/completions and /v1/embeddings, whose scope the caller needs as well;
-        `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
+        /v1/chat/completions, /v1/completions, /v1/responses and /v1/embeddings, whose scope the caller
+        needs as well; `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
         `idempotency-key`: a call that is repeated with it creates no second batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

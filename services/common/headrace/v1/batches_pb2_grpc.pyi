@@ -40,8 +40,8 @@ class BatchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BatchServiceAsyncStub: ...
     CreateBatch: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """Creates a batch of the rows of a file. The body has `input_file_id`; `endpoint`, one of
-    /v1/chat/completions, /v1/completions and /v1/embeddings, whose scope the caller needs as well;
-    `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
+    /v1/chat/completions, /v1/completions, /v1/responses and /v1/embeddings, whose scope the caller
+    needs as well; `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
     `idempotency-key`: a call that is repeated with it creates no second batch.
     """
     ListBatches: _grpc.UnaryStreamMultiCallable[_batches_pb2.ListBatchesRequest, _httpbody_pb2.HttpBody]
@@ -63,8 +63,8 @@ class BatchServiceAsyncStub(BatchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBatch: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Creates a batch of the rows of a file. The body has `input_file_id`; `endpoint`, one of
-    /v1/chat/completions, /v1/completions and /v1/embeddings, whose scope the caller needs as well;
-    `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
+    /v1/chat/completions, /v1/completions, /v1/responses and /v1/embeddings, whose scope the caller
+    needs as well; `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
     `idempotency-key`: a call that is repeated with it creates no second batch.
     """
     ListBatches: _aio.UnaryStreamMultiCallable[_batches_pb2.ListBatchesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -89,8 +89,8 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Creates a batch of the rows of a file. The body has `input_file_id`; `endpoint`, one of
-        /v1/chat/completions, /v1/completions and /v1/embeddings, whose scope the caller needs as well;
-        `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
+        /v1/chat/completions, /v1/completions, /v1/responses and /v1/embeddings, whose scope the caller
+        needs as well; `completion_window`, as "24h"; `metadata`; and `output_expires_after`. Metadata
         `idempotency-key`: a call that is repeated with it creates no second batch.
         """
 

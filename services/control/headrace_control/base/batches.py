@@ -17,6 +17,7 @@ ENDPOINTS = {
     "/v1/chat/completions": "generate",
     "/v1/completions": "generate",
     "/v1/embeddings": "embed",
+    "/v1/responses": "generate",
 }
 """Paths that rows may be for, and the scope that each needs."""
 MAX_WINDOW_S = 7 * 24 * 3600

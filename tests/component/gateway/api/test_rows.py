@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from openai.types.responses import Response
 
 from headrace.errors import AttemptsExhausted, HeadraceError, LaneFull, PatienceExhausted
 from headrace.internal.v1.reports_pb2 import ResultRecord
@@ -190,7 +191,7 @@ async def test_a_wrong_body_is_refused_as_at_the_endpoint(rows: Any) -> None:
     assert json.loads(response.body)["error"]["param"] == "messages"
     unknown = await run(rows, row(CHAT | {"model": "hill"}))
     assert (unknown.status, json.loads(unknown.body)["error"]["code"]) == (404, "model_not_found")
-    elsewhere = await run(rows, row(endpoint="/v1/responses"))
+    elsewhere = await run(rows, row(endpoint="/v1/rerank"))
     assert "rows may be for /v1/chat/completions" in elsewhere.body.decode()
     assert elsewhere.HasField("retry_after")
 
@@ -231,6 +232,32 @@ async def test_a_row_whose_run_failed_for_want_of_capacity_runs_again_under_anot
     response = await run(rows, row())
     assert (response.status, response.request_id) == (200, "batch_1f_7_1")
     assert admission.last.request.seed == first.seed
+
+
+async def test_a_row_of_responses_is_answered_by_a_response_that_is_not_stored(
+    rows: Any, admission: ScriptedAdmission
+) -> None:
+    body = {"model": "valley", "input": "Speak", "instructions": "Be brief."}
+    answer = await run(rows, row(body, endpoint="/v1/responses"))
+    assert (answer.status, answer.request_id) == (200, "batch_1f_7")
+    response = Response.model_validate_json(answer.body, strict=True)
+    assert (response.id, response.status) == ("resp_batch_1f_7", "completed")
+    assert (response.output_text, response.instructions) == (SAYING, "Be brief.")
+    assert response.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.output_tokens) == (
+        response.usage.input_tokens,
+        response.usage.output_tokens,
+    )
+    request = admission.last.request
+    assert (request.background, request.once, request.stored_response) == (True, True, False)
+
+
+@pytest.mark.parametrize("name", ["store", "background", "conversation"])
+async def test_a_row_of_responses_that_would_be_stored_is_refused(rows: Any, name: str) -> None:
+    body = {"model": "valley", "input": "Speak", name: "conv_1" if name == "conversation" else True}
+    answer = await run(rows, row(body, endpoint="/v1/responses"))
+    assert (answer.status, answer.HasField("retry_after")) == (400, False)
+    assert json.loads(answer.body)["error"]["param"] == name
 
 
 async def test_prompts_of_one_row_are_requests_of_their_own(

@@ -49,7 +49,11 @@ log = logging.getLogger(__name__)
 @endpoint(ResponseBody, errors=RESPONSE_ERRORS)
 async def create(http: HttpCall, body: ResponseBody) -> None:
     """Answer the call."""
-    http, services, tenant = _named(http, body), http.services, http.call.caller.tenant
+    if http.call.row is None:
+        http = _named(http, body)
+    else:
+        body = _of_row(body)
+    services, tenant = http.services, http.call.caller.tenant
     if http.call.last_event_id:
         raise Unsupported(
             "Last-Event-ID is not served here; GET /v1/responses/{id} with `stream` and"
@@ -93,6 +97,22 @@ async def count_tokens(http: HttpCall, body: CountBody) -> None:
 
 _PLACEHOLDER = {"type": "message", "role": "user", "content": [{"text": "", "type": "input_text"}]}
 """In place of items that are not read yet, for what is refused without them."""
+
+
+def _of_row(body: ResponseBody) -> ResponseBody:
+    """Return the body of a row of a batch: its response is in the batch's output, and only there.
+
+    Raises:
+        InvalidRequest: the response would have to be stored.
+    """
+    for name in ("store", "background", "conversation"):
+        if getattr(body, name):
+            raise InvalidRequest(
+                f"{name} is set; a response of a batch is not stored, but in the batch's output:"
+                f" leave {name} out",
+                field=name,
+            )
+    return body.model_copy(update={"store": False, "stream": False})
 
 
 def _named(http: HttpCall, body: ResponseBody) -> HttpCall:

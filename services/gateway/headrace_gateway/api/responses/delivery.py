@@ -166,6 +166,7 @@ async def _send_whole(answer: Answer, http: HttpCall, description: Description) 
     await answer.settle()
     now_s = http.services.conversations.unix_s
     ending = Ending(answer.usage(), events.finish_reason, error, now_s)
+    http.reply.usage = ending.usage
     body = json.dumps(events.response(ending)).encode()
     if error is None:
         await http.reply.send(body)

@@ -43,6 +43,7 @@ from headrace.rpc.status import abort
 from headrace_gateway.api.http.endpoint import Endpoint, HttpCall, errors_sent
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.openai import embeddings, generation
+from headrace_gateway.api.responses import create as responses
 from headrace_gateway.api.rows.row_reply import RowReply, not_answered
 from headrace_gateway.base.calls import BatchRow, Call, Context
 from headrace_gateway.resume.row_retries import RETRY_S
@@ -53,6 +54,7 @@ ENDPOINTS: dict[str, Endpoint[Any]] = {
     "/v1/chat/completions": generation.chat,
     "/v1/completions": generation.completions,
     "/v1/embeddings": embeddings.embed,
+    "/v1/responses": responses.create,
 }
 GROUP_S, GROUP_BYTES = 0.05, 1024 * 1024
 """Between two messages of answers, and of one. Control has more rows under way than a worker has
