@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from headrace.clock import Clock, SystemClock
+from headrace.database.failures import unavailable
 from headrace_control.store.audit import Audit
 from headrace_control.store.batches.store import Batches
 from headrace_control.store.billing.prices import Prices
 from headrace_control.store.billing.statements import Statements
-from headrace_control.store.database.engine import open_engine
-from headrace_control.store.database.failures import unavailable
-from headrace_control.store.database.schema import check_schema, upgrade_schema
+from headrace_control.store.database.opening import SCHEMA, open_engine
 from headrace_control.store.database.transactions import Database
 from headrace_control.store.files.rows import Files
 from headrace_control.store.keys import Keys
@@ -84,7 +83,7 @@ class Store:
         engine = open_engine(url)
         try:
             async with unavailable():
-                await (upgrade_schema(engine) if upgrade else check_schema(engine))
+                await (SCHEMA.upgrade(engine) if upgrade else SCHEMA.check(engine))
         except BaseException:
             await engine.dispose()
             raise

@@ -15,7 +15,7 @@ from headrace_control.metering.reconciliation import Comparison, Reconciliation
 from headrace_control.metering.usage_consumer import UsageConsumer
 from headrace_control.store import Store
 from headrace_control.store.database.billing_tables import statements, usage, usage_hour
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
 from helpers.control_store import ROOT
 from helpers.usage_records import START_MS, message_of, usage_record

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from headrace_control.base.audit_hash import FIRST_HASH, event_fields, hashed_json
 from headrace_control.base.records import Actor, Key, Tenant
 from headrace_control.store import PageOptions, Store
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.database.tables import audit_events
 from helpers.control_store import ROOT, TestClock, make_key
 

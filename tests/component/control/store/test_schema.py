@@ -16,15 +16,8 @@ from headrace.errors import ControlUnavailable, InvalidRequest
 from headrace_control.base.records import Limits, Tenant
 from headrace_control.store import SchemaMismatch, Store
 from headrace_control.store.database.billing_tables import usage_month
-from headrace_control.store.database.engine import open_engine
-from headrace_control.store.database.schema import (
-    migrate,
-    newest_revision,
-    one_upgrade,
-    revision_of,
-    upgrade_schema,
-)
-from headrace_control.store.database.tables import METADATA
+from headrace_control.store.database.metadata import METADATA
+from headrace_control.store.database.opening import SCHEMA, open_engine
 from helpers.control_store import ROOT
 
 
@@ -42,8 +35,8 @@ async def test_an_empty_database_is_refused_until_it_is_upgraded(database_url: s
     with pytest.raises(SchemaMismatch, match="headrace db upgrade"):
         await Store.open(database_url)
     engine = open_engine(database_url)
-    assert await upgrade_schema(engine) == ""
-    assert await upgrade_schema(engine) == newest_revision()
+    assert await SCHEMA.upgrade(engine) == ""
+    assert await SCHEMA.upgrade(engine) == SCHEMA.newest_revision()
     await engine.dispose()
     store = await Store.open(database_url)
     await store.close()
@@ -51,7 +44,7 @@ async def test_an_empty_database_is_refused_until_it_is_upgraded(database_url: s
 
 async def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
     engine = open_engine(database_url)
-    await upgrade_schema(engine)
+    await SCHEMA.upgrade(engine)
     async with engine.connect() as connection:
         differences = await connection.run_sync(
             lambda sync: compare_metadata(MigrationContext.configure(sync), METADATA)
@@ -62,8 +55,8 @@ async def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> 
 
 async def test_an_older_database_gets_the_plan_free_unless_it_has_one(database_url: str) -> None:
     engine = open_engine(database_url)
-    async with one_upgrade(engine) as connection:
-        await migrate(connection, "0001")
+    async with SCHEMA.one_upgrade(engine) as connection:
+        await SCHEMA.migrate(connection, "0001")
         await connection.execute(
             sa.text("INSERT INTO plans VALUES ('free', 'Ours', '{\"tokens_per_day\": 5}', 0, 0)")
         )
@@ -76,8 +69,8 @@ async def test_an_older_database_gets_the_plan_free_unless_it_has_one(database_u
 
 async def test_tenants_of_an_older_database_get_accounts(database_url: str) -> None:
     engine = open_engine(database_url)
-    async with one_upgrade(engine) as connection:
-        await migrate(connection, "0007")
+    async with SCHEMA.one_upgrade(engine) as connection:
+        await SCHEMA.migrate(connection, "0007")
         await connection.execute(
             sa.text(
                 "INSERT INTO tenants (tenant_id, display_name, default_priority, highest_priority,"
@@ -97,8 +90,8 @@ async def test_months_of_an_older_database_are_those_of_the_last_accounts(
     database_url: str,
 ) -> None:
     engine = open_engine(database_url)
-    async with one_upgrade(engine) as connection:
-        await migrate(connection, "0009")
+    async with SCHEMA.one_upgrade(engine) as connection:
+        await SCHEMA.migrate(connection, "0009")
         accounts = "INSERT INTO accounts (account_id, tenant, time_zone, currency, create_ms)"
         months = "INSERT INTO usage_month VALUES"
         for statement in (
@@ -118,10 +111,10 @@ async def test_months_of_an_older_database_are_those_of_the_last_accounts(
 
 async def test_processes_that_start_together_upgrade_once(database_url: str) -> None:
     engines = [open_engine(database_url) for _ in range(4)]
-    found = await asyncio.gather(*(upgrade_schema(engine) for engine in engines))
-    assert sorted(found) == ["", *[newest_revision()] * 3]
+    found = await asyncio.gather(*(SCHEMA.upgrade(engine) for engine in engines))
+    assert sorted(found) == ["", *[SCHEMA.newest_revision()] * 3]
     async with engines[0].connect() as connection:
-        assert await revision_of(connection) == newest_revision()
+        assert await SCHEMA.revision_of(connection) == SCHEMA.newest_revision()
     for engine in engines:
         await engine.dispose()
 

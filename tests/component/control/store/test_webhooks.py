@@ -18,7 +18,7 @@ from headrace_control.base.webhooks import (
     WebhookEndpoint,
 )
 from headrace_control.store import PageOptions, Store
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.database.transactions import Database
 from headrace_control.store.webhooks.endpoints import MAX_ENDPOINTS
 from headrace_control.store.webhooks.events import add_event

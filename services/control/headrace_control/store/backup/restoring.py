@@ -15,22 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.snapshots import Snapshots
 from headrace.clock import Clock, SystemClock
+from headrace.database.failures import unavailable
 from headrace.errors import FailedPrecondition
 from headrace_control.base.records import REPUBLISH, SYSTEM, OutboxRow
 from headrace_control.store.backup.archive import ArchiveReader, Manifest
 from headrace_control.store.backup.rows import NOT_SAVED, insert_lines
-from headrace_control.store.database.engine import open_engine
-from headrace_control.store.database.failures import unavailable
+from headrace_control.store.database.metadata import METADATA
+from headrace_control.store.database.opening import SCHEMA, open_engine
 from headrace_control.store.database.published import in_parts
-from headrace_control.store.database.schema import (
-    check_known,
-    migrate,
-    newest_revision,
-    one_upgrade,
-    revision_of,
-)
 from headrace_control.store.database.tables import (
-    METADATA,
     audit_events,
     keys,
     people,
@@ -116,7 +109,7 @@ async def restore_database(
     engine = open_engine(database_url)
     database = Database(engine, clock or SystemClock())
     try:
-        async with unavailable(), one_upgrade(engine) as connection:
+        async with unavailable(), SCHEMA.one_upgrade(engine) as connection:
             report = await _restore(archive, connection, database, keep_keys=keep_keys)
             await connection.commit()
     finally:
@@ -127,10 +120,10 @@ async def restore_database(
 async def _restore(
     archive: ArchiveReader, connection: AsyncConnection, database: Database, *, keep_keys: bool
 ) -> RestoreReport:
-    check_known(archive.manifest.schema)
+    SCHEMA.check_known(archive.manifest.schema)
     replaced = await _replaced(connection, archive.manifest)
     await _drop(connection)
-    await migrate(connection, archive.manifest.schema)
+    await SCHEMA.migrate(connection, archive.manifest.schema)
     made = sa.MetaData()
     await connection.run_sync(made.reflect)
     left_out = _NEVER if keep_keys else _NEVER | {"keys"}
@@ -140,7 +133,7 @@ async def _restore(
             # Migrations make rows too: the head of the audit, and the plan `free`.
             await connection.execute(sa.delete(table))
             await insert_lines(connection, table, archive.rows(name))
-    await migrate(connection, newest_revision())
+    await SCHEMA.migrate(connection, SCHEMA.newest_revision())
     change = await begin_change(connection, SYSTEM, database.now())
     report = await _end_what_had_ended(change, replaced)
     details = {
@@ -156,7 +149,7 @@ async def _restore(
 async def _replaced(connection: AsyncConnection, manifest: Manifest) -> _Replaced:
     """Return what a database knows that the backup was made of, at an earlier time; nothing of
     another database. The audit says which it is: its chain goes through the backup's last event."""
-    if await revision_of(connection) != newest_revision():
+    if await SCHEMA.revision_of(connection) != SCHEMA.newest_revision():
         return _Replaced()
     query = sa.select(audit_events.c.hash).where(audit_events.c.sequence == manifest.audit_events)
     if not manifest.audit_events or await connection.scalar(query) != manifest.audit_head:

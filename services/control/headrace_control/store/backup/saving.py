@@ -10,12 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bus.snapshots import Snapshots
 from headrace.clock import Clock, SystemClock
+from headrace.database.failures import unavailable
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.store.backup.archive import ArchiveWriter, Manifest
 from headrace_control.store.backup.rows import SAVED, lines_of
-from headrace_control.store.database.engine import open_engine
-from headrace_control.store.database.failures import unavailable
-from headrace_control.store.database.schema import check_schema, newest_revision
+from headrace_control.store.database.opening import SCHEMA, open_engine
 from headrace_control.store.database.tables import audit_head, keys
 from headrace_control.store.database.transactions import Database
 
@@ -41,7 +40,7 @@ async def save_backup(
     try:
         database = Database(engine, clock or SystemClock())
         async with unavailable():
-            await check_schema(engine)
+            await SCHEMA.check(engine)
         with ArchiveWriter(path) as archive:
             if broker is not None:
                 await _save_streams(broker, archive)
@@ -81,7 +80,7 @@ async def _described(connection: AsyncConnection, database: Database) -> Manifes
     return Manifest(
         created=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         headrace=version("headrace"),
-        schema=newest_revision(),
+        schema=SCHEMA.newest_revision(),
         audit_events=head.sequence,
         audit_head=head.hash,
         valid_keys=valid or 0,

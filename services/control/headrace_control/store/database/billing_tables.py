@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace_control.store.database.columns import METADATA, text, time
+from headrace.database.columns import text, time
+from headrace_control.store.database.metadata import METADATA
 
 # Rows are inserted, and deleted before they are in force; never changed.
 prices = sa.Table(

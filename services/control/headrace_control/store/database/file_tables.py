@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headrace_control.store.database.columns import METADATA, String, flag, text, time
+from headrace.database.columns import String, flag, text, time
+from headrace_control.store.database.metadata import METADATA
 
 files = sa.Table(
     "files",

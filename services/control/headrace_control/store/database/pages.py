@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace.database.columns import String
 from headrace_control.base import page_tokens
 from headrace_control.base.records import Page
-from headrace_control.store.database.columns import String
 
 T = TypeVar("T")
 

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headrace_control.store.database import columns
-from headrace_control.store.database.columns import flag, text, time
-
-METADATA = columns.METADATA
-"""Of all tables, which are known once this module is imported."""
+from headrace.database.columns import flag, text, time
+from headrace_control.store.database.metadata import METADATA
 
 plans = sa.Table(
     "plans",

@@ -16,12 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headrace.clock import Clock
+from headrace.database.engine import WRITES
+from headrace.database.failures import unavailable
 from headrace_control.base.audit_hash import hash_of
 from headrace_control.base.published_rows import EPOCH, milliseconds, time_of
 from headrace_control.base.records import Actor, AuditEvent, OutboxRow
 from headrace_control.store.database import published
-from headrace_control.store.database.engine import WRITES
-from headrace_control.store.database.failures import unavailable
 from headrace_control.store.database.tables import audit_events, audit_head, outbox
 
 _WEBHOOKS = "webhooks"

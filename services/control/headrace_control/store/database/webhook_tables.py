@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headrace_control.store.database.columns import METADATA, String
+from headrace.database.columns import String
+from headrace_control.store.database.metadata import METADATA
 
 webhook_endpoints = sa.Table(
     "webhook_endpoints",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from headrace_control.store.database.tables import METADATA
+from headrace_control.store.database.metadata import METADATA
 
 connection: sa.Connection = context.config.attributes["connection"]
 context.configure(

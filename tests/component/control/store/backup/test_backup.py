@@ -23,7 +23,7 @@ from headrace_control.store.backup.restoring import (
     restore_database,
 )
 from headrace_control.store.backup.saving import save_backup
-from headrace_control.store.database.schema import newest_revision
+from headrace_control.store.database.opening import SCHEMA
 from helpers.control_store import (
     ROOT,
     TestClock,
@@ -257,7 +257,7 @@ async def test_a_backup_of_a_later_version_is_refused_and_changes_nothing(
 
 
 def test_a_manifest_lists_tables_and_streams_in_the_archives_order() -> None:
-    manifest = Manifest("", "", newest_revision(), 0, "", 0)
+    manifest = Manifest("", "", SCHEMA.newest_revision(), 0, "", 0)
     assert (manifest.tables, manifest.streams) == ((), ())
 
 

@@ -12,7 +12,7 @@ from headrace.internal.v1.access_pb2 import PriceRow
 from headrace_control.base.published_rows import milliseconds
 from headrace_control.base.records import Price
 from headrace_control.store import PageOptions, Store, price_at
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from helpers.control_store import ROOT, TestClock, replay
 
 PRICE = Price("valley", "USD", None, 150, 75, 600)

@@ -13,7 +13,7 @@ from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.base.records import Price, Tenant
 from headrace_control.store import PageOptions, Store
 from headrace_control.store.database.billing_tables import usage
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
 from helpers.control_store import ROOT
 from helpers.usage_records import START_MS, message_of, usage_record

@@ -15,7 +15,7 @@ from headrace.bus.usage import StoredUsage, UsagePosition
 from headrace.internal.v1.usage_pb2 import TenantTotals, UsageRecord, UsageRecords
 from headrace_control.store import Store
 from headrace_control.store.database.billing_tables import usage_position
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.usage.sums import NO_END_MS
 from helpers.usage_records import START_MS, STREAM, usage_record
 

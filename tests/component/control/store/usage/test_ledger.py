@@ -15,7 +15,7 @@ from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.base.records import Price
 from headrace_control.store import Store
 from headrace_control.store.database.billing_tables import usage_hour, usage_month
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.usage.ledger import Recorded
 from headrace_control.store.usage.sums import UsageFilter
 from helpers.control_store import ROOT

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from headrace_control.base.records import Key, Limits, Plan, Price, Tenant
 from headrace_control.store import Store
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.database.webhook_tables import webhook_endpoints, webhook_events
 from headrace_control.store.usage.sums import UsageFilter
 from helpers.control_store import ROOT, TestClock, make_key

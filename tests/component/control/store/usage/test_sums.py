@@ -13,7 +13,7 @@ from headrace.internal.v1.usage_pb2 import UsageKind
 from headrace_control.base.accounts.usage import HOUR_MS
 from headrace_control.base.records import Price
 from headrace_control.store import PageOptions, Store
-from headrace_control.store.database.engine import open_engine
+from headrace_control.store.database.opening import open_engine
 from headrace_control.store.usage import sums
 from headrace_control.store.usage.sums import NO_END_MS, UsageFilter
 from helpers.control_store import ROOT

@@ -38,7 +38,7 @@ def db() -> None:
 @database_options
 def upgrade(target: DatabaseTarget) -> None:
     """Bring the schema to that of this version. Idempotent; back the database up first."""
-    before, after = asyncio.run(_upgrade(target))
+    before, after = asyncio.run(control("store.database.opening").upgrade(target.url))
     click.echo(
         f"the schema is {after}, as this version needs it"
         if before == after
@@ -84,16 +84,6 @@ db.add_command(backup)
 db.add_command(restore)
 
 
-async def _upgrade(target: DatabaseTarget) -> tuple[str, str]:
-    engine = control("store.database.engine").open_engine(target.url)
-    schema, failures = control("store.database.schema"), control("store.database.failures")
-    try:
-        async with failures.unavailable():
-            return await schema.upgrade_schema(engine), schema.newest_revision()
-    finally:
-        await engine.dispose()
-
-
 async def _check(target: DatabaseTarget) -> _Check:
     store = await control("store").Store.open(target.url)
     try:
@@ -102,7 +92,7 @@ async def _check(target: DatabaseTarget) -> _Check:
         pending = await store.outbox.pending(10_000)
     finally:
         await store.close()
-    newest = control("store.database.schema").newest_revision()
+    newest = control("store.database.opening").SCHEMA.newest_revision()
     return _Check(newest, list(faults), chain.events, chain.head, chain.fault, len(pending))
 
 

@@ -125,7 +125,8 @@ def control(module: str) -> Any:
         MissingExtra: it is not installed.
     """
     # Commands say themselves what fails.
-    logging.getLogger("headrace_control").setLevel(logging.CRITICAL)
+    for name in ("headrace_control", "headrace.database"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     require("control", "sqlalchemy")
     require("control", "alembic")
     return require("control", f"headrace_control.{module}")

@@ -8,7 +8,7 @@ from time import time_ns
 import sqlalchemy as sa
 from alembic import op
 
-from headrace_control.store.database.columns import String
+from headrace.database.columns import String
 
 revision = "0004"
 down_revision = "0003"

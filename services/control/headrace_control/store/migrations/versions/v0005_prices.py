@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from headrace_control.store.database.columns import String
+from headrace.database.columns import String
 
 revision = "0005"
 down_revision = "0004"

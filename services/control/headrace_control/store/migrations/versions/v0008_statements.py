@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from headrace.database.columns import String
 from headrace_control.base.names import new_id
-from headrace_control.store.database.columns import String
 
 revision = "0008"
 down_revision = "0007"

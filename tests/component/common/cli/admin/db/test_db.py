@@ -14,7 +14,7 @@ from headrace.supervisor.state.failures import MeshRunning
 from headrace.supervisor.state.state_dir import StateDir
 from headrace_control.base.records import REPUBLISH, Key
 from headrace_control.store import Store
-from headrace_control.store.database.schema import newest_revision
+from headrace_control.store.database.opening import SCHEMA
 from helpers.command import headrace
 from helpers.control_store import ROOT, make_key
 
@@ -93,7 +93,7 @@ async def test_check_and_republish_say_what_they_find(tmp_path: Path) -> None:
     checked = await headrace("db", "check", "--json", *there, folder=tmp_path)
     assert checked.status == 0, checked.err
     assert json.loads(checked.out) == {
-        "schema": newest_revision(),
+        "schema": SCHEMA.newest_revision(),
         "faults": [],
         "audit_events": 3,
         "audit_head": chain.head,
@@ -112,7 +112,7 @@ async def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     assert old.status == 2
     assert "run headrace db upgrade" in old.err
     upgraded = await headrace("db", "upgrade", "--database-url", url, folder=tmp_path)
-    assert upgraded.out == f"the schema is {newest_revision()} now; it was empty\n"
+    assert upgraded.out == f"the schema is {SCHEMA.newest_revision()} now; it was empty\n"
     away = "postgresql://me:hunter2@127.0.0.1:1/d?sslmode=disable"
     gone = await headrace("db", "check", "--database-url", away, folder=tmp_path)
     assert gone.status == 1

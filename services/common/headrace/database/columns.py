@@ -1,4 +1,4 @@
-"""What the tables of the database are made of. Times are Unix milliseconds."""
+"""What tables of databases are made of. Times are Unix milliseconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-METADATA = sa.MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    }
-)
+_NAMES = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+}
+
+
+def new_metadata() -> sa.MetaData:
+    """Return what the tables of one service are registered in."""
+    return sa.MetaData(naming_convention=_NAMES)
 
 
 class String(sa.types.TypeDecorator[str]):

@@ -33,8 +33,12 @@ _CONNECT_S = 10.0
 _POOL = 5
 
 
-def open_engine(url: str) -> AsyncEngine:
+def open_engine(url: str, *, application: str, schema: str = "") -> AsyncEngine:
     """Return an engine for sqlite:///PATH or for any postgresql:// URL of libpq's form.
+
+    Args:
+        application: names the connections in PostgreSQL's own lists.
+        schema: PostgreSQL's schema that the tables are in; empty: that of the URL or the user.
 
     A file of SQLite is made if there is none, readable by its owner alone; so are, by SQLite, the
     files beside it.
@@ -45,7 +49,7 @@ def open_engine(url: str) -> AsyncEngine:
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme in ("postgresql", "postgres"):
-        return _open_postgres(f"postgresql://{rest}")
+        return _open_postgres(f"postgresql://{rest}", application, schema)
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return _open_sqlite(Path(rest[1:]))
     raise InvalidRequest(
@@ -65,14 +69,13 @@ def without_password(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True).partition("?")[0]
 
 
-def _open_postgres(url: str) -> AsyncEngine:
+def _open_postgres(url: str, application: str, schema: str) -> AsyncEngine:
     asyncpg: Any = require("postgres", "asyncpg")
+    settings = {"application_name": application, **({"search_path": schema} if schema else {})}
 
     async def connect() -> Any:
         # asyncpg itself reads the URL: what libpq's documentation says of it holds.
-        return await asyncpg.connect(
-            url, timeout=_CONNECT_S, server_settings={"application_name": "headrace_control"}
-        )
+        return await asyncpg.connect(url, timeout=_CONNECT_S, server_settings=settings)
 
     return create_async_engine(
         "postgresql+asyncpg://", async_creator=connect, pool_size=_POOL, pool_pre_ping=True

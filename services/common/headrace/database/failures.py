@@ -1,4 +1,4 @@
-"""Errors of a database that cannot be used now, as those who call control get them."""
+"""Errors of a database that cannot be used now, as callers get them."""
 
 from __future__ import annotations
 

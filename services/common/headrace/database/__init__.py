@@ -1,0 +1,1 @@
+"""Databases of services: SQLite or PostgreSQL, through SQLAlchemy Core and alembic."""
