@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headrace.errors import Code, HeadraceError, RequestError
+from headrace.errors import Code, ContextLengthExceeded, HeadraceError, RequestError
 from headrace.rpc.http_errors import Headers, error_headers, http_status, openai_error
 from headrace.v1.common_pb2 import Usage
 
@@ -87,7 +87,11 @@ _ANTHROPIC_TYPES = {
 def _anthropic_error(error: HeadraceError, status: int, request_id: str) -> dict[str, Any]:
     # 499, of a request that was cancelled, is of no type of its own.
     other = "api_error" if status > 413 else "invalid_request_error"
-    body = {"type": _ANTHROPIC_TYPES.get(status, other), "message": error.message}
+    message = error.message
+    if isinstance(error, ContextLengthExceeded):
+        # Anthropic's words, by which clients know that they have to shorten the conversation.
+        message = f"prompt is too long: {message}"
+    body = {"type": _ANTHROPIC_TYPES.get(status, other), "message": message}
     return {"type": "error", "error": body, "request_id": request_id}
 
 
