@@ -7,6 +7,8 @@ tests/clients/ai_sdk/package-lock.json -> .venv-clients/ai_sdk, a folder with no
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +47,17 @@ class Client:
     @property
     def environment(self) -> Path:
         return ENVIRONMENTS / self.name
+
+    def versions(self) -> dict[str, str]:
+        """Return the packages that the client's folder is about, and their locked versions."""
+        if self.uses_node:
+            named = json.loads((self.folder / "package.json").read_text())["dependencies"]
+            locked = json.loads(self.lock_file.read_text())["packages"]
+            return {name: locked[f"node_modules/{name}"]["version"] for name in named}
+        lines = (self.folder / "requirements.in").read_text().splitlines()
+        names = [re.split(r"[\[<>=~!; ]", line)[0] for line in lines if re.match(r"\w", line)]
+        pins = dict(re.findall(r"^([\w.-]+)==(\S+)", self.lock_file.read_text(), re.MULTILINE))
+        return {name: pins[name.lower()] for name in names}
 
     def prepare(self) -> None:
         """Make the environment, unless it was made from this very lock file before.

@@ -11,6 +11,8 @@ from headrace.supervisor.state.state_dir import StateDir
 from helpers.running_mesh import start, stop
 from helpers.tiny_encoders import save_encoder, tiny_encoder
 
+START_S = 400
+"""Four processes import torch first, which a busy machine takes its time for."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "HEADRACE_REQUIRE")
 _CONTEXT_TOKENS = 512
 _MODERATED = ("toxic", "identity_hate", "neutral")
@@ -32,7 +34,7 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
     for name, model in encoders.items():
         models.append(f"{save_encoder(folder / name, model)}={name}")
     options = [word for model in models for word in ("--model", model)]
-    mesh = start(folder / "mesh", "--auth", "keys", *options)
+    mesh = start(folder / "mesh", "--auth", "keys", *options, within_s=START_S)
     try:
         yield _environment(folder, mesh.url, StateDir(mesh.folder).cli_key.read_text().strip())
     finally:

@@ -1,4 +1,4 @@
-"""The generated tables of settings and metrics in docs/: `make docs` writes, a test checks.
+"""The generated tables in docs/, of settings, metrics and clients: `make docs` writes them.
 
 python tests/helpers/reference_tables.py
 """
@@ -16,6 +16,7 @@ import headrace_control.base.metrics
 import headrace_gateway.base.metrics
 import headrace_scheduler.base.metrics
 import headrace_worker.runtime.metrics
+from clients.environments import clients
 from headrace.settings import ServiceSettings
 from headrace_control.base.settings import ControlSettings
 from headrace_gateway.base.settings import GatewaySettings
@@ -23,7 +24,8 @@ from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_worker.base.settings import WorkerSettings
 
 PAGES = [
-    Path(__file__).parents[2] / "docs" / name for name in ("configuration.md", "monitoring.md")
+    Path(__file__).parents[2] / "docs" / name
+    for name in ("configuration.md", "monitoring.md", "clients.md")
 ]
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "gateway": GatewaySettings,
@@ -66,13 +68,22 @@ def metrics_table(module: Any) -> str:
     return "\n".join(rows)
 
 
+def clients_table() -> str:
+    rows = ["| client | versions that the tests run |", "|---|---|"]
+    for client in clients():
+        versions = ", ".join(f"`{name}` {version}" for name, version in client.versions().items())
+        anchor = client.name.replace("_", "-")
+        rows.append(f"| [{client.name.replace('_', ' ')}](#{anchor}) | {versions} |")
+    return "\n".join(rows)
+
+
 def tables() -> dict[str, str]:
     found = {"settings every service": settings_table(ServiceSettings, own=False)}
     for name, settings in SETTINGS.items():
         found[f"settings {name}"] = settings_table(settings, own=True)
     for name, module in METRICS.items():
         found[f"metrics {name}"] = metrics_table(module)
-    return found
+    return {**found, "clients": clients_table()}
 
 
 def filled(text: str) -> str:

@@ -21,9 +21,9 @@ class RunningMesh:
     """The served name."""
 
 
-def start(folder: Path, *options: str) -> RunningMesh:
+def start(folder: Path, *options: str, within_s: float = COMMAND_S) -> RunningMesh:
     """`headrace up --detach` with these options, on a free port."""
-    up = _headrace("up", "--detach", "--port", "0", *options, folder=folder)
+    up = _headrace("up", "--detach", "--port", "0", *options, folder=folder, within_s=within_s)
     assert up.returncode == 0, up.stdout + up.stderr
     status = json.loads(_headrace("status", "--json", folder=folder).stdout)
     return RunningMesh(folder, status["url"], status["models"][0]["id"])
@@ -33,11 +33,13 @@ def stop(mesh: RunningMesh) -> None:
     _headrace("down", folder=mesh.folder)
 
 
-def _headrace(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def _headrace(
+    *arguments: str, folder: Path, within_s: float = COMMAND_S
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "headrace", *arguments, "--state-dir", str(folder)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=COMMAND_S,
+        timeout=within_s,
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 
 URL, KEY = os.environ["HEADRACE_BASE_URL"] + "/v1", os.environ["HEADRACE_API_KEY"]
 
@@ -14,4 +14,10 @@ URL, KEY = os.environ["HEADRACE_BASE_URL"] + "/v1", os.environ["HEADRACE_API_KEY
 @pytest.fixture
 def client() -> Iterator[OpenAI]:
     with OpenAI(base_url=URL, api_key=KEY) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def async_client() -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=URL, api_key=KEY) as opened:
         yield opened
