@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import pytest
@@ -96,8 +96,8 @@ def test_the_tool_runner_ends_with_an_answer(client: Anthropic) -> None:
 
 def test_structured_output_is_parsed(client: Anthropic) -> None:
     class Villager(BaseModel):
-        name: str
-        town: str
+        name: Literal["Ada", "Bram"]
+        town: Literal["Oakford", "Willowmere"]
 
     asked: Any = [{"role": "user", "content": "Give me Ada as JSON."}]
     told = client.messages.parse(**GREEDY, messages=asked, output_format=Villager)

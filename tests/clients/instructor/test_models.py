@@ -23,7 +23,7 @@ ASKED: Any = [{"role": "user", "content": "Give me Ada as JSON."}]
 
 
 class Villager(BaseModel):
-    name: str
+    name: Literal["Ada", "Bram"]
     town: Literal["Oakford", "Willowmere"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -33,8 +33,8 @@ each_way = pytest.mark.parametrize("way", [OPENAI, ANTHROPIC, HOSTED], ids=lambd
 
 
 class Villager(BaseModel):
-    name: str
-    town: str
+    name: Literal["Ada", "Bram"]
+    town: Literal["Oakford", "Willowmere"]
 
 
 @each_way

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -16,8 +16,8 @@ ASKED: Any = [{"role": "user", "content": "What is the weather in Oakford?"}]
 
 
 class Villager(BaseModel):
-    name: str
-    town: str
+    name: Literal["Ada", "Bram"]
+    town: Literal["Oakford", "Willowmere"]
 
 
 class get_weather(BaseModel):  # noqa: N801  # the function's name

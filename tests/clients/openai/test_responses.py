@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -26,8 +26,8 @@ WEATHER: Any = {
 
 
 class Villager(BaseModel):
-    name: str
-    town: str
+    name: Literal["Ada", "Bram"]
+    town: Literal["Oakford", "Willowmere"]
 
 
 def test_a_response_is_kept_continued_and_deleted(client: OpenAI) -> None:

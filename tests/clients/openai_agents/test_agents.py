@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from agents import (
@@ -40,8 +40,8 @@ def get_weather(town: str) -> str:
 
 
 class Villager(BaseModel):
-    name: str
-    town: str
+    name: Literal["Ada", "Bram"]
+    town: Literal["Oakford", "Willowmere"]
 
 
 async def test_an_agent_answers(model: Model) -> None:

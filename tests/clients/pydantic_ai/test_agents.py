@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -33,8 +33,8 @@ GREEDY: Any = {"temperature": 0, "max_tokens": 128}
 
 
 class Villager(BaseModel):
-    name: str
-    town: str
+    name: Literal["Ada", "Bram"]
+    town: Literal["Oakford", "Willowmere"]
 
 
 @pytest.fixture(params=MODELS)
