@@ -20,7 +20,7 @@ from helpers.environment import KINDS, required_kinds
 LIGHT = ("anthropic", "openai", "openai_agents")
 """Those that `make test` runs, too: they are installed and done in seconds."""
 AT_ONCE = 2
-TESTS_S = 600
+TESTS_S = 900
 """For one client."""
 
 

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_light_clients_pass() -> None:
     run = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "clients.run", "--light"),

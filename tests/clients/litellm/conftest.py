@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 URL, KEY = os.environ["HEADRACE_BASE_URL"] + "/v1", os.environ["HEADRACE_API_KEY"]
-READY_S = 110
+READY_S = 250
 PROXY_KEY = "sk-proxy"
 
 
