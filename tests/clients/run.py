@@ -128,9 +128,9 @@ def counted(
     kinds = [{child.tag for child in case} for case in cases]
     failed = sum(bool(kind & {"failure", "error"}) for kind in kinds)
     skipped = sum("skipped" in kind for kind in kinds)
+    passed = len(cases) - failed - skipped
     if (ran.returncode != 0 and not failed) or not cases:
         failed += 1
-    passed = len(cases) - failed - skipped if cases else 0
     text = ran.stdout if failed or skipped else ""
     return Outcome(name, passed, failed, skipped, seconds, text)
 
