@@ -146,10 +146,12 @@ class GenerationReader:
                 self._was_lost, self._lost_s = True, time.monotonic()
             return RESUME_PAUSE_S if error.retry_after_s is None else min(1.0, error.retry_after_s)
         is_named = bool(self._sought.request_id)
-        if self._was_lost and isinstance(error, RequestExists | RequestNotFound):
+        if self._attempts.number > 1 and isinstance(error, RequestExists | RequestNotFound):
+            self._attempts.count(error)
             return RESUME_PAUSE_S
         pause_s = self._attempts.pause_s(error, repeatable=is_named)
-        self._was_lost |= isinstance(error, ConnectionLost)
+        if isinstance(error, ConnectionLost):
+            self._was_lost, self._lost_s = True, time.monotonic()
         return pause_s
 
     def _next_call(self, error: HeadraceError) -> GrpcCall | None:
@@ -181,9 +183,11 @@ class GenerationReader:
         request.CopyFrom(self._sought)  # type: ignore[arg-type]  # only such a request runs again
         request.seed, request.request_id = self._seed or 0, uuid4().hex
         first = yield from self._open(self._calls.begin(request))
-        behind = [len(ids) for ids in self._token_ids]
-        while any(behind):
+        behind, has_started = [len(ids) for ids in self._token_ids], False
+        # Why not without its start: until then the mesh does not know it.
+        while any(behind) or not has_started:
             event = yield Next(first)
+            has_started |= event is not END and event.HasField("started")
             if event is END or event.HasField("finish"):
                 break
             delta = event.delta

@@ -196,6 +196,12 @@ class Attempts:
         self.number += 1
         return pause_s
 
+    def count(self, error: HeadraceError) -> None:
+        """Begin another attempt because of this error, if there is one left; else raise it."""
+        if self.number >= self._retries.attempts:
+            raise error
+        self.number += 1
+
 
 def sent(call: Call, retries: Retries) -> Script[Any]:
     """Send a call, again where that may help; return its answer."""
