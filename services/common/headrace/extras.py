@@ -37,6 +37,20 @@ def require(extra: str, module: str) -> ModuleType:
         raise MissingExtra(extra, f"there is no module {module}") from error
 
 
+def require_package(extra: str, package: str) -> ModuleType:
+    """Import and return a package of Headrace's own, which imports what `extra` installs.
+
+    Raises:
+        MissingExtra: something that it imports is not installed.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("headrace"):
+            raise  # a fault of the package itself
+        raise MissingExtra(extra, f"there is no module {error.name}") from error
+
+
 def require_binary(extra: str, name: str) -> str:
     """Return the path of an executable that `extra` installs: beside Python's, else on PATH.
 

@@ -39,8 +39,16 @@ class LocalSettings(WorkerSettings):
         return (init_settings,)
 
 
+NEVER_S = 1e9
+"""In place of a time that ends a request."""
+
+
 class LocalLimits(GatewaySettings):
-    """A gateway's bounds of requests, as they are by default."""
+    """A gateway's bounds of requests, as they are by default; but nothing ends for its time unless
+    its caller says so."""
+
+    max_timeout_s: float = NEVER_S
+    max_patience_s: float = NEVER_S
 
     @classmethod
     def settings_customise_sources(
@@ -91,17 +99,17 @@ async def loaded_model(settings: WorkerSettings) -> tuple[LoadedModel, OneModel]
     """
     progress = LoadProgress(settings.model_source, time.monotonic)
     try:
-        loaded = await run_in_dedicated_thread(partial(load_model, settings, progress.report))
+        return await run_in_dedicated_thread(partial(_load, settings, progress))
     except asyncio.CancelledError:
         progress.abandon()
         raise
+
+
+def _load(settings: WorkerSettings, progress: LoadProgress) -> tuple[LoadedModel, OneModel]:
+    loaded = load_model(settings, progress.report)
     progress.done(loaded.parameters)
-    return loaded, await asyncio.to_thread(_one_model, settings, loaded)
-
-
-def _one_model(settings: WorkerSettings, loaded: LoadedModel) -> OneModel:
     bundle = tokenizer_bundle(loaded.tokenizer)
     card = configured_card(settings, loaded, bundle, now_unix_s=time.time())
     # Why not in a thread of its own for long texts: the loop serves nothing but this model.
     tokenizer = Tokenizer(TokenizerBundle.FromString(bundle), inline_characters=2**62)
-    return OneModel(ServedModel(card, tokenizer))
+    return loaded, OneModel(ServedModel(card, tokenizer))

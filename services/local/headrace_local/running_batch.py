@@ -7,6 +7,7 @@ open_all([request])  ─►  waiting  ─slot is free─►  the engine's thread
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from headrace.errors import (
+    DeadlineExceeded,
     EngineFailed,
     FailedPrecondition,
     HeadraceError,
@@ -27,6 +29,7 @@ from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.request.generation import Generation, Tokens, ValidRequest
 from headrace_gateway.request.payer import Payer, TokenRange
 from headrace_gateway.request.record import request_record
+from headrace_local.loading import NEVER_S
 from headrace_local.local_output import LocalOutput
 from headrace_worker.engine.base import interface
 from headrace_worker.engine.base.interface import Engine, StepOutput
@@ -70,6 +73,8 @@ class RunningBatch:
         self._running: dict[int, _Choice] = {}
         """By sequence id."""
         self._ids = count()
+        self._timers: dict[LocalOutput, asyncio.TimerHandle] = {}
+        """Of requests that have a timeout and have not been settled."""
         self._refusal: HeadraceError | None = None
         """Why nothing runs any more."""
         self._pump = Pump(
@@ -105,21 +110,34 @@ class RunningBatch:
         for request in requests:
             output = LocalOutput(request_record(request, time.time()), self._cancel)
             self._waiting.extend(_Choice(output, index) for index in range(request.n))
+            self._expire_in(output, request)
             opened.append(output)
         self._admit()
         return opened
 
-    async def close(self) -> None:
-        """End the engine's thread; requests that run fail."""
+    def close(self) -> None:
+        """Fail what runs, refuse what comes, and let the engine's thread end."""
         if self._refusal is None:
             fact = f"model {self._model} was closed: load it again"
             self._end(FailedPrecondition(fact), RequestCancelled(fact))
-        await self._pump.stop()
+        self._pump.end()
+
+    def join(self) -> None:
+        """Wait for the end of the engine's thread, which finishes its step; blocks."""
+        self._pump.join()
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs or waits."""
         return not self._running and not self._waiting
+
+    def _expire_in(self, output: LocalOutput, request: ValidRequest) -> None:
+        if request.timeout_s < NEVER_S:
+            fact = f"request {request.request_id} ran out of time, of which it had"
+            late = DeadlineExceeded(f"{fact} {request.timeout_s:g} s")
+            self._timers[output] = asyncio.get_running_loop().call_later(
+                request.timeout_s, self._fail, output, late
+            )
 
     # To the engine
 
@@ -147,6 +165,8 @@ class RunningBatch:
             del self._running[sequence_id]
             self._pump.cancel(sequence_id)
         self._waiting = deque(choice for choice in self._waiting if not is_meant(choice))
+        if index is None and (timer := self._timers.pop(output, None)) is not None:
+            timer.cancel()
         self._admit()
 
     # From the engine
@@ -207,18 +227,19 @@ class RunningBatch:
     def _on_refused(self, sequence_id: int, fact: str) -> None:
         if (choice := self._running.get(sequence_id)) is not None:
             request_id = choice.record.request_id
-            self._fail(choice, EngineFailed(f"the engine failed at {request_id}: {fact}"))
+            failure = EngineFailed(f"the engine failed at {request_id}: {fact}")
+            self._fail(choice.output, failure)
 
     def _on_invalid(self, sequence_id: int, fact: str) -> None:
         """End a request whose constraints no engine could meet."""
         if (choice := self._running.get(sequence_id)) is not None:
             sampling = choice.record.sampling
             name = sampling.grammar.field or next(iter(masks_of(sampling)), "parameters")
-            self._fail(choice, InvalidStructure(f"{name}: {fact}", field=name))
+            self._fail(choice.output, InvalidStructure(f"{name}: {fact}", field=name))
 
-    def _fail(self, choice: _Choice, error: HeadraceError) -> None:
-        choice.output.fail(error)
-        self._cancel(choice.output)
+    def _fail(self, output: LocalOutput, error: HeadraceError) -> None:
+        output.fail(error)
+        self._cancel(output)
 
     def _on_death(self, error: BaseException) -> None:
         death = EngineFailed(f"the engine of model {self._model} has ended: {error!r}")

@@ -24,6 +24,7 @@ from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from headrace_local.loading import LocalLimits, OneModel
 
+_OF_A_MESH = {"detached", "patience", "priority"}
 Events = AsyncGenerator[StreamGenerateResponse, None]
 
 
@@ -47,8 +48,8 @@ class LocalService:
             yield finish(answer.usage())
 
     async def _open(self, request: GenerateRequest) -> Answer:
-        if request.detached:
-            raise Unsupported("background requests need a mesh", field="detached")
+        for name in _OF_A_MESH & {field.name for field, _ in request.ListFields()}:
+            raise Unsupported(f"{name} needs a mesh: one model has no lanes", field=name)
         answer, _ = await self._submitter.open(generate_request(request, _call(), stream=True))
         return answer
 

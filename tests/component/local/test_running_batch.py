@@ -74,7 +74,8 @@ async def local(engine: ScriptedEngine | None = None) -> AsyncIterator[Local]:
     try:
         yield Local(LocalService(model, batch), batch, model)
     finally:
-        await batch.close()
+        batch.close()
+        await asyncio.to_thread(batch.join)
 
 
 def request(text: str = "Hello", **more: Any) -> GenerateRequest:
@@ -182,7 +183,7 @@ async def test_closing_ends_what_runs_and_refuses_what_comes() -> None:
     async with local(ScriptedEngine(ScriptedSettings(step_s=0.001))) as one:
         stream = one.service.stream(request(max_tokens=4000, ignore_eos=True))
         await anext(stream)
-        await one.batch.close()
+        one.batch.close()
 
         async def rest() -> list[StreamGenerateResponse]:
             return [event async for event in stream]

@@ -116,8 +116,16 @@ class Pump:
 
         A step that takes longer than `STOP_S` is not awaited; it ends with the process.
         """
+        self.end()
+        await asyncio.to_thread(self.join)
+
+    def end(self) -> None:
+        """As `stop`, without waiting for the thread."""
         self._commands.put(None)
-        await asyncio.to_thread(self._thread.join, STOP_S)
+
+    def join(self) -> None:
+        """Wait for the thread's end, at most `STOP_S`; blocks."""
+        self._thread.join(STOP_S)
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
