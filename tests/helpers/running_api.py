@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -209,6 +209,7 @@ class RunningApi:
     port: int
     probes: StandinProbes
     directory: StandinDirectory
+    cards: StaticCards
     rows: RowService
     services: ApiServices
 
@@ -258,20 +259,22 @@ async def running_api(
     limits: GatewaySettings | None = None,
     interceptor: AccessInterceptor | None = None,
     rows: FixedRows = NO_LIMITS,
+    cards: Sequence[ModelCard] | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
     A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
     does no more than generate. The tokenizer "t2" has word pieces. One of `more` may be
     another "valley", or have a tokenizer whose chat template is "broken", prints nothing of
-    what is said ("silent"), or reads it in "parts".
+    what is said ("silent"), or reads it in "parts". `cards`: in place of all these.
     """
     asleep = ModelCard()
     asleep.CopyFrom(CARD)
     asleep.model = "asleep"
     asleep.ClearField("capabilities")
-    cards = StaticCards(
-        {card.model: card.SerializeToString() for card in (CARD, asleep, *more)},
+    served = (CARD, asleep, *more) if cards is None else cards
+    stored = StaticCards(
+        {card.model: card.SerializeToString() for card in served},
         {
             "t1": bundle(byte_level()).SerializeToString(),
             "t2": bundle(word_pieces(), chat_template=None).SerializeToString(),
@@ -281,16 +284,17 @@ async def running_api(
             "silent": bundle(byte_level(), chat_template="Say!").SerializeToString(),
         },
     )
-    catalog = Catalog(cards, GatewaySettings(), lambda model: [CARD] if model == CARD.model else [])
+    settings = limits or GatewaySettings()
+    catalog = Catalog(stored, settings, lambda model: [CARD] if model == CARD.model else [])
     server = make_server(
         [
             RejectMalformed(),
             SlowReaderInterceptor(READER_STALL_S),
-            interceptor or open_interceptor(limits or GatewaySettings()),
+            interceptor or open_interceptor(settings),
         ]
     )
     probes = StandinProbes()
-    services = api_services(catalog, admission, limits or GatewaySettings(), rows)
+    services = api_services(catalog, admission, settings, rows)
     add_public_services(server, services, probes.observe)
     row_service = RowService(
         services, SystemClock(), why_not_ready=lambda: probes.observe().problem
@@ -301,12 +305,13 @@ async def running_api(
     following = asyncio.create_task(catalog.run())
     try:
         async with asyncio.timeout(5):
-            while len(catalog.all()) < len(cards.cards):
+            while len(catalog.all()) < len(stored.cards):
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)
         assert isinstance(services.requests, StandinDirectory)
-        yield RunningApi(admission, catalog, port, probes, services.requests, row_service, services)
+        directory = services.requests
+        yield RunningApi(admission, catalog, port, probes, directory, stored, row_service, services)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

@@ -61,10 +61,11 @@ class ProbeServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetHealth(self, request, context):
-        """Returns 200 if the gateway that answers can admit requests, whatever its workers do, else 503
-        with the reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}};
-        "loading": the model is announced and this gateway is loading its tokenizer; "no_worker":
-        requests for it wait. While it is 503, `status` is "unavailable" and `reason` says why.
+        """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
+        reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
+        model is configured and no worker has announced it yet, or this gateway is loading its
+        tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
+        `reason` says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

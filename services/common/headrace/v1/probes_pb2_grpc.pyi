@@ -35,10 +35,11 @@ class ProbeServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProbeServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
-    """Returns 200 if the gateway that answers can admit requests, whatever its workers do, else 503
-    with the reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}};
-    "loading": the model is announced and this gateway is loading its tokenizer; "no_worker":
-    requests for it wait. While it is 503, `status` is "unavailable" and `reason` says why.
+    """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
+    reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
+    model is configured and no worker has announced it yet, or this gateway is loading its
+    tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
+    `reason` says why.
     """
     Ping: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
     """The same without a body: 200 or 503, as in SageMaker and vLLM."""
@@ -51,10 +52,11 @@ class ProbeServiceStub:
 class ProbeServiceAsyncStub(ProbeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Returns 200 if the gateway that answers can admit requests, whatever its workers do, else 503
-    with the reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}};
-    "loading": the model is announced and this gateway is loading its tokenizer; "no_worker":
-    requests for it wait. While it is 503, `status` is "unavailable" and `reason` says why.
+    """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
+    reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
+    model is configured and no worker has announced it yet, or this gateway is loading its
+    tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
+    `reason` says why.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """The same without a body: 200 or 503, as in SageMaker and vLLM."""
@@ -70,10 +72,11 @@ class ProbeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _empty_pb2.Empty,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Returns 200 if the gateway that answers can admit requests, whatever its workers do, else 503
-        with the reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}};
-        "loading": the model is announced and this gateway is loading its tokenizer; "no_worker":
-        requests for it wait. While it is 503, `status` is "unavailable" and `reason` says why.
+        """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
+        reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
+        model is configured and no worker has announced it yet, or this gateway is loading its
+        tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
+        `reason` says why.
         """
 
     @_abc_1.abstractmethod

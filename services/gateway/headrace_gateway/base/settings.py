@@ -27,6 +27,11 @@ class GatewaySettings(AccessSettings, DeliverySettings):
     """Name or address of this process as workers reach it; empty: `host`. Where that is 0.0.0.0
     or ::, the address from which this machine reaches the broker."""
 
+    configured_models: tuple[str, ...] = ()
+    """Models that the mesh is to serve, as JSON: each by its name and, after commas, its aliases,
+    as ["qwen,gpt-4o"]. Until a worker has announced one, it is listed as not ready, and a request
+    for it is refused with 503 and `Retry-After`. Empty: a model is unknown, 404, until then."""
+
     max_open_requests: int = Field(default=4096, gt=0)
     """Requests held at once, ended but unsettled ones included. Too small: refusals although
     lanes have room. Too large: memory, some 10 KiB and the output's ids for each."""

@@ -183,7 +183,7 @@ def _check_numbers(request: GenerationRequest, card: ModelCard) -> None:
             raise InvalidRequest(
                 f"{each.name} is {value:g}; it must be in {each.range}", field=field
             )
-        if value != each.neutral and not _applies(card, each):
+        if value != each.neutral and not is_applied(card, each):
             raise Unsupported(
                 f"the engine of model {card.model} does not support {each.name}", field=field
             )
@@ -309,7 +309,7 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
 def _number(each: SamplingParameter, parameters: SamplingParameters, card: ModelCard) -> float:
     """Return the caller's value, else the model's own, else the neutral one."""
     value = _set_value(parameters, each)
-    if value is None and each.model_default and _applies(card, each):
+    if value is None and each.model_default and is_applied(card, each):
         value = _set_value(card.defaults, each)
     return each.neutral if value is None else value
 
@@ -323,5 +323,6 @@ def _set_value(
     return value
 
 
-def _applies(card: ModelCard, each: SamplingParameter) -> bool:
+def is_applied(card: ModelCard, each: SamplingParameter) -> bool:
+    """Return whether the model's engine applies a sampling parameter."""
     return each.everywhere or each.name in card.capabilities.sampling

@@ -10,23 +10,27 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.auth.caller import Caller
 from headrace.auth.scopes import ANY_MODEL
 from headrace.bus import BusError, Cards
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
-from headrace.model_names import lane_id
+from headrace.model_names import lane_id, parse_names
 from headrace.v1.models_pb2 import Adapter
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.adapters import chosen, known
 from headrace_gateway.models.tokenizer import Tokenizer, TokenizerUnusable
-from headrace_gateway.request.served_names import SEPARATOR, ServedNames, served_names
+from headrace_gateway.request.served_names import SEPARATOR, served_names
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_LOADING_RETRY_S = 2.0
+_LATE_S = 253_402_300_799
+"""Later than any model is announced, in seconds since 1970."""
 _EVERYTHING = Caller()
 
 
@@ -93,7 +97,9 @@ class Catalog:
         """Models of `_pending` that have been tried; logged once."""
         self._tokenizers: dict[str, Tokenizer] = {}
         """By digest; those of `_models` and no others."""
-        self._names = ServedNames()
+        self._expected = _configured(settings.configured_models)
+        """Models of the settings that no worker has announced yet, by lane id: their names."""
+        self._names = served_names(self._expected.values())
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -134,8 +140,8 @@ class Catalog:
 
         Raises:
             ModelNotFound: as `get`.
-            NoWorker: it is, but its tokenizer is not loaded yet, or no worker could load the
-                adapter.
+            NoWorker: it is, but no worker has announced it yet, or its tokenizer is not loaded
+                yet, or no worker could load the adapter.
         """
         model, adapter = self._names.reading(name) or (name, None)
         lane = lane_id(model)
@@ -149,6 +155,8 @@ class Catalog:
                 f"model {model} has been announced; this gateway is loading its tokenizer",
                 retry_after_s=_RETRY_S,
             )
+        if lane in self._expected:
+            raise _not_announced(model)
         if lane in self._unusable:
             raise NoWorker(
                 f"model {model} cannot be served: {self._unusable[lane]}", retry_after_s=60.0
@@ -174,7 +182,8 @@ class Catalog:
     def _names_of(self, name: str) -> list[str]:
         """Return every name of what this name means; with an adapter, also those of its model."""
         model, adapter = self._names.reading(name) or (name, None)
-        card = self._cards.get(lane_id(model))
+        lane = lane_id(model)
+        card = self._cards.get(lane) or self._expected.get(lane)
         names = [model] if card is None else [model, *self._names.aliases(card)]
         adapted = [f"{each}{SEPARATOR}{adapter}" for each in names] if adapter else []
         return names + adapted
@@ -194,6 +203,22 @@ class Catalog:
     def loading(self) -> list[str]:
         """Return the models that have been announced, and whose tokenizer is not loaded yet."""
         return [self._cards[lane].model for lane in self._pending if lane not in self._models]
+
+    def unannounced(self, caller: Caller = _EVERYTHING) -> dict[str, str]:
+        """Return the configured models that no worker has announced yet, and that the caller may
+        use: by each of their names the primary one."""
+        expected = [card.model for card in self._expected.values()]
+        visible = {model for model in expected if self.may_use(model, caller)}
+        names = sorted(self._names.models.items())
+        return {name: model for name, model in names if model in visible}
+
+    def require_announced(self, caller: Caller) -> None:
+        """
+        Raises:
+            NoWorker: no model that the caller may use is announced, and one is configured.
+        """
+        if not self.visible(caller) and (waiting := self.unannounced(caller)):
+            raise _not_announced(next(iter(waiting.values())))
 
     def adapters(self, served: ServedModel) -> list[Adapter]:
         """Return the adapters of a model, sorted by name."""
@@ -218,6 +243,7 @@ class Catalog:
             self._drop(lane)
             return
         before, self._cards[lane] = self._cards.get(lane), card
+        self._expected.pop(lane, None)
         if before is not None and before.weights_digest != card.weights_digest:
             self._on_version_gone(card.model)
         self._rename()
@@ -235,7 +261,8 @@ class Catalog:
             self._forget_unused_tokenizers()
 
     def _rename(self) -> None:
-        before, self._names = self._names, served_names(self._cards.values())
+        cards = [*self._cards.values(), *self._expected.values()]
+        before, self._names = self._names, served_names(cards)
         for model, taken in self._names.taken.items():
             if taken != before.taken.get(model):
                 # In the log, for which of two models answers is seen nowhere else.
@@ -282,3 +309,20 @@ class Catalog:
         used = {served.card.tokenizer_digest for served in self._models.values()}
         for digest in self._tokenizers.keys() - used:
             del self._tokenizers[digest]
+
+
+def _configured(models: Iterable[str]) -> dict[str, ModelCard]:
+    """Return what is known of configured models, their names, by lane id."""
+    names = filter(None, map(parse_names, models))
+    # Why so late: an alias means the model that was announced first.
+    late = Timestamp(seconds=_LATE_S)
+    cards = (ModelCard(model=name, aliases=rest, create_time=late) for name, *rest in names)
+    return {lane_id(card.model): card for card in cards}
+
+
+def _not_announced(model: str) -> NoWorker:
+    return NoWorker(
+        f"model {model} is configured and being loaded: no worker has announced it yet; retry in"
+        f" {_LOADING_RETRY_S:g} s",
+        retry_after_s=_LOADING_RETRY_S,
+    )

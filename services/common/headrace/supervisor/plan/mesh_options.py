@@ -13,6 +13,7 @@ services(...) -> scheduler-0          --name scheduler-0
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -312,10 +313,12 @@ def services(
             )
     # Why: a host from the environment would be one that the workers here cannot reach.
     here = ("--advertised-host", LOOPBACK)
+    names = [",".join((model.name, *model.aliases)) for model in options.models]
+    configured = f"--configured-models={json.dumps(names)}"
     # Why: when the only gateway stops there is no other that could take over meanwhile.
     alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
     for i in range(options.gateways):
-        yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, *alone))
+        yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, configured, *alone))
     stored = (
         f"--database-url=sqlite:///{state_folder}/control/headrace.db",
         f"--bootstrap-keys-dir={state_folder}",

@@ -188,9 +188,12 @@ def with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType, 
 
     Raises:
         InvalidRequest: it names none, and there is not exactly one.
+        NoWorker: it names none, and the only ones are still being loaded.
     """
     if not body.model and not type(body).model_fields["model"].is_required():
-        visible = http.services.catalog.visible(http.call.caller)
+        catalog, caller = http.services.catalog, http.call.caller
+        catalog.require_announced(caller)
+        visible = catalog.visible(caller)
         cards = (served.card for served in visible)
         body = body.model_copy(update={"model": only_model(cards, *tasks)})
     http.counter.model = http.services.submitter.known(body.model)

@@ -10,11 +10,13 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from headrace.auth.caller import Caller
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.models_pb2 import GetModelRequest
 from headrace_gateway.api.anthropic.models import is_anthropic, model_info, model_page
 from headrace_gateway.api.http.endpoint import Lookup
 from headrace_gateway.api.http.errors import ANTHROPIC_ERRORS
 from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.openai.model_facts import capabilities, supported_parameters
 from headrace_gateway.models.catalog import ServedModel
 from headrace_gateway.resume.ports import serving
 
@@ -40,6 +42,8 @@ def _get_info(services: ApiServices, request: GetModelRequest, caller: Caller) -
 def _entry(
     services: ApiServices, request: GetModelRequest, caller: Caller, shape: Shape
 ) -> dict[str, Any]:
+    if (model := services.catalog.unannounced(caller).get(request.model)) is not None:
+        return shape(None, request.model, model=model)
     served = services.catalog.get(request.model, caller)
     if served.adapter is not None:
         return shape(served, served.name, ready=served.adapter.workers > 0)
@@ -57,7 +61,11 @@ def _entries(services: ApiServices, caller: Caller, shape: Shape) -> list[dict[s
     ]
     # Why: a client that picks the first should get an answer soon.
     names.sort(key=lambda each: not each[2])
-    return [shape(served, name, ready=ready) for served, name, ready in names]
+    loading = services.catalog.unannounced(caller).items()
+    return [
+        *(shape(served, name, ready=ready) for served, name, ready in names),
+        *(shape(None, name, model=model) for name, model in loading),
+    ]
 
 
 def _names(
@@ -74,20 +82,30 @@ def _names(
             yield adapted, adapted.name, adapter.workers > 0
 
 
-def _model(served: ServedModel, name: str, *, ready: bool) -> dict[str, Any]:
-    card = served.card
-    model = {
+def _model(
+    served: ServedModel | None, name: str, *, ready: bool = False, model: str = ""
+) -> dict[str, Any]:
+    """Return a model's entry; `model`: the primary name of one that no worker has announced."""
+    card = ModelCard(model=model) if served is None else served.card
+    chats = served is not None and served.tokenizer.chats
+    known = served is not None
+    entry = {
         "id": name,
         "object": "model",
         "created": card.create_time.seconds,
         "owned_by": "headrace",
         # vLLM's fields, which some clients read; `parent`, of adapters, as well.
-        "max_model_len": card.context_tokens,
+        "max_model_len": card.context_tokens if known else None,
         "root": card.model,
+        # OpenRouter's, which others read, and Ollama's.
+        "context_length": card.context_tokens if known else None,
+        "supported_parameters": supported_parameters(card, chats=chats) if known else None,
+        "capabilities": capabilities(card, chats=chats) if known else None,
         # Ours: whether a worker serves it now. Else its requests wait.
         "ready": ready,
     }
-    return model if served.adapter is None else model | {"parent": card.model}
+    is_adapter = served is not None and served.adapter is not None
+    return entry | {"parent": card.model} if is_adapter else entry
 
 
 LIST, GET = Lookup(_list_models), Lookup(_get_model)

@@ -15,7 +15,7 @@ class ModelState(StrEnum):
     READY = "ready"
     """A worker serves it."""
     LOADING = "loading"
-    """It is announced, and this gateway is loading its tokenizer."""
+    """No worker has announced it yet, or this gateway is loading its tokenizer."""
     NO_WORKER = "no_worker"
     """Requests for it wait in their lanes."""
 
@@ -34,6 +34,8 @@ class Health:
     broker_fault: str = ""
     """Why the broker does not store, where that is known."""
     models: Mapping[str, ModelState] = field(default_factory=dict)
+    unannounced: frozenset[str] = frozenset()
+    """Models that are configured, and that no worker has announced yet."""
     leader_age_s: float | None = None
     """Since the last report of any model's leader; None: there was none yet."""
     token_age_s: float | None = None
@@ -62,6 +64,22 @@ class Health:
             return f"no scheduler has reported for {self.leader_age_s:.0f} s"
         return None
 
+    @property
+    def not_serving(self) -> str | None:
+        """Return why no request of a client can be served yet; None if some can.
+
+        A gateway that waits for its first model can already refuse requests with the reason, so it
+        has no `problem`.
+        """
+        if (problem := self.problem) is not None:
+            return problem
+        if any(state is not ModelState.LOADING for state in self.models.values()):
+            return None
+        if count := len(self.models.keys() | self.unannounced):
+            models = "its model is" if count == 1 else f"its {count} models are"
+            return f"no model can be served yet: {models} being loaded"
+        return "no model can be served: none is configured, and no worker has announced one"
+
     def details(self) -> tuple[str, ...]:
         """Return lines for people and alerts; they decide nothing."""
         age_s = self.token_age_s
@@ -70,9 +88,10 @@ class Health:
 
     def body(self, may_see: Callable[[str], bool]) -> bytes:
         """Return what GET /health answers; `may_see` says of which models."""
-        problem = self.problem
+        problem = self.not_serving
         answer: dict[str, object] = {"status": "ok" if problem is None else "unavailable"}
         if problem is not None:
             answer["reason"] = problem
-        models = {name: state for name, state in self.models.items() if may_see(name)}
+        known = dict.fromkeys(self.unannounced, ModelState.LOADING) | dict(self.models)
+        models = {name: state for name, state in sorted(known.items()) if may_see(name)}
         return json.dumps(answer | {"models": models}).encode()

@@ -51,5 +51,5 @@ class ProbeService(ProbeServiceServicer):
 
 
 async def _head(context: Context, health: Health) -> None:
-    status = () if health.problem is None else (("x-hr-status", "503"),)
+    status = () if health.not_serving is None else (("x-hr-status", "503"),)
     await context.send_initial_metadata((("cache-control", "no-store"), *status))

@@ -127,6 +127,12 @@ def test_environment_variables_do_not_change_names_and_addresses_of_processes() 
     assert mine["gateway-0"].flags[-1] == "--advertised-host=10.1.2.3"
 
 
+def test_gateways_know_the_names_of_all_models_from_the_start() -> None:
+    models = (ModelSource("x", "a", ("gpt-4o", "b")), ModelSource("y", "c"))
+    flags = planned(MeshOptions(models))["gateway-0"].flags
+    assert '--configured-models=["a,gpt-4o,b", "c"]' in flags
+
+
 def test_only_workers_get_the_engine_option() -> None:
     plans = planned(MeshOptions((DEFAULT_MODEL,), engine=EngineKind.SCRIPTED))
     assert "scripted" in plans["worker-valley-0"].flags

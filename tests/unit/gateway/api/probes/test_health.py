@@ -38,6 +38,19 @@ def test_without_any_model_no_scheduler_has_to_report() -> None:
     assert replace(WELL, models={}, leader_age_s=None).problem is None
 
 
+def test_nothing_is_served_before_the_first_model_though_requests_are_answered() -> None:
+    first = replace(WELL, models={}, unannounced=frozenset({"valley"}), leader_age_s=None)
+    assert (first.problem, WELL.not_serving) == (None, None)
+    assert first.not_serving == "no model can be served yet: its model is being loaded"
+    body = json.loads(first.body(lambda _: True))
+    assert (body["status"], body["models"]) == ("unavailable", {"valley": "loading"})
+    assert json.loads(first.body(lambda _: False))["models"] == {}
+    two = replace(WELL, models={"a": ModelState.LOADING}, unannounced=frozenset({"b"}))
+    assert two.not_serving == "no model can be served yet: its 2 models are being loaded"
+    assert replace(WELL, unannounced=frozenset({"b"})).not_serving is None
+    assert "none is configured" in str(replace(first, unannounced=frozenset()).not_serving)
+
+
 def test_health_names_what_is_missing() -> None:
     assert replace(WELL, leaving=True).problem == "leaving"
     assert replace(WELL, broker_connected=False).problem == "out of reach of NATS"
