@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from headrace.internal.v1.quota_pb2 import LimitState
 from headrace_gateway.base.calls import CACHE_HEADER
-from headrace_gateway.quota.headers import Headers, rate_limit_headers
+from headrace_gateway.quota.headers import Headers, LimitHeaders, rate_limit_headers
 
 HIT, MISS, BYPASS = CACHE_OUTCOMES = ("hit", "miss", "bypass")
 """In the header: from a cache, or shared with an equal request under way; computed, and cached now;
@@ -20,7 +20,9 @@ _CALL: ContextVar[CallLimits | None] = ContextVar("call_limits", default=None)
 class CallLimits:
     """What the quota keeper last answered to a request of the call."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: LimitHeaders = rate_limit_headers) -> None:
+        """`shown` makes the headers of the call's API."""
+        self.shown = shown
         self.limits: Headers = ()
         """Empty until a request is reserved or refused, and where no limit applies."""
         self.cache = ""
@@ -43,7 +45,7 @@ class CallLimits:
 def note_limits(limits: Iterable[LimitState], now_ms: int) -> None:
     """Note the limits for the call that this task serves, if it serves one."""
     if (call := _CALL.get()) is not None:
-        call.limits = rate_limit_headers(limits, now_ms)
+        call.limits = call.shown(limits, now_ms)
 
 
 def note_cache(outcome: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import grpc
 import httpx
 import openai
@@ -82,6 +84,29 @@ async def test_so_do_refusals(
     assert (answer.status_code, shown(answer.headers)) == (429, SHOWN)
     assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("12", "11200")
     assert answer.headers["x-should-retry"] == "true"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("refused", [False, True])
+async def test_messages_have_anthropics_headers_alone(
+    http: httpx.AsyncClient, admission: ScriptedAdmission, stream: bool, refused: bool
+) -> None:
+    admission.limits = LIMITS
+    admission.quota_refusal = rate_limited("requests_per_minute") if refused else None
+    body = {"model": "valley", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}
+    answer = await http.post("/v1/messages", json=body | {"stream": stream})
+    assert (answer.status_code, shown(answer.headers)) == (429 if refused else 200, {})
+    prefix = "anthropic-ratelimit-"
+    reset = [f"{prefix}{kind}-reset" for kind in ("requests", "tokens")]
+    found = {name: text for name, text in answer.headers.items() if name.startswith(prefix)}
+    assert found.keys() >= set(reset)
+    assert all(datetime.fromisoformat(found.pop(name)).tzinfo is UTC for name in reset)
+    assert found == {
+        f"{prefix}requests-limit": "20",
+        f"{prefix}requests-remaining": "19",
+        f"{prefix}tokens-limit": "4000",
+        f"{prefix}tokens-remaining": "3900",
+    }
 
 
 async def test_without_limits_no_header_is_sent(http: httpx.AsyncClient) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.internal.v1.quota_pb2 import LimitKind, LimitScope, LimitState
-from headrace_gateway.quota.headers import duration_text, rate_limit_headers
+from headrace_gateway.quota.headers import anthropic_headers, duration_text, rate_limit_headers
 
 NOW_MS = 1_800_000_000_000
 REQUESTS_PER_MINUTE = LimitKind.LIMIT_KIND_REQUESTS_PER_MINUTE
@@ -45,6 +47,23 @@ def test_each_kind_of_limit_has_its_three_headers() -> None:
         "x-ratelimit-remaining-tokens": "3900",
         "x-ratelimit-reset-tokens": "6m0s",
     }
+
+
+def test_anthropics_say_when_a_limit_resets() -> None:
+    minute = state(REQUESTS_PER_MINUTE, 20, 19)
+    assert dict(anthropic_headers([minute], minute.reset_ms - 59_500)) == {
+        "anthropic-ratelimit-requests-limit": "20",
+        "anthropic-ratelimit-requests-remaining": "19",
+        "anthropic-ratelimit-requests-reset": time_of(minute.reset_ms),
+    }
+    late = minute.reset_ms + 10_001
+    found = dict(anthropic_headers([minute], late))
+    assert found["anthropic-ratelimit-requests-reset"] == time_of(late + 999)
+    assert anthropic_headers([], late) == ()
+
+
+def time_of(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_of_two_limits_the_one_is_shown_that_refuses_first() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from headrace.errors import Code, ContextLengthExceeded, HeadraceError, RequestError
 from headrace.rpc.http_errors import Headers, error_headers, http_status, openai_error
 from headrace.v1.common_pb2 import Usage
+from headrace_gateway.quota.headers import LimitHeaders, anthropic_headers, rate_limit_headers
 
 ErrorBody = Callable[[HeadraceError], dict[str, Any]]
 
@@ -33,7 +34,10 @@ class HttpResponse:
 
 
 class ErrorFormat(Protocol):
-    """How an API reports an error."""
+    """How an API reports an error, and what is left of limits."""
+
+    @property
+    def limit_headers(self) -> LimitHeaders: ...
 
     def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         """Return the response to a call of which nothing has been sent."""
@@ -49,6 +53,10 @@ class JsonErrorFormat:
         """The prefix and suffix make an event of the body; without them the API has no streams."""
         self._body, self._prefix, self._suffix = body, event_prefix, event_suffix
 
+    @property
+    def limit_headers(self) -> LimitHeaders:
+        return rate_limit_headers
+
     def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         body = json.dumps(self._body(error)).encode()
         return HttpResponse(http_status(error), body, error_headers(error))
@@ -59,6 +67,10 @@ class JsonErrorFormat:
 
 
 class AnthropicErrorFormat:
+    @property
+    def limit_headers(self) -> LimitHeaders:
+        return anthropic_headers
+
     def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         status = http_status(error)
         status = _OVERLOADED if status == Code.UNAVAILABLE.http_status else status

@@ -56,7 +56,7 @@ class Reply:
         self._finished = False
         self._last_write_s = asyncio.get_running_loop().time()
         self._extra_headers: Headers = ()
-        self.limits = CallLimits()
+        self.limits = CallLimits(error_format.limit_headers)
         """Of the call, whose headers go with the head."""
         self.request_id = request_id
         """The x-request-id of the head; a caller may have chosen the id of its request itself."""

@@ -44,6 +44,7 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.position import EventIds, Offset
+from headrace_gateway.quota.headers import LimitHeaders, rate_limit_headers
 from headrace_gateway.request.generation import Queued, RequestDescription
 from headrace_gateway.resume.open_or_resume import resume_position
 
@@ -64,6 +65,10 @@ RestAnswer = Callable[["RestService", HttpCall, AnyRequest], Awaitable[None]]
 
 
 class RestErrorFormat:
+    @property
+    def limit_headers(self) -> LimitHeaders:
+        return rate_limit_headers
+
     def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         body = as_json(to_status(error)).encode()
         return HttpResponse(error.code.http_status, body, error_headers(error))

@@ -22,6 +22,7 @@ from headrace_gateway.api.responses.wire.events import ResponseEvents, written
 from headrace_gateway.api.responses.wire.resource import Description, Ending, Json
 from headrace_gateway.base.keepalive import kept_alive
 from headrace_gateway.output.answering import Answer, GenerationFailed
+from headrace_gateway.quota.headers import LimitHeaders, rate_limit_headers
 
 
 class ResponseErrorFormat:
@@ -30,6 +31,10 @@ class ResponseErrorFormat:
     def __init__(self, last_sent: Callable[[], int] = lambda: -1) -> None:
         """`last_sent`: returns the number of the last event that was sent; -1: none was."""
         self._last_sent = last_sent
+
+    @property
+    def limit_headers(self) -> LimitHeaders:
+        return rate_limit_headers
 
     def error_response(self, error: HeadraceError, request_id: str) -> HttpResponse:
         return OPENAI_ERRORS.error_response(error, request_id)
