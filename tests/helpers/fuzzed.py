@@ -318,13 +318,19 @@ _OF_BYTES: tuple[Callable[[bytes, Random], bytes], ...] = (
 
 def body(path: str, luck: Random) -> bytes:
     """A valid body of this path, changed once or a few times; now and then not at all."""
-    value = copy.deepcopy(luck.choice(VALID[path]))
+    return changed(VALID[path], luck)
+
+
+def changed(valid: list[dict[str, Any]], luck: Random) -> bytes:
+    value = copy.deepcopy(luck.choice(valid))
     for _ in range(luck.choice((0, 1, 1, 1, 2, 4))):
         luck.choice(_OF_VALUES)(value, luck)
     data = written(value)
-    if luck.random() < 0.25:
-        data = luck.choice(_OF_BYTES)(data, luck)
-    return data
+    return damaged(data, luck) if luck.random() < 0.25 else data
+
+
+def damaged(data: bytes, luck: Random) -> bytes:
+    return luck.choice(_OF_BYTES)(data, luck)
 
 
 def message(path: str, luck: Random) -> bytes:
