@@ -1,4 +1,4 @@
-"""Messages that cannot be parsed, for every kind of handler with one request."""
+"""Messages that are missing or cannot be parsed, for every kind of handler with one request."""
 
 from __future__ import annotations
 
@@ -73,3 +73,15 @@ async def test_one_that_cannot_is_an_invalid_request(
     error = from_rpc_error(failed.value)
     assert isinstance(error, InvalidRequest)
     assert "the message cannot be read" in error.message
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_call_that_ends_before_its_message_is_an_invalid_request(
+    channel: grpc.aio.Channel, method: str
+) -> None:
+    call: Any = channel.stream_stream(f"/Test/{method}")(iter(()), timeout=20)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call.read()
+    error = from_rpc_error(failed.value)
+    assert isinstance(error, InvalidRequest)
+    assert "before its message" in error.message
