@@ -1,4 +1,5 @@
--- The outermost filter: the first for a request, the last for its response.
+-- The outermost filter but for CORS and gRPC-Web: before all others for a request, after them for its
+-- response. What comes as gRPC-Web is gRPC here.
 
 -- What Envoy adds by itself before this filter: x-forwarded-for, x-request-id and the like.
 local ADDED_BYTES = 1024
@@ -8,6 +9,12 @@ local UNPACKED = {[""] = true, identity = true, gzip = true, ["x-gzip"] = true, 
 
 local function is_grpc(headers)
   return string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc"
+end
+
+-- Whether the client reads gRPC-Web as text. Envoy's filter writes no base64 of an empty body, and
+-- waits for more.
+local function reads_base64(headers)
+  return string.find(headers:get("accept") or "", "application/grpc-web-text", 1, true) ~= nil
 end
 
 local function bytes_of(headers)
@@ -184,6 +191,7 @@ function envoy_on_request(h)
   local ours = h:streamInfo():dynamicMetadata()
   ours:set("headrace", "request_id", headers:get("x-request-id") or "")
   ours:set("headrace", "shape", shape_of(headers, grpc))
+  if grpc and not reads_base64(headers) then ours:set("headrace", "binary", "true") end
   -- HEAD is served as GET without its body, except for streams.
   if headers:get(":method") == "HEAD" and not string.find(headers:get(":path"), ":stream", 1, true) then
     headers:replace(":method", "GET")
@@ -191,6 +199,23 @@ function envoy_on_request(h)
   end
   if status == nil and has_checked_body(headers, grpc) then status, message = show_body(h) end
   if status ~= nil then h:respond({[":status"] = status}, message) end
+end
+
+-- As gRPC writes messages into headers.
+local function escaped(text)
+  return (string.gsub(text, "[^ -$&-~]", function(c) return string.format("%%%02X", string.byte(c)) end))
+end
+
+-- Envoy writes its own errors as a gRPC status only if the request came as gRPC itself. For gRPC-Web
+-- its filter would make one of the HTTP status, by which 431 is UNKNOWN and 504 UNAVAILABLE.
+local function make_grpc(h)
+  local body = h:body(true)
+  -- Objects from before the body has come are not valid behind it.
+  local headers = h:headers()
+  headers:replace("grpc-message", escaped(body:getBytes(0, body:length())))
+  headers:replace(":status", "200")
+  headers:replace("content-type", "application/grpc")
+  body:setBytes("")
 end
 
 -- The gateway's HTTP error responses have the gRPC status OK and their HTTP status in x-hr-status.
@@ -202,6 +227,7 @@ function envoy_on_response(h)
     headers:add("x-request-id", ours["request_id"] or "")
   end
   if is_grpc(headers) then return end
+  if ours["binary"] ~= nil and headers:get("grpc-status") ~= nil then return make_grpc(h) end
   -- By which Anthropic's clients know a request.
   if ours["shape"] == "anthropic" then headers:replace("request-id", headers:get("x-request-id")) end
   local status = headers:get("x-hr-status")
