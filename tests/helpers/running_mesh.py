@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND_S = 120
+COMMAND_S = 240
 
 
 @dataclass(frozen=True)
