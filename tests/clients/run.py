@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from clients.environments import Client, NotPrepared, clients
 from helpers.environment import KINDS, required_kinds
 
-LIGHT = ("anthropic", "openai", "openai_agents")
+LIGHT = ("anthropic", "openai", "openai_agents", "vllm_bench")
 """Those that `make test` runs, too: they are installed and done in seconds."""
 AT_ONCE = 2
 TESTS_S = 900
