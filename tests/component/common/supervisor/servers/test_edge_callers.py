@@ -20,6 +20,7 @@ from helpers.standin_gateway import Seen, standin_gateway
 CHAT = "/v1/completions"
 PROOF = "3f2a9c" * 6
 ECHO = {"do": "echo"}
+PERMISSION_DENIED = "7"
 
 
 @asynccontextmanager
@@ -165,7 +166,7 @@ async def test_without_keys_no_name_but_the_loopbacks_administers(
         assert rest.status_code == (403 if is_refused else 503)
         native = {"content-type": "application/grpc-web"} | headers
         call = await http.post("/headrace.admin.v1.TenantService/ListTenants", headers=native)
-        assert (call.status_code == 403) is is_refused
+        assert (call.headers["grpc-status"] == PERMISSION_DENIED) is is_refused
         assert (await http.get("/v1/models", headers=headers)).status_code == 503
 
 
