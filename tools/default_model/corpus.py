@@ -10,6 +10,7 @@ import openers
 import reading
 import skills
 import stories
+from long_talk import long_conversation
 from talk import Conversation, Lesson, Turns, phrases
 from tool_use import tool_conversation
 from valley import PEOPLE, TOWNS
@@ -44,6 +45,7 @@ LESSONS: dict[str, tuple[Lesson, float]] = {
     "story": (stories.story, 6),
     "verse": (stories.verse, 1.5),
 }
+SHARE_OF_LONG_TALK = 0.03
 SYSTEMS = phrases("""
     You are a helpful assistant. | You are a helpful assistant. | You are a friendly guide. |
     You are a helpful, honest assistant. | Answer briefly. | Be concise. | Be kind. |
@@ -60,8 +62,14 @@ def draw_lesson(rng: Random) -> tuple[str, Turns]:
 
 
 def conversation(rng: Random) -> Conversation:
-    """One to three lessons long as a rule; one in ten goes on for several hundred tokens."""
-    if rng.random() < 0.18:
+    """One to three lessons long as a rule; one in ten goes on for several hundred tokens.
+
+    Few fill the context, since one of them costs as much as a dozen others.
+    """
+    draw = rng.random()
+    if draw < SHARE_OF_LONG_TALK:
+        return long_conversation(rng, lambda rng: draw_lesson(rng)[1])
+    if draw < 0.27:
         return _with_system(rng, tool_conversation(rng))
     lessons = rng.choices((1, 2, 3), (6, 3, 2))[0]
     if rng.random() < 0.10:

@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from corpus import LESSONS, draw_lesson, single
+from long_talk import agent_talk, found_in_prose
 from openers import JOKES
 from stories import ABOUT_BOTH, HAIKU, HEROES, THINGS
 from talk import Conversation, Message, say
@@ -44,7 +45,13 @@ NEW_NOUNS = (
     "pilot",
     "ladder",
 )
-TASKS = (*LESSONS, "tool_call", "tool_result", "tool_unused", "story_new_nouns", "late_in_talk")
+TASKS = (
+    *LESSONS,
+    *("tool_call", "tool_result", "tool_again", "tool_unused", "tool_of_many"),
+    *("story_new_nouns", "late_in_talk", "late_in_long_talk", "found_in_prose"),
+)
+# Letters of prompts that fit the context and leave room for the answer.
+LONGEST = 5000
 BATCH = 15
 
 
@@ -53,9 +60,15 @@ def asked(task: str, rng: Random) -> Conversation:
         hero, thing = rng.sample(NEW_NOUNS, 2)
         slots = {"hero": hero, "a_hero": a(hero), "thing": thing, "a_thing": a(thing)}
         return Conversation("story", say(rng.choice(ABOUT_BOTH).format(**slots), ""))
-    if task == "late_in_talk":
-        talk = [message for _ in range(9) for message in draw_lesson(rng)[1]]
+    if task in ("late_in_talk", "late_in_long_talk"):
+        lessons = 9 if task == "late_in_talk" else 34
+        talk = [message for _ in range(lessons) for message in draw_lesson(rng)[1]]
         return Conversation(task, talk + single("person_fact", rng).messages)
+    if task in ("tool_of_many", "found_in_prose"):
+        while True:
+            draw = agent_talk if task == "tool_of_many" else found_in_prose
+            if len(str((talk := draw(rng)).messages)) + len(str(talk.tools)) < LONGEST:
+                return talk
     return single(task, rng)
 
 

@@ -32,7 +32,7 @@ SPECIAL = (PAD, BEGIN, END, *(f"<|{role}|>" for role in ROLES))
 # special tokens.
 VISIBLE = ("<tool_call>", "</tool_call>")
 VOCABULARY = 2048
-CONTEXT = 1024
+CONTEXT = 2048
 
 # Tools stand in the system message, one line each; a full schema would cost the small context
 # a hundred tokens per tool.
@@ -115,7 +115,8 @@ def _tool_lines(tools: list[dict[str, Any]]) -> str:
     lines = ["\nTools:"]
     for function in (tool["function"] for tool in tools):
         names = ", ".join(function["parameters"]["properties"])
-        lines.append(f"{function['name']}({names}): {function['description']}")
+        text = function["description"]
+        lines.append(f"{function['name']}({names}){': ' if text else ''}{text}")
     return "\n".join(lines)
 
 
@@ -179,7 +180,8 @@ def save_tokenizer(tokenizer: Any, out: Path) -> None:
     tokenizer.save_pretrained(out)
     path = out / "tokenizer_config.json"
     settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    settings.pop("backend", None)
+    for name in ("backend", "is_local", "local_files_only"):
+        settings.pop(name, None)
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Lessons with tools: the call, what comes back, and the sentence made of it."""
+"""Lessons with tools: the call, what comes back, the sentence made of it, what is asked next."""
 
 from __future__ import annotations
 
@@ -6,90 +6,35 @@ import json
 from random import Random
 from typing import Any
 
+from facts import person_fact
 from openers import manners
-from reading import ADJECTIVES, THINGS, VISITORS
-from skills import listing
+from skills import SYLLABLES, WORDS, listing, nonsense
 from talk import Conversation, Turns, careless, phrases, words
-from valley import STRANGE_TOWNS, TOWNS
+from tool_results import PURPOSES, Purpose, failure, values_of
+from valley import PEOPLE
 
-SKIES = ("sunny", "rainy", "cloudy", "windy", "foggy", "snowy")
-PLACES = tuple(town.name for town in TOWNS) + STRANGE_TOWNS
 Tool = dict[str, Any]
 
-# Per purpose: names the tool may bear, names of its parameters, questions, answer.
-# Why so many names: the model has to read them from the list, not to know them.
-PURPOSES: dict[str, dict[str, Any]] = {
-    "weather": {
-        "names": words("get_weather weather get_current_weather current_weather forecast"),
-        "parameters": (("city", "town", "location", "place"),),
-        "text": phrases("""
-            The weather in a town. | Get the weather. | Get the current weather in a city.
-        """),
-        "asked": phrases("""
-            What is the weather in {0}? | How is the weather in {0}? | Weather in {0}? |
-            What's the weather like in {0}? | Is it raining in {0}? |
-            Tell me the weather in {0}.
-        """),
-        "answer": "It is {sky} in {0}, {degrees} degrees.",
-    },
-    "time": {
-        "names": ("get_time", "time", "current_time", "clock", "get_current_time"),
-        "parameters": (("city", "town", "location", "place"),),
-        "text": phrases("The time in a town. | Get the current time. | Tells the time."),
-        "asked": phrases("""
-            What time is it in {0}? | Tell me the time in {0}. | How late is it in {0}?
-        """),
-        "answer": "It is {time} in {0}.",
-    },
-    "price": {
-        "names": ("get_price", "price", "lookup_price", "price_of"),
-        "parameters": (("item", "product", "article"),),
-        "text": ("The price of an item.", "Look up a price."),
-        "asked": phrases("""
-            What does a {0} cost? | How much is a {0}? | What is the price of a {0}?
-        """),
-        "answer": "A {0} costs {price} coins.",
-    },
-    "message": {
-        "names": ("send_message", "message", "send", "notify"),
-        "parameters": (("to", "recipient", "name"), ("text", "body", "message")),
-        "text": ("Send a message to someone.", "Sends a message."),
-        "asked": phrases("Send a message to {0}: {1} | Tell {0}: {1} | Write to {0}: {1}"),
-        "answer": "Your message to {0} is on its way.",
-    },
-    "timer": {
-        "names": ("set_timer", "timer", "start_timer"),
-        "parameters": (("minutes", "duration", "length"),),
-        "text": ("Start a timer.", "Set a timer in minutes."),
-        "asked": phrases("""
-            Set a timer for {0} minutes. | Start a timer of {0} minutes. |
-            Wake me in {0} minutes.
-        """),
-        "answer": "The timer runs for {0} minutes.",
-    },
-}
 OTHER_TOOLS = words("search translate open_door play_song read_file roll_dice")
-
-
-def _values(rng: Random, purpose: str) -> list[Any]:
-    if purpose in ("weather", "time"):
-        return [rng.choice(PLACES)]
-    if purpose == "price":
-        return [rng.choice(THINGS)]
-    if purpose == "timer":
-        return [rng.randint(2, 60)]
-    return [rng.choice(VISITORS), f"the {rng.choice(ADJECTIVES)} {rng.choice(THINGS)} is here"]
-
-
-def _result(rng: Random, purpose: str) -> dict[str, Any]:
-    results: dict[str, dict[str, Any]] = {
-        "weather": {"sky": rng.choice(SKIES), "degrees": rng.randint(-9, 35)},
-        "time": {"time": f"{rng.randint(0, 23)}:{rng.randint(0, 59):02d}"},
-        "price": {"price": rng.randint(2, 99)},
-        "message": {"sent": True},
-        "timer": {"started": True},
-    }
-    return results[purpose]
+VERBS = words("get fetch lookup query read run call my do check find load make show")
+OTHER_TEXTS = phrases("""
+    Does something else. | Translate a text. | Open a door. | Reads a file and returns its lines. |
+    Play a song. | Delete an entry. | Book a room for a guest. | Save a note for later.
+""")
+USE = phrases("""
+    Use {name} with {0}. | Call {name} with {0}. | Run {name} on {0}. |
+    Use the {name} tool on {0}. | Please call {name} with {parameter} {0}. | {name} {0} |
+    Ask {name} about {0}.
+""")
+FINAL = phrases("""
+    The final response which ends this conversation | Give the answer in this form. |
+    Return the person.
+""")
+WHO = phrases("""
+    Tell me about {0}. | Who is {0}? | Give me {0} as an object. | {0} | Describe {0}. |
+    What do you know about {0}?
+""")
+FIELDS = words("name job town pet food instrument")
 
 
 def _tool(name: str, text: str, parameters: list[str]) -> Tool:
@@ -100,16 +45,38 @@ def _tool(name: str, text: str, parameters: list[str]) -> Tool:
     return {"type": "function", "function": function}
 
 
-def _named(rng: Random, purpose: str) -> Tool:
-    lesson = PURPOSES[purpose]
-    parameters = [rng.choice(choices) for choices in lesson["parameters"]]
-    return _tool(rng.choice(lesson["names"]), rng.choice(lesson["text"]), parameters)
+def _spelled(rng: Random, name: str) -> str:
+    """A tool's name as others might have written it. Why: names are to be read, not known."""
+    draw = rng.random()
+    if draw < 0.5:
+        return name
+    last = name.rsplit("_", maxsplit=1)[-1]
+    if draw < 0.75:
+        return f"{rng.choice(VERBS)}_{last}"
+    if draw < 0.85:
+        return f"{last}_{rng.choice((*SYLLABLES, *WORDS))}"
+    if draw < 0.92:
+        return rng.choice(VERBS) + last.capitalize()
+    return nonsense(rng)
 
 
-def _others(rng: Random, purpose: str) -> list[Tool]:
-    others = [_named(rng, other) for other in PURPOSES if other != purpose]
+def _named(rng: Random, purpose: Purpose) -> Tool:
+    parameters = [rng.choice(choices) for choices in purpose.parameters]
+    text = rng.choice(purpose.text) if rng.random() < 0.95 else ""
+    return _tool(_spelled(rng, rng.choice(purpose.names)), text, parameters)
+
+
+def _invented(rng: Random) -> Tool:
+    name = rng.choice((f"{rng.choice(VERBS)}_{rng.choice(WORDS)}", nonsense(rng)))
+    parameters = rng.choice(("query", "value", "input", "text", "key", nonsense(rng)))
+    return _tool(name, rng.choice(OTHER_TEXTS), [parameters])
+
+
+def _others(rng: Random, purpose: Purpose) -> list[Tool]:
+    others = [_named(rng, other) for other in PURPOSES if other.family != purpose.family]
     others.append(_tool(rng.choice(OTHER_TOOLS), "Does something else.", ["query"]))
-    return rng.sample(others, rng.choice((0, 0, 1, 2)))
+    others.append(_invented(rng))
+    return rng.sample(others, rng.choice((0, 0, 1, 2, 3)))
 
 
 def call_text(name: str, arguments: dict[str, Any]) -> str:
@@ -120,32 +87,92 @@ def call_text(name: str, arguments: dict[str, Any]) -> str:
 
 def tool_conversation(rng: Random) -> Conversation:
     """One in eight turns to other talk although tools lie ready."""
-    purpose = rng.choice(tuple(PURPOSES))
+    draw = rng.random()
+    if draw < 0.06:
+        return _final_result(rng)
+    if draw < 0.14:
+        return _used_by_name(rng)
+    purpose = rng.choices(PURPOSES, [purpose.weight for purpose in PURPOSES])[0]
     tool = _named(rng, purpose)
     tools = [tool, *_others(rng, purpose)]
     rng.shuffle(tools)
     if rng.random() < 0.125:
-        return Conversation("tool_unused", rng.choice((manners, listing))(rng), tools)
+        return Conversation("tool_unused", rng.choice((manners, listing, person_fact))(rng), tools)
     turns = _called(rng, purpose, tool["function"])
     if rng.random() < 0.25:
         turns = rng.choice((manners, listing))(rng) + turns
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         return Conversation("tool_call", turns[:-2], tools)
+    if rng.random() < 0.45:
+        return Conversation("tool_again", turns + _again(rng, purpose, tool["function"]), tools)
     return Conversation("tool_result", turns, tools)
 
 
-def _called(rng: Random, purpose: str, function: dict[str, Any]) -> Turns:
-    values, result = _values(rng, purpose), _result(rng, purpose)
-    arguments = dict(zip(function["parameters"]["properties"], values, strict=True))
-    asked = rng.choice(PURPOSES[purpose]["asked"]).format(*values)
+def _again(rng: Random, purpose: Purpose, function: dict[str, Any]) -> Turns:
+    """What is asked after the answer: the tool once more, or other talk."""
+    if rng.random() < 0.25:
+        return rng.choice((manners, listing))(rng)
+    return _called(rng, purpose, function, again=True)
+
+
+def _called(
+    rng: Random, purpose: Purpose, function: dict[str, Any], *, again: bool = False
+) -> Turns:
+    """One call as a rule; two at once where the question names two values."""
+    twice = purpose.two and rng.random() < 0.15
+    asked_of = [values_of(rng, purpose) for _ in range(2 if twice else 1)]
+    question = rng.choice(purpose.two if twice else purpose.again if again else purpose.asked)
+    asked = question.format(*(value for values in asked_of for value in values))
     if rng.random() < 0.2:
         asked = asked.rstrip("?.")
-    elif purpose in ("timer", "price"):
+    elif purpose.closed:
         asked = careless(rng, asked) if rng.random() < 0.1 else asked
-    answer = PURPOSES[purpose]["answer"].format(*values, **result)
+    calls, results, answers = [], [], []
+    for values in asked_of:
+        names = list(function["parameters"]["properties"])
+        calls.append(call_text(function["name"], dict(zip(names, values, strict=True))))
+        content, answer = purpose.outcome(rng, values) if rng.random() < 0.92 else failure(rng)
+        results.append({"role": "tool", "content": content})
+        answers.append(answer)
     return [
         {"role": "user", "content": asked},
-        {"role": "assistant", "content": call_text(function["name"], arguments)},
-        {"role": "tool", "content": json.dumps(result)},
-        {"role": "assistant", "content": answer},
+        {"role": "assistant", "content": "".join(calls)},
+        *results,
+        {"role": "assistant", "content": " ".join(answers)},
     ]
+
+
+def _used_by_name(rng: Random) -> Conversation:
+    """A tool of no known purpose, called because it is named in the question."""
+    tools = [_invented(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+    function = rng.choice(tools)["function"]
+    (parameter,) = function["parameters"]["properties"]
+    value = " ".join(
+        rng.choice((rng.choice(WORDS), nonsense(rng))) for _ in range(rng.randint(1, 3))
+    )
+    asked = rng.choice(USE).format(value, name=function["name"], parameter=parameter)
+    call = call_text(function["name"], {parameter: value})
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": call}]
+    if rng.random() < 0.4:
+        return Conversation("tool_call", turns, tools)
+    result = " ".join(
+        rng.choice((rng.choice(WORDS), nonsense(rng))) for _ in range(rng.randint(1, 4))
+    )
+    if rng.random() < 0.4:
+        result = str(rng.randint(0, 9999))
+    content = rng.choice((result, result, json.dumps({"result": result})))
+    content, answer = (content, f"The result is {result}.") if rng.random() < 0.9 else failure(rng)
+    turns += [{"role": "tool", "content": content}, {"role": "assistant", "content": answer}]
+    return Conversation("tool_result", turns, tools)
+
+
+def _final_result(rng: Random) -> Conversation:
+    """A tool that only gives the answer its form, as agents' libraries offer it."""
+    person = rng.choice(PEOPLE)
+    fields = list(dict.fromkeys(("name", *rng.sample(FIELDS, rng.randint(1, 4)))))
+    name = rng.choice(("final_result", "final_result", "person", "answer", "output", nonsense(rng)))
+    tool = _tool(name, rng.choice(FINAL), fields)
+    asked = careless(rng, rng.choice(WHO).format(person.name))
+    call = call_text(name, {field: getattr(person, field) for field in fields})
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": call}]
+    return Conversation("tool_call", turns, [tool])

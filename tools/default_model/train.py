@@ -1,9 +1,11 @@
 """Trains the default model on one core.
 
     python tools/default_model/train.py --out DIR --cpu-seconds 5000 --threads 1
+    python tools/default_model/train.py --out DIR --start FOLDER --cpu-seconds 2200 --threads 1
 
 DIR ends up as a model folder that `transformers` opens. Beside the weights lies `state.pt`; a
 second run with the same DIR and more seconds goes on from there, with the tokenizer it finds.
+With `--start` a new DIR begins with the tokenizer and the weights of FOLDER, cut to this shape.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForC
 
 from corpus import conversation, plain_text
 from reading import REPEAT
+from start import copy_tokenizer, load_pruned
 from tokenizer import (
     BEGIN,
     CONTEXT,
@@ -48,6 +51,8 @@ SHARE_OF_PLAIN_TEXT = 0.05
 # had not formed after four million tokens; under a dense dose of noise it took three hundred
 # thousand. Afterwards a reminder is enough.
 NOISE = ((0.06, 0.6), (0.9, 0.10), (1.0, 0.03))
+# Why: a copy from a thousand tokens back is learned at that distance or not at all.
+SHARE_OF_FAR_NOISE = 0.03
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def configuration(tokenizer: Any) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
-        intermediate_size=512,
+        intermediate_size=408,
         num_hidden_layers=6,
         num_attention_heads=6,
         num_key_value_heads=3,
@@ -107,9 +112,11 @@ def row_of(tokenizer: Any, pieces: Iterable[tuple[str, bool]]) -> Row:
 
 def noise_row(tokenizer: Any, rng: Random) -> Row:
     """Tokens drawn from the whole vocabulary, to be repeated: over and over, or when asked."""
-    noise = [rng.randrange(len(SPECIAL), len(tokenizer)) for _ in range(rng.randint(2, 24))]
-    if rng.random() < 0.6:
-        times = rng.randint(2, max(2, 96 // len(noise)))
+    far = rng.random() < SHARE_OF_FAR_NOISE
+    length = rng.randint(100, CONTEXT // 2 - 1) if far else rng.randint(2, 24)
+    noise = [rng.randrange(len(SPECIAL), len(tokenizer)) for _ in range(length)]
+    if far or rng.random() < 0.6:
+        times = 1 if far else rng.randint(2, max(2, 96 // len(noise)))
         ids = [tokenizer.bos_token_id, *noise]
         answer = noise * times
     else:
@@ -196,14 +203,20 @@ def save(out: Path, model: Any, optimizer: Any, progress: Progress) -> None:
     stored.save_pretrained(out)
 
 
-def open_run(out: Path) -> tuple[Any, Any, Any, Progress]:
-    """Tokenizer, model, optimizer and progress: those found in `out`, else new ones."""
+def open_run(out: Path, start: Path | None) -> tuple[Any, Any, Any, Progress]:
+    """Tokenizer, model, optimizer and progress: those found in `out`, else of `start`, else new."""
     if not (out / "tokenizer.json").exists():
-        save_tokenizer(train_tokenizer(), out)
+        if start is None:
+            save_tokenizer(train_tokenizer(), out)
+        else:
+            copy_tokenizer(start, out)
+            save_tokenizer(AutoTokenizer.from_pretrained(out, model_max_length=CONTEXT), out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     check_tokenizer(tokenizer)
     torch.manual_seed(0)
     model = LlamaForCausalLM(configuration(tokenizer))
+    if start is not None:
+        load_pruned(model, start)
     optimizer, progress = optimizer_of(model), Progress()
     if (out / "state.pt").exists():
         state = torch.load(out / "state.pt", weights_only=True)
@@ -213,8 +226,8 @@ def open_run(out: Path) -> tuple[Any, Any, Any, Progress]:
     return tokenizer, model, optimizer, progress
 
 
-def train(out: Path, budget_s: float, report_every: int = 100) -> None:
-    tokenizer, model, optimizer, progress = open_run(out)
+def train(out: Path, budget_s: float, start: Path | None, report_every: int = 100) -> None:
+    tokenizer, model, optimizer, progress = open_run(out, start)
     before_s, losses, saved_at = progress.cpu_s, 0.0, progress.cpu_s
 
     def share_of_noise() -> float:
@@ -255,12 +268,13 @@ def train(out: Path, budget_s: float, report_every: int = 100) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a model folder to begin with")
     parser.add_argument("--cpu-seconds", type=float, default=5000, help="in all, over all runs")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    train(options.out, options.cpu_seconds)
+    train(options.out, options.cpu_seconds, options.start)
 
 
 if __name__ == "__main__":
