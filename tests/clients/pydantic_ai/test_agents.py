@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import (
     Agent,
+    ModelContextWindowExceededError,
     ModelHTTPError,
     NativeOutput,
     PromptedOutput,
@@ -78,8 +79,9 @@ async def test_an_output_type_is_held_to(kind: Any) -> None:
     assert isinstance(result.output, Villager)
 
 
-async def test_native_output_beside_a_tool(model: Any) -> None:
-    agent: Any = Agent(model, output_type=NativeOutput(Villager), model_settings=GREEDY)
+@pytest.mark.parametrize("name", ["chat", "responses"])
+async def test_native_output_beside_a_tool(name: str) -> None:
+    agent: Any = Agent(MODELS[name](), output_type=NativeOutput(Villager), model_settings=GREEDY)
 
     @agent.tool_plain
     def get_weather(town: str) -> str:
@@ -104,8 +106,13 @@ async def test_history_goes_on(model: Any) -> None:
     assert "Vera" in second.output
 
 
-async def test_an_error_has_its_status() -> None:
+async def test_an_error_has_its_status_and_class() -> None:
     agent = Agent(OpenAIChatModel("absent", provider=OPENAI))
     with pytest.raises(ModelHTTPError) as missing:
         await agent.run("Hello")
     assert missing.value.status_code == 404
+
+
+async def test_too_long_a_prompt_exceeds_the_context_window(model: Any) -> None:
+    with pytest.raises(ModelContextWindowExceededError):
+        await Agent(model, model_settings=GREEDY).run("a b " * 9000)
