@@ -140,6 +140,33 @@ def test_the_worker_starts_with_its_extra() -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+LOAD = (
+    BLOCKING
+    + """
+import headrace
+try:
+    with headrace.load(*sys.argv[1:2], engine=sys.argv[2]) as model:
+        print(model.chat("Hello", max_tokens=3).usage.output_tokens)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+)
+NEEDS_WORKER = "MissingExtra this needs the worker extra: pip install 'headrace[worker]' (there is"
+
+
+def test_a_model_is_loaded_without_a_mesh_by_the_extra_of_workers() -> None:
+    loaded = run(LOAD, "scripted", "scripted", extras=("worker",))
+    assert (loaded.stdout, loaded.returncode) == ("3\n", 0), loaded.stderr
+
+
+@pytest.mark.parametrize("extras", [(), ("gateway",)], ids=["base", "gateway"])
+def test_a_model_that_cannot_be_loaded_for_want_of_packages_names_the_extra(
+    extras: tuple[str, ...],
+) -> None:
+    refused = run(LOAD, "valley", "transformers", extras=extras)
+    assert refused.stdout.startswith(NEEDS_WORKER), refused.stdout + refused.stderr
+
+
 def test_the_wheel_has_types_licence_model_and_configuration(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
@@ -151,7 +178,8 @@ def test_the_wheel_has_types_licence_model_and_configuration(tmp_path: Path) -> 
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob(f"headrace-{PROJECT['version']}-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for package in ("headrace", "headrace_gateway", "headrace_scheduler", "headrace_worker"):
+    packages = ("headrace", "headrace_gateway", "headrace_scheduler", "headrace_worker")
+    for package in (*packages, "headrace_local"):
         assert f"{package}/py.typed" in names
     assert "headrace/deploy/envoy/envoy.yaml" in names
     assert "headrace_worker/default_model/model.safetensors" in names

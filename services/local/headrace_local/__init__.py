@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.extras import require
 from headrace_local.loading import settings_of
 from headrace_local.model import LocalModel
 from headrace_worker.engine.base.loaded_model import ModelLoadFailed
@@ -30,4 +31,7 @@ def load(source: str, arguments: dict[str, Any]) -> LocalModel:
         MissingExtra: a package is not installed here.
         ModelLoadFailed: with the fact, as a worker logs it.
     """
-    return LocalModel(settings_of(source, arguments))
+    settings = settings_of(source, arguments)
+    if settings.engine == "transformers":
+        require("worker", "torch")
+    return LocalModel(settings)
