@@ -274,8 +274,8 @@ def check_vocabulary(token_ids: Iterable[int], card: ModelCard, name: str) -> No
     """
     if (highest := max(token_ids, default=0)) >= card.vocabulary_size:
         raise InvalidRequest(
-            f"{name} has token id {highest}; model {card.model} has ids 0 to"
-            f" {card.vocabulary_size - 1}",
+            f"{name} has token id {highest}, which is out of vocabulary: model {card.model} has"
+            f" {card.vocabulary_size} token ids, from 0",
             field=name,
         )
 

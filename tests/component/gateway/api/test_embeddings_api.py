@@ -129,7 +129,6 @@ REFUSALS: list[tuple[str, dict[str, object], str, str]] = [
     ("embeddings", {"input": "a", "dimensions": 5}, "invalid_request", "dimensions"),
     ("embeddings", {"input": "a", "prompt_name": "x"}, "invalid_request", "prompt_name"),
     ("embeddings", {"input": "a", "user": 1}, "invalid_request", "user"),
-    ("embeddings", {"input": "a", "normalize": False}, "unsupported", "normalize"),
     ("embeddings", {"input": "a", "model": "valley"}, "unsupported", "model"),
     ("embeddings", {"input": "a", "model": "judge"}, "unsupported", "model"),
     ("chat/completions", {"messages": HELLO}, "unsupported", "model"),

@@ -101,7 +101,7 @@ TOKENIZE_REFUSALS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("/detokenize", {"tokens": "a"}, "tokens", "a list of token ids"),
     ("/detokenize", {"tokens": [1, "a"]}, "tokens", "a list of token ids"),
     ("/detokenize", {"tokens": [-1]}, "tokens", "a list of token ids"),
-    ("/detokenize", {"tokens": [10**6]}, "tokens", "token id 1000000; model valley has ids 0 to"),
+    ("/detokenize", {"tokens": [10**6]}, "tokens", "token id 1000000, which is out of vocabulary"),
 ]
 
 

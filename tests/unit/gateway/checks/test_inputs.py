@@ -78,7 +78,7 @@ def test_a_small_call_is_one_request_under_its_own_name() -> None:
         ([], {}, InvalidRequest, "input has 0 entries"),
         (texts("x") * (MAX_INPUTS + 1), {}, InvalidRequest, "input has 2049 entries"),
         (texts("x", "x" * 40_000), {}, ContextLengthExceeded, r"input\[1\] has 40000 characters"),
-        ([TokenIds([1, 100], "input")], {}, InvalidRequest, "token id 100; .* 0 to 99"),
+        ([TokenIds([1, 100], "input")], {}, InvalidRequest, "token id 100, .* 100 token ids"),
         (texts("x"), {"truncate_tokens": 513}, InvalidRequest, "it must be 1 to 512"),
         (texts("x"), {"truncate_tokens": 0}, InvalidRequest, "truncate_prompt_tokens is 0"),
         (texts("x"), {"timeout_s": -1}, InvalidRequest, "timeout is -1 s"),

@@ -83,6 +83,8 @@ def asked(**fields: Any) -> GenerationRequest:
         ({"guided_json": json.dumps(SCHEMA)}, "json_schema", json.dumps(SCHEMA)),
         ({"guided_regex": "a+"}, "regex", "a+"),
         ({"guided_grammar": 'root ::= "a"'}, "ebnf", 'root ::= "a"'),
+        ({"grammar": 'root ::= "a"'}, "ebnf", 'root ::= "a"'),
+        ({"json_schema": SCHEMA, "grammar": ""}, "json_schema", json.dumps(SCHEMA)),
         ({"guided_choice": ["yes", 'n"o', "é"]}, "ebnf", r'root ::= "yes" | "n\"o" | "é"'),
         ({"structured_outputs": {"regex": "a+"}}, "regex", "a+"),
         ({"structured_outputs": {"json": SCHEMA, "regex": None}}, "json_schema", None),

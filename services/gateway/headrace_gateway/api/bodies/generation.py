@@ -28,6 +28,7 @@ from headrace_gateway.api.bodies.strict_body import (
     ENTRIES,
     UNSUPPORTED,
     Count,
+    OptionalModel,
     PrioritizedBody,
     StrictBody,
     Unsigned,
@@ -141,6 +142,7 @@ class Body(SamplingBody):
 
     IGNORED_FIELDS = BODY_NO_EFFECT
 
+    model: OptionalModel = ""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Count | None = None
@@ -178,8 +180,12 @@ class Body(SamplingBody):
     guided_grammar: str | None = None
     structured_outputs: dict[str, Any] | None = None
 
+    # llama.cpp's
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+
     response_format: dict[str, Any] | None = None
-    """Read by `structures`, as the five before it."""
+    """Read by `structures`, as the seven before it."""
 
     @model_validator(mode="after")
     def _fits_its_stream(self) -> Self:

@@ -129,6 +129,11 @@ def _grammar(value: object, field: str) -> Structure:
     return Structure(ebnf=_text(value, field))
 
 
+def _unless_empty(value: object, field: str) -> Structure | None:
+    """llama.cpp's clients send an empty grammar for none."""
+    return _grammar(value, field) if value else None
+
+
 def _tag(value: object, field: str) -> Structure:
     return Structure(structural_tag=_text(value, field))
 
@@ -184,4 +189,6 @@ _READERS: dict[str, Callable[[Any, str], Structure | None]] = {
     "guided_regex": _regex,
     "guided_choice": _choice,
     "guided_grammar": _grammar,
+    "grammar": _unless_empty,
+    "json_schema": _schema,
 }

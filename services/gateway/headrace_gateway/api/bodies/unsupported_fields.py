@@ -34,7 +34,6 @@ _BOTH: UnsupportedFields = {
     "kv_transfer_params": UnsupportedField(({},), _ONE_WORKER),
     "length_penalty": UnsupportedField((1, 1.0), _NO_BEAM),
     "logits_processors": UnsupportedField(([],), "callers' code is not run"),
-    "spaces_between_special_tokens": UnsupportedField((True,), "the tokenizer's own way is kept"),
     "use_beam_search": UnsupportedField((False,), _NO_BEAM),
     "vllm_xargs": UnsupportedField(({},), "of vLLM's own extensions"),
 }
@@ -47,7 +46,6 @@ CHAT: UnsupportedFields = {
     "functions": UnsupportedField(([],), "use tools"),
     "modalities": UnsupportedField((["text"],), _NO_AUDIO),
     "moderation": UnsupportedField((), "nothing is moderated"),
-    "prediction": UnsupportedField((), "nothing is computed from a prediction"),
     "verbosity": UnsupportedField(("medium",), "request it in a message"),
     "web_search_options": UnsupportedField((), "nothing is looked up"),
 }
@@ -62,7 +60,6 @@ COMPLETION: UnsupportedFields = {
 EMBEDDINGS: UnsupportedFields = {
     "add_special_tokens": UnsupportedField((True,), "the model's own are kept"),
     "embed_dtype": UnsupportedField(("float32",), "vectors are float32"),
-    "normalize": UnsupportedField((), "the model's own way is kept"),
 }
 
 RERANK: UnsupportedFields = {
@@ -120,10 +117,12 @@ BODY_NO_EFFECT: IgnoredFields = {
     "media_io_kwargs": _TEXT_ALONE,
     "metadata": "nothing is kept with an answer",
     "mm_processor_kwargs": _TEXT_ALONE,
+    "prediction": "it can only make an answer faster, and is not used for that",
     "prompt_cache_key": _CACHES,
     "prompt_cache_options": _CACHES,
     "prompt_cache_retention": _CACHES,
     "safety_identifier": _KNOWN_CALLER,
+    "spaces_between_special_tokens": "fast tokenizers, and no others are served, have one way",
     "store": "answers are kept as the gateway is configured, and not listed",
     "user": _KNOWN_CALLER,
 }

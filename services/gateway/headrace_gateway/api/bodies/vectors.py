@@ -8,20 +8,26 @@ from typing import Annotated, Literal
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError, to_json
 
+from headrace.errors import Unsupported
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import Priority
 from headrace_gateway.api.bodies.entries import documents_of
-from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
-from headrace_gateway.api.bodies.strict_body import Count, PrioritizedBody
+from headrace_gateway.api.bodies.json_objects import are_token_ids, texts_or_token_ids
+from headrace_gateway.api.bodies.strict_body import Count, OptionalModel, PrioritizedBody
 from headrace_gateway.api.bodies.unsupported_fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.base.calls import Call, wants_cache
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 from headrace_gateway.request.vectors import values_of
 
 
-def inputs_of(value: object) -> list[str] | list[list[int]]:
-    """Return a text, token ids, or a list of either, as a list."""
+def inputs_of(value: object) -> Sequence[str | list[int]]:
+    """Return a text, token ids, or a list of both, as a list."""
     if (inputs := texts_or_token_ids(value)) is not None:
         return inputs
+    if isinstance(value, list) and all(
+        isinstance(each, str) or (isinstance(each, list) and are_token_ids(each)) for each in value
+    ):
+        return value
     raise PydanticCustomError(
         "inputs", "should be a text, a list of texts, a list of token ids or a list of such lists"
     )
@@ -31,6 +37,8 @@ class VectorBody(PrioritizedBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = VECTOR_NO_EFFECT
+
+    model: OptionalModel = ""
 
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
@@ -42,6 +50,8 @@ class EmbeddingsBody(VectorBody):
     input: Annotated[list[str] | list[list[int]], PlainValidator(inputs_of)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
+    normalize: bool | None = None
+    """Unset: as the model has it."""
     prompt_name: str | None = None
     """Of the model's own prompts; unset: its default, empty: none."""
 
@@ -63,6 +73,21 @@ def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]
         for i, value in enumerate(values)
         for name in (field if len(values) == 1 else f"{field}[{i}]",)
     ]
+
+
+def lengthens(card: ModelCard, normalize: bool | None) -> bool:
+    """Return whether vectors of a model are to be given length 1; unset: they stay as they are.
+
+    Raises:
+        Unsupported: they have length 1, and that is not to be.
+    """
+    normalised = card.vectors.normalised
+    if normalize is False and normalised:
+        raise Unsupported(
+            f"normalize is false, and vectors of model {card.model} always have length 1",
+            field="normalize",
+        )
+    return bool(normalize) and not normalised
 
 
 def vector_json(vector: bytes) -> bytes:

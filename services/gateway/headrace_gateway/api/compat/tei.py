@@ -18,6 +18,7 @@ from headrace_gateway.api.bodies.unsupported_fields import TEI_EMBED, TEI_RERANK
 from headrace_gateway.api.bodies.vectors import (
     VectorBody,
     inputs_of,
+    lengthens,
     text_inputs,
     texts,
     vector_json,
@@ -27,6 +28,7 @@ from headrace_gateway.api.compat.pooling import label_scores
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint, has_member
 from headrace_gateway.api.http.errors import TEI_ERRORS
 from headrace_gateway.base.cooperative import cooperatively
+from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
     AnyInput,
@@ -63,6 +65,8 @@ class RerankTextsBody(TeiBody):
     query: str
     texts: Annotated[list[str], ENTRIES]
     return_text: bool | None = None
+    top_n: Count | None = None
+    """llama.cpp's; unset: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,29 +131,25 @@ def _is_rerank_of_texts(data: bytes) -> bool:
 @endpoint(EmbedBody, errors=TEI_ERRORS, tasks=(ModelTask.MODEL_TASK_EMBED,))
 async def embed(http: HttpCall, body: EmbedBody) -> None:
     request = _request(body, http, text_inputs(body.inputs, "inputs"), "inputs")
-    facts = http.services.catalog.get(body.model, http.call.caller).card.vectors
-    if body.normalize is False and facts.normalised:
-        raise Unsupported(
-            f"normalize is false, and vectors of model {body.model} always have length 1",
-            field="normalize",
-        )
-    normalised = body.normalize is not False and not facts.normalised
+    card = http.services.catalog.get(body.model, http.call.caller).card
+    is_unit = lengthens(card, body.normalize is not False)
     async with http.services.embedding.embedded(
         request, dimensions=body.dimensions, prompt_name=body.prompt_name
     ) as embedded:
-        vectors = map(unit, embedded.vectors) if normalised else embedded.vectors
+        vectors = map(unit, embedded.vectors) if is_unit else embedded.vectors
         await http.reply.send_list(b"[", map(vector_json, vectors), b"]")
 
 
 @endpoint(RerankTextsBody, errors=TEI_ERRORS, tasks=RELEVANCE, fits=_is_rerank_of_texts)
 async def rerank(http: HttpCall, body: RerankTextsBody) -> None:
+    check_top_n(body.top_n)
     query = Query(_request(body, http, texts(body.texts, "texts"), "texts"), body.query)
     async with http.services.embedding.ranked(query) as ranked:
         ranks = [
             {"index": index}
             | ({"text": body.texts[index]} if body.return_text else {})
             | {"score": relevance}
-            for index, relevance in ranked.rankings
+            for index, relevance in ranked.rankings[: body.top_n]
         ]
         await http.reply.send_json(ranks)
 

@@ -110,7 +110,8 @@ class ChunkFormatter:
         self._head = json.dumps(head.as_json(shape.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
         self._include_usage = bool(usage.include_usage)
-        self._prompt_tokens = prompt_tokens if usage.continuous_usage_stats else None
+        counts = usage.include_usage and usage.continuous_usage_stats
+        self._prompt_tokens = prompt_tokens if counts else None
         self._end = f"}}]{_NO_USAGE if self._include_usage else ''}}}\n\n"
         self._open, self._close = ('"delta":{"content":', "}") if shape.opens else ('"text":', "")
         self._nothing = '"delta":{}' if shape.opens else '"text":""'
@@ -138,7 +139,7 @@ class ChunkFormatter:
         return "".join([event for delta in deltas for event in self._events(delta)])
 
     def _events(self, delta: ChoiceDelta) -> Iterator[str]:
-        """Yield one event for tokens and one for the end.
+        """Yield one event for tokens and one for the end; in completions one event for both.
 
         A reader that is cut off between two events has all of the first and nothing of the second.
         """
@@ -147,7 +148,9 @@ class ChunkFormatter:
         content, logprobs = self._content(delta)
         if delta.replayed:
             return
-        if content and not (ends and not delta.token_ids):
+        # Why: vLLM's clients count a completion's events as tokens; OpenAI ends chats so.
+        in_one = ends and (not delta.token_ids or not self._fields.shape.opens)
+        if content and not in_one:
             line = self._ids.after_tokens(choice, seen)
             yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"

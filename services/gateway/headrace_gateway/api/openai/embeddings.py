@@ -5,31 +5,37 @@ from __future__ import annotations
 import base64
 import json
 
-from headrace.v1.common_pb2 import Usage
+from headrace.v1.common_pb2 import ModelTask, Usage
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
+    lengthens,
     text_inputs,
     texts,
     vector_json,
     vector_request,
 )
 from headrace_gateway.api.compat.cohere import ranked_documents
-from headrace_gateway.api.http.endpoint import HttpCall, endpoint
+from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.checks.inputs import check_top_n
+from headrace_gateway.request.vectors import unit
 from headrace_gateway.submit.embedding import Query
 
 
-@endpoint(EmbeddingsBody)
+@endpoint(EmbeddingsBody, tasks=(ModelTask.MODEL_TASK_EMBED,))
 async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
     request = vector_request(body, http.call, text_inputs(body.input, "input"), name="input")
+    # Why first: what is refused costs its caller nothing.
+    card = http.services.catalog.get(body.model, http.call.caller).card
+    is_unit = lengthens(card, body.normalize)
     async with http.services.embedding.embedded(
         request, dimensions=body.dimensions, prompt_name=body.prompt_name
     ) as embedded:
+        vectors = map(unit, embedded.vectors) if is_unit else embedded.vectors
         write = _base64 if body.encoding_format == "base64" else vector_json
         entries = (
             b'{"object":"embedding","index":%d,"embedding":%s}' % (index, write(vector))
-            for index, vector in enumerate(embedded.vectors)
+            for index, vector in enumerate(vectors)
         )
         end = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
         start = b'{"object":"list","data":['
@@ -37,7 +43,7 @@ async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
         await http.reply.send_list(start, entries, b"]," + json.dumps(end).encode()[1:])
 
 
-@endpoint(RerankBody)
+@endpoint(RerankBody, tasks=RELEVANCE)
 async def rerank(http: HttpCall, body: RerankBody) -> None:
     check_top_n(body.top_n)
     documents = texts(body.documents, "documents")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.api.bodies.convert import chat_request, completion_requests
 from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
 from headrace_gateway.api.http.deliver import deliver
@@ -19,13 +20,15 @@ from headrace_gateway.api.openai.multi_prompt import answer_prompts
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.open_or_resume import wants_event_ids
 
+_GENERATES = (ModelTask.MODEL_TASK_GENERATE,)
 
-@endpoint(ChatBody)
+
+@endpoint(ChatBody, tasks=_GENERATES)
 async def chat(http: HttpCall, body: ChatBody) -> None:
     await _generate(http, body, CHAT, chat_request(body, http.call))
 
 
-@endpoint(CompletionBody)
+@endpoint(CompletionBody, tasks=_GENERATES)
 async def completions(http: HttpCall, body: CompletionBody) -> None:
     requests = completion_requests(body, http.call)
     if len(requests) == 1:

@@ -139,7 +139,9 @@ def formatter_for(
         return None
     text, given = "", requested.prompt
     if options.echo:
-        text = answer.tokenizer.decode(list(prompt_ids))
+        is_text = isinstance(given, Text)
+        read = answer.tokenizer.decode if is_text else answer.tokenizer.decode_whole
+        text = read(list(prompt_ids))
         if isinstance(given, Text) and requested.truncate_tokens is None:
             text = given.text
     if options.echo_last_message and isinstance(given, Conversation):

@@ -244,7 +244,7 @@ def test_the_list_of_unknown_fields_is_bounded_and_fit_for_a_header() -> None:
 
 def test_what_is_known_and_not_served_is_refused_where_unknown_fields_are_not() -> None:
     refused_ones: list[dict[str, Any]] = [
-        {"prediction": {}},
+        {"web_search_options": {}},
         {"modalities": ["audio"]},
         {"functions": [SKY]},
     ]

@@ -47,7 +47,6 @@ def test_a_body_over_the_limit_is_refused_with_the_numbers() -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"foo": 1}, "foo"),
-    ({"model": None}, "model"),
     ({"model": 1}, "model"),
     ({"messages": None}, "messages"),
     ({"messages": "Hello"}, "messages"),
@@ -104,13 +103,12 @@ def test_a_field_of_a_wrong_type_is_refused_by_its_name(fields: dict[str, Any], 
     assert refused.value.field == name
 
 
-@pytest.mark.parametrize("name", ["model", "messages"])
-def test_a_missing_field_is_refused_by_its_name(name: str) -> None:
+def test_a_missing_field_is_refused_by_its_name() -> None:
     body = json.loads(chat())
-    del body[name]
-    with pytest.raises(InvalidRequest, match=f"{name}: is missing") as refused:
+    del body["messages"]
+    with pytest.raises(InvalidRequest, match="messages: is missing") as refused:
         requested(json.dumps(body).encode())
-    assert refused.value.field == name
+    assert refused.value.field == "messages"
 
 
 def test_an_unknown_field_is_refused_in_words() -> None:
@@ -130,7 +128,6 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"functions": [{}]}, "functions"),
     ({"use_beam_search": True}, "use_beam_search"),
     ({"use_beam_search": 0}, "use_beam_search"),
-    ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
     ({"audio": {"voice": "ash", "format": "wav"}}, "audio"),
     ({"web_search_options": {}}, "web_search_options"),
     ({"chat_template": "{{ messages }}"}, "chat_template"),
@@ -156,6 +153,7 @@ def test_a_known_field_that_is_not_served_is_refused_as_that(
         {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "store": True},
         {"tools": [], "tool_choice": "none", "logprobs": False, "top_logprobs": None},
         {"user": "ada", "metadata": {"a": [1]}, "parallel_tool_calls": None},
+        {"prediction": {"type": "content", "content": "x"}, "spaces_between_special_tokens": False},
         {"modalities": ["text"], "prediction": None, "temperature": None, "stop": None, "n": None},
         {"safety_identifier": "x", "prompt_cache_key": "y", "use_beam_search": False},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},

@@ -141,12 +141,22 @@ def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
 def test_a_completions_stream_has_text_and_no_roles() -> None:
     stream = ChunkFormatter(head(COMPLETION), places=[BEGINNING] * 2)
     assert stream.opening() == ""
-    first, last = events(stream.events([ChoiceDelta(1, 0, AWKWARD, [5], finish_reason=STOP)]))
+    (only,) = events(stream.events([ChoiceDelta(1, 0, AWKWARD, [5], finish_reason=STOP)]))
     # As the client does it: its type has no null reason, though every stream of OpenAI's has.
-    read = Completion.construct(**first)
+    read = Completion.construct(**only)
     assert (read.id, read.object) == ("cmpl-abc", "text_completion")
     assert (read.choices[0].text, read.choices[0].index) == (AWKWARD, 1)
-    assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("", "stop")
+    assert read.choices[0].finish_reason == "stop"
+    (end,) = events(stream.events([ChoiceDelta(0, 0, finish_reason=LENGTH)]))
+    assert (end["choices"][0]["text"], end["choices"][0]["finish_reason"]) == ("", "length")
+
+
+def test_usage_so_far_is_in_chunks_only_where_usage_is_requested() -> None:
+    for included in (False, True):
+        usage = StreamOptions(include_usage=included, continuous_usage_stats=True)
+        stream = ChunkFormatter(head(COMPLETION), places=[BEGINNING], usage=usage, prompt_tokens=3)
+        (event,) = events(stream.events([ChoiceDelta(0, 0, "a", [5])]))
+        assert (event.get("usage") is not None) == included
 
 
 OUTCOME = RequestOutcome(
