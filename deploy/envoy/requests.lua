@@ -94,6 +94,18 @@ local function is_rebound(headers)
   return ONLY_LOCAL_HOSTS and administers and not is_local_host(headers:get(":authority"))
 end
 
+-- Whether the transcoder could not read the time of a long poll, which its error says in names that
+-- are no caller's. What is percent-encoded it decodes.
+local function has_unreadable_wait(headers)
+  local query = string.match(headers:get(":path") or "", "^/v2/requests/[^?]*%?(.*)$")
+  for value in string.gmatch("&" .. (query or ""), "&wait=([^&]*)") do
+    local whole, part = string.match(value, "^-?(%d+)%.?(%d*)s$")
+    local is_time = whole ~= nil and #whole < 10 and #part < 10
+    if not is_time and not string.find(value, "%", 1, true) then return true end
+  end
+  return false
+end
+
 -- Returns the status and message if the request must be rejected, else nil. The messages of 404,
 -- 413 and 431 are in local_reply_config.
 local function refusal(headers)
@@ -108,6 +120,9 @@ local function refusal(headers)
   end
   -- The body of a CONNECT never ends, and the buffer filter would wait for its end.
   if headers:get(":method") == "CONNECT" then return "404", "" end
+  if has_unreadable_wait(headers) then
+    return "400", "wait is a number of seconds from 0 to 60, for example wait=30 or wait=2.5s"
+  end
   local timeout = headers:get("grpc-timeout")
   if timeout ~= nil and (#timeout > 9 or not string.match(timeout, "^%d+[HMSmun]$")) then
     return "400", "the header grpc-timeout is up to eight digits and one of the letters " ..

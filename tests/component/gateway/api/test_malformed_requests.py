@@ -71,6 +71,25 @@ SERVED = {
 }
 
 
+@pytest.mark.parametrize("wait", ["abc", "soon", "30x", "1e3", "", "-", "1234567890", "30s&wait=x"])
+async def test_a_time_to_wait_that_is_none_is_refused_by_its_name(
+    edge: RunningEdge, wait: str
+) -> None:
+    path = f"/v2/requests/some?wait={wait}"
+    answer = await ask(edge.url, request("GET", path))
+    assert answer.status == 400
+    fact = "wait is a number of seconds from 0 to 60, for example wait=30 or wait=2.5s"
+    assert message_of(path, answer) == fact
+
+
+@pytest.mark.parametrize("wait", ["0", "1", "1.5", "2s", "0.5s", "2%73", "1&other=abc"])
+async def test_a_time_to_wait_is_seconds_with_or_without_their_letter(
+    edge: RunningEdge, wait: str
+) -> None:
+    answer = await ask(edge.url, request("GET", f"/v2/requests/some?wait={wait}"))
+    assert answer.status == 404, answer.body
+
+
 @pytest.mark.parametrize("path", [V1, V2])
 async def test_headers_that_mean_nothing_here_change_nothing(edge: RunningEdge, path: str) -> None:
     for name, headers in SERVED.items():
