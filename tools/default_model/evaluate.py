@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,10 +66,9 @@ def asked(task: str, rng: Random) -> Conversation:
         talk = [message for _ in range(lessons) for message in draw_lesson(rng)[1]]
         return Conversation(task, talk + single("person_fact", rng).messages)
     if task in ("tool_of_many", "found_in_prose"):
-        while True:
-            draw = agent_talk if task == "tool_of_many" else found_in_prose
-            if len(str((talk := draw(rng)).messages)) + len(str(talk.tools)) < LONGEST:
-                return talk
+        draw = agent_talk if task == "tool_of_many" else found_in_prose
+        drawn = (draw(rng) for _ in count())
+        return next(t for t in drawn if len(str(t.messages)) + len(str(t.tools)) < LONGEST)
     return single(task, rng)
 
 
