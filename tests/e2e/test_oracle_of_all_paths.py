@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import anthropic
@@ -13,9 +13,9 @@ import openai
 import pytest
 
 from headrace.client import AsyncClient
-from helpers.fresh_mesh import fresh_mesh
 from helpers.generation_paths import Clients
 from helpers.oracle import Asked, Oracle
+from helpers.running_mesh import RunningMesh, start, stop
 from helpers.tiny_encoders import save_encoder, save_modules, tiny_encoder
 
 PATHS = ("chat", "completions", "responses", "messages", "native", "native_prompt")
@@ -56,20 +56,32 @@ def stopped(oracle: Oracle, mixed: list[Asked]) -> list[Asked]:
     return mixed
 
 
-@pytest.mark.timeout(240)
-async def test_40_mixed_requests_at_once_say_what_transformers_says_of_each_alone(
-    tmp_path: Path,
-) -> None:
-    oracle = Oracle(tmp_path / "tiny")
-    encoder = save_encoder(tmp_path / "toy", tiny_encoder())
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    return Oracle(tmp_path_factory.mktemp("oracle") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def mesh(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """Two workers of the oracle's model, and two of a model that embeds."""
+    folder = tmp_path_factory.mktemp("mesh")
+    encoder = save_encoder(folder / "toy", tiny_encoder())
     save_modules(encoder, pooling={"pooling_mode": "mean"}, normalise=True)
+    models = ("--model", f"{oracle.folder}=tiny", "--model", f"{encoder}=toy")
+    options = ("--engine", "transformers", "--workers", "2", "--threads", "1")
+    running = start(folder / ".headrace", *options, *models)
+    yield running
+    stop(running)
+
+
+@pytest.mark.timeout(300)
+async def test_40_mixed_requests_at_once_say_what_transformers_says_of_each_alone(
+    oracle: Oracle, mesh: RunningMesh
+) -> None:
     mixed = stopped(oracle, mixture())
     expected = [oracle.answer(asked) for asked in mixed]
     assert {answer.finish for answer in expected} == {"length", "stop"}
-    options = ("--engine", "transformers", "--model", f"{tmp_path / 'tiny'}=tiny")
-    beside = ("--model", f"{encoder}=toy", "--workers", "2", "--threads", "1")
     async with (
-        fresh_mesh(tmp_path / "mesh", *options, *beside) as mesh,
         openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=5) as by_openai,
         anthropic.AsyncAnthropic(base_url=mesh.url, api_key="none", max_retries=5) as by_anthropic,
         httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=120) as http,

@@ -53,12 +53,12 @@ class Oracle:
         folder.mkdir(parents=True)
         for name in _FILES:
             shutil.copyfile(_TOKENIZER / name, folder / name)
-        self._folder = folder
+        self.folder = folder
         self._model.save_pretrained(folder)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(self._folder))
+        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(self.folder))
 
     @cached_property
     def _model(self) -> PreTrainedModel:
