@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import pytest
 from headrace.client import AsyncClient, Client
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
+from helpers.running_mesh import RunningMesh, start, stop
+from helpers.tiny_encoders import save_encoder, save_modules, tiny_encoder
+
+PAGE = Path(__file__).parents[2] / "docs" / "python_client.md"
+URL = "http://127.0.0.1:8080"
 
 MODEL, TOKENS = "scripted", 150
 OPTIONS: Any = {"model": MODEL, "seed": 5, "max_tokens": TOKENS, "ignore_eos": True}
@@ -73,3 +79,33 @@ async def test_streams_go_on_by_themselves_over_killed_gateways_and_a_killed_env
             for each in before:
                 await mesh.back(each)
             assert await reading == undisturbed
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Iterator[RunningMesh]:
+    """The default model, and one that embeds."""
+    encoder = save_encoder(tmp_path / "encoder", tiny_encoder())
+    save_modules(encoder, pooling={"pooling_mode": "mean"}, normalise=True)
+    options = ("--model", "valley", "--model", f"{encoder}=minilm")
+    running = start(tmp_path / "mesh", *options)
+    yield running
+    stop(running)
+
+
+@pytest.mark.timeout(300)
+def test_the_examples_of_the_page_run_as_they_are(
+    two_models: RunningMesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) >= 10
+    with Client(two_models.url) as client:
+        names: dict[str, Any] = {}
+        for number, block in enumerate(blocks):
+            names["client"] = client
+            exec(compile(block.replace(URL, two_models.url), f"example {number}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "get_weather {'town'" in printed
+    assert "row-2 200" in printed
+    assert "By the river." in printed or "Cats sleep." in printed
+    assert "b'some bytes' ['notes.txt'" in printed
+    assert "The model `unknown` does not exist" in printed
