@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.extras import MissingExtra, require, require_binary
+from headrace.extras import MissingExtra, require, require_binary, require_package
 
 OPTIONAL = (
     *("envoy", "nats", "psutil", "torch", "transformers", "tokenizers", "prometheus_client"),
@@ -63,6 +63,18 @@ def test_a_module_that_is_broken_is_not_taken_for_a_missing_extra(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="that_is_not_there"):
         require("mesh", "broken_module")
+
+
+def test_what_a_package_of_ours_lacks_names_the_extra_unless_it_is_ours_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "headrace_lacking.py").write_text("import that_is_not_there")
+    (tmp_path / "headrace_broken.py").write_text("import headrace.that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtra, match=r"worker extra.*there is no module that_is_not_there"):
+        require_package("worker", "headrace_lacking")
+    with pytest.raises(ModuleNotFoundError):
+        require_package("worker", "headrace_broken")
 
 
 def test_a_missing_binary_is_named_with_its_extra() -> None:
