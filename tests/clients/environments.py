@@ -102,7 +102,7 @@ class Client:
         """Return where the command is to run; Node finds packages beside the tests only."""
         if not self.uses_node:
             return self.folder
-        for file in self.folder.glob("*.mjs"):
+        for file in (*self.folder.glob("*.mjs"), *self.folder.glob("*.yaml")):
             shutil.copy(file, self.environment)
         return self.environment
 

@@ -14,6 +14,7 @@ from helpers.tiny_encoders import save_encoder, tiny_encoder
 START_S = 400
 """Four processes import torch first, which a busy machine takes its time for."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "HEADRACE_REQUIRE")
+_PROTO = Path(__file__).parents[2] / "proto"
 _CONTEXT_TOKENS = 512
 _MODERATED = ("toxic", "identity_hate", "neutral")
 
@@ -54,6 +55,7 @@ def _environment(folder: Path, url: str, key: str) -> dict[str, str]:
         "HEADRACE_BASE_URL": url,
         "HEADRACE_API_KEY": key,
         "HEADRACE_MODEL": "valley",
+        "HEADRACE_PROTO": str(_PROTO),
         "HEADRACE_EMBEDDING_MODEL": "embedder",
         "HEADRACE_RERANK_MODEL": "reranker",
         "HEADRACE_MODERATION_MODEL": "moderator",
