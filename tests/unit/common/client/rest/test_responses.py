@@ -25,8 +25,10 @@ RESPONSE = {"id": "resp_1", "status": "completed", "model": "m", "output": []}
 
 def events(words: tuple[str, ...] = WORDS) -> list[dict[str, Any]]:
     deltas = [{"type": TEXT, "delta": word} for word in words]
-    first, last = {"type": "response.created"}, {"type": "response.completed"}
-    found = [first | {"response": RESPONSE}, *deltas, last | {"response": RESPONSE}]
+    first, last = (
+        {"type": f"response.{kind}", "response": RESPONSE} for kind in ("created", "completed")
+    )
+    found: list[dict[str, Any]] = [first, *deltas, last]
     return [{**each, "sequence_number": number} for number, each in enumerate(found)]
 
 
