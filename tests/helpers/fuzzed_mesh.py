@@ -204,9 +204,10 @@ def _faults_in_events(text: str) -> Iterator[str]:
 
 
 def _fault_of_shape(path: str, body: Any) -> str:
+    is_tei = path in ("/embed", "/predict", "/similarity")
     if path == "/v2/rerank":
         fits = set(body) == {"message"}
-    elif path in ("/embed", "/predict", "/similarity"):
+    elif is_tei or (path == "/v1/rerank" and "error_type" in body):
         fits = set(body) == {"error", "error_type"}
     elif path.startswith("/v1/messages"):
         fits = set(body) == {"type", "error", "request_id"} and set(body["error"]) == {
