@@ -15,6 +15,7 @@ from headrace.rpc.status import from_rpc_error
 from headrace.v1.anthropic_pb2_grpc import AnthropicServiceStub
 from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.openai_pb2_grpc import OpenAIServiceStub
+from headrace.v1.responses_pb2_grpc import ResponsesServiceStub
 from headrace.v1.rest_pb2 import RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceStub
 from headrace_gateway.request.generation import ChoiceEnded, ValidRequest
@@ -56,15 +57,23 @@ async def fuzzed_api() -> AsyncIterator[RunningApi]:
 
 async def posted(channel: grpc.aio.Channel, path: str, data: bytes) -> tuple[int, bytes]:
     """The HTTP status and body that Envoy would pass on."""
+    status, _, answer = await answered(channel, path, data)
+    return status, answer
+
+
+async def answered(channel: grpc.aio.Channel, path: str, data: bytes) -> tuple[int, str, bytes]:
+    """The same, with the content type between them."""
     body = HttpBody(data=data, content_type="application/json")
     call = _call(channel, path, body)
-    parts = [part.data async for part in call]
+    parts = [part async for part in call]
     head = dict(await call.initial_metadata())
-    return int(head.get("x-hr-status", "200")), b"".join(parts)
+    kind = parts[0].content_type if parts else ""
+    return int(head.get("x-hr-status", "200")), kind, b"".join(part.data for part in parts)
 
 
 def _call(channel: grpc.aio.Channel, path: str, body: HttpBody) -> Any:
     openai, rest = OpenAIServiceStub(channel), RestServiceStub(channel)
+    responses = ResponsesServiceStub(channel)
     anthropic = AnthropicServiceStub(channel)
     of_openai = {
         "/v1/chat/completions": openai.ChatCompletions,
@@ -74,6 +83,9 @@ def _call(channel: grpc.aio.Channel, path: str, body: HttpBody) -> Any:
         "/v2/rerank": openai.RerankV2,
         "/v1/score": openai.Score,
         "/embed": openai.Embed,
+        "/v1/responses": responses.CreateResponse,
+        "/v1/responses/input_tokens": responses.CountInputTokens,
+        "/v1/conversations": responses.CreateConversation,
         "/v1/messages": anthropic.CreateMessage,
         "/v1/messages/count_tokens": anthropic.CountMessageTokens,
         "/v1/classify": openai.Classify,

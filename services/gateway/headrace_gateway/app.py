@@ -112,7 +112,7 @@ def add_public_services(
     requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
     own_key_pb2_grpc.add_OwnKeyServiceServicer_to_server(OwnKeyService(services), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services), server)
-    probes = ProbeService(observe, open_api(), services.catalog.may_use)
+    probes = ProbeService(observe, open_api, services.catalog.may_use)
     probes_pb2_grpc.add_ProbeServiceServicer_to_server(probes, server)
     return PUBLIC_SERVICES
 

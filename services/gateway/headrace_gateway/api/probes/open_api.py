@@ -1,17 +1,18 @@
 """The REST paths as an OpenAPI 3.1 document, made from what serves them.
 
-The paths and the native API's messages come from the descriptors, OpenAI's bodies from the models
-that read them. Ranges that are checked later, and bodies that this table does not have, are left
-open: the document refuses nothing that the gateway takes.
+The paths and the native API's messages come from the descriptors, the bodies of all others from the
+models that read them, their answers and errors from `answers`. Ranges that are checked later are
+left open: the document refuses nothing that the gateway takes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -33,7 +34,6 @@ from headrace.admin.v1 import (
     usage_pb2,
     webhooks_pb2,
 )
-from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATHS
 from headrace.supervisor.servers.rest_paths import RestPath, read_paths
 from headrace.v1 import (
     anthropic_pb2,
@@ -51,8 +51,10 @@ from headrace.v1 import (
     responses_pb2,
     rest_pb2,
 )
+from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.anthropic.service import AnthropicService
 from headrace_gateway.api.openai.service import OpenAIService
+from headrace_gateway.api.probes.answers.table import BODIES, answers_of, call_of, errors_of
 from headrace_gateway.api.probes.proto_schemas import (
     Json,
     field_schema,
@@ -74,6 +76,8 @@ _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
 
 def _models(path: RestPath) -> list[type[BaseModel]]:
     """Return what reads the body of a path of these services: one of these."""
+    if (body := BODIES.get(call_of(path))) is not None:
+        return [body]
     service, _, name = path.rpc.rpartition(".")
     if (servicer := _SERVICERS.get(service)) is None:
         return []
@@ -100,22 +104,14 @@ _SERVICERS: dict[str, type] = {
     "headrace.v1.ResponsesService": ResponsesService,
 }
 """Those whose bodies are read by models."""
-_EITHER = (
-    *(".ChatCompletions", ".Completions", ".CreateMessage"),
-    *(".CreateResponse", ".GetResponse"),
-)
-"""Calls that answer whole, or with events."""
 UPLOAD, CONTENT = (f"headrace.v1.FileService.{name}" for name in ("UploadFile", "GetFileContent"))
+PING = "headrace.v1.ProbeService.Ping"
 ADMIN = "headrace.admin.v1."
 _BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
-_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
-_ERROR = object_schema(
-    error=object_schema(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
-)
-
-
+ACCEPTED = "headrace.v1.Request"
+"""What a call is answered with that runs on without its caller."""
 _UPLOAD = object_schema(
     file={"type": "string", "contentMediaType": "application/octet-stream"},
     purpose=_TEXT,
@@ -176,7 +172,7 @@ def _operation(path: RestPath) -> Json:
         "operationId": re.sub(r"\W+", "_", f"{path.method.lower()}{path.path}"),
         "summary": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name),
         "tags": [service.rpartition(".")[2].removesuffix("Service")],
-        "responses": {"200": _answer(path), "default": _refusal(path)},
+        "responses": _answers(path),
     }
     if parameters := list(_parameters(path)):
         operation["parameters"] = parameters
@@ -209,8 +205,7 @@ def _parameters(path: RestPath) -> Iterator[Json]:
 def _body(path: RestPath) -> Json | None:
     """Return the schema of the body; None: the call has none."""
     if models := _models(path):
-        first, *others = [_schema(model.__name__) for model in models]
-        return {"anyOf": [first, *others]} if others else first
+        return _any_of(models)
     if (messages := _messages(path)) is not None:
         return reference(messages[0])
     kind = _method(path).input_type
@@ -222,27 +217,63 @@ def _body(path: RestPath) -> Json | None:
 
 
 def _answer(path: RestPath) -> Json:
-    kind = _method(path).output_type
-    if (messages := _messages(path)) is not None:
+    kind, answers = _method(path).output_type, answers_of(path)
+    if answers.whole:
+        schema = _any_of(answers.whole)
+    elif (messages := _messages(path)) is not None:
         schema = reference(messages[1])
     else:
         schema = _ANY if kind.full_name == _BYTES else reference(kind)
     whole: Json = {"application/json": {"schema": schema}}
-    events: Json = {"text/event-stream": {}}
     if path.rpc.endswith((".StreamGenerate", ".AttachRequest", ".WatchFleet")):
-        return {"description": "Server-sent events", "content": events}
-    if path.rpc.endswith(_EITHER):
+        events: Json = {"text/event-stream": {} if answers.whole else {"schema": schema}}
+        return {"description": "Server-sent events; the data of each", "content": events}
+    if answers.events:
+        # As OpenAI's own document has it: the schema is that of the data of one event.
+        events = {"text/event-stream": {"schema": _any_of(answers.events)}}
         return {"description": "Events if `stream` is true", "content": whole | events}
     if path.rpc == CONTENT:
         return {"description": "The bytes of the file", "content": {"application/octet-stream": {}}}
+    if path.rpc == PING:
+        return {"description": "OK", "content": {"text/plain": {}}}
     return {"description": "OK", "content": whole}
 
 
+def _answers(path: RestPath) -> Json:
+    """Return the answers of a path, by status."""
+    described = {"200": _answer(path), "default": _refusal(path)}
+    if path.rpc.endswith((".ChatCompletions", ".Completions", ".Generate", ".StreamGenerate")):
+        content = {"application/json": {"schema": _schema(ACCEPTED)}}
+        described["202"] = {"description": "It runs in the background", "content": content}
+    return described
+
+
 def _refusal(path: RestPath) -> Json:
-    schema = _schema("google.rpc.Status" if path.path.startswith("/v2/") else "Error")
-    if path.path in (COHERE_PATH, *TEI_PATHS):
-        schema = _ANY
+    errors = errors_of(path)
+    schema = _any_of(errors) if errors else _schema("google.rpc.Status")
     return {"description": "Refused", "content": {"application/json": {"schema": schema}}}
+
+
+def _any_of(models: Sequence[type[BaseModel]]) -> Json:
+    references, _ = _model_schemas()
+    first, *others = [references[model, "validation"] for model in models]
+    return {"anyOf": [first, *others]} if others else first
+
+
+@cache
+def _model_schemas() -> tuple[Mapping[Any, Json], Json]:
+    """Return a reference to each model's schema, and the schemas by name."""
+    models: dict[type[BaseModel], None] = {}
+    for path in paths():
+        answers = answers_of(path)
+        used = (*_models(path), *answers.whole, *answers.events, *errors_of(path))
+        models |= dict.fromkeys(used)
+    references, made = models_json_schema(
+        [(model, "validation") for model in models],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Open,
+    )
+    return references, made["$defs"]
 
 
 def _schema(name: str) -> Json:
@@ -254,10 +285,6 @@ def _components(served: tuple[RestPath, ...]) -> Json:
     kinds = [_method(path).output_type for path in served]
     kinds += [_method(path).input_type for path in served if path.rpc.startswith(ADMIN)]
     answers = [kind for kind in kinds if kind.full_name != _BYTES]
-    _, made = models_json_schema(
-        [(model, "validation") for path in served for model in _models(path)],
-        ref_template="#/components/schemas/{model}",
-        schema_generator=_Open,
-    )
-    messages = schemas([*used, *answers, Status.DESCRIPTOR])
-    return dict(sorted((made["$defs"] | messages | {"Error": _ERROR}).items()))
+    _, made = _model_schemas()
+    messages = schemas([*used, *answers, Status.DESCRIPTOR, Request.DESCRIPTOR])
+    return dict(sorted((made | messages).items()))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from importlib import metadata
@@ -23,12 +24,15 @@ _VERSION = json.dumps({"version": metadata.version("headrace")}).encode()
 
 class ProbeService(ProbeServiceServicer):
     def __init__(
-        self, observe: Callable[[], Health], open_api: bytes, may_use: Callable[[str, Caller], bool]
+        self,
+        observe: Callable[[], Health],
+        open_api: Callable[[], bytes],
+        may_use: Callable[[str, Caller], bool],
     ) -> None:
         """
         Args:
             observe: returns the health of the gateway now.
-            open_api: the document.
+            open_api: returns the document; called by another thread, as it takes a while.
             may_use: whether a caller may use a model, and so may see it.
         """
         self._observe, self._open_api, self._may_use = observe, open_api, may_use
@@ -47,7 +51,8 @@ class ProbeService(ProbeServiceServicer):
         return HttpBody(content_type=JSON, data=_VERSION)
 
     async def GetOpenApi(self, request: Empty, context: Context) -> HttpBody:
-        return HttpBody(content_type=JSON, data=self._open_api)
+        # Why not at the start: the gateway would be ready later for what few clients request.
+        return HttpBody(content_type=JSON, data=await asyncio.to_thread(self._open_api))
 
 
 async def _head(context: Context, health: Health) -> None:

@@ -1,0 +1,1 @@
+"""What calls answer with, as the OpenAPI document describes it; tests hold real answers to it."""
