@@ -77,6 +77,8 @@ NOTES = {
     "min_tokens": "Not with llama.cpp, vLLM and `openai` engines.",
     "continue_final_message": "The prompt ends within the last message, which the model continues.",
     "chat_template_kwargs": "Variables of the chat template, before the model's own defaults.",
+    "grammar": "llama.cpp's; as `guided_grammar`.",
+    "json_schema": "llama.cpp's; as `guided_json`.",
     "include_reasoning": "`false`: reasoning is left out of the answer.",
     "reasoning_effort": "Passed to the chat template; `none` also as `enable_thinking: false`.",
     "documents": "Where the model's chat template reads them.",
@@ -99,6 +101,7 @@ NOTES = {
     "typical_p": "As `transformers` and llama.cpp have it. Not with vLLM and `openai` engines.",
 }
 NOTES_OF_VECTORS = {
+    "normalize": "`true`: vectors get length 1. `false`: where the model does not give them that.",
     "documents": "Texts, or objects that have nothing but a `text`.",
     "truncate_prompt_tokens": "The first so many are read; -1: as many as the model takes.",
 }
