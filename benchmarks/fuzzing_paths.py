@@ -45,8 +45,6 @@ def main() -> int:
         options = [each for model in models for each in ("--model", model)]
         with rig.mesh_in_folder(*options, "--set", "worker.context_tokens=256") as state:
             found = asyncio.run(measured(StateDir(state), chosen.first, chosen.count))
-    for fault in found["faults"][:40]:
-        print("   ", fault[:500])
     print({name: value for name, value in found.items() if name != "faults"})
     rig.keep(chosen.json, before, found)
     return int(bool(found["faults"] or found["restarted"]) or found["growth"] > MOST_GROWTH)
@@ -64,6 +62,9 @@ async def measured(state: StateDir, first: int, count: int) -> dict[str, Any]:
             heard.faults += part.faults
             heard.good += part.good
             memory.append(megabytes(record))
+            # Also what is wrong: a run that is cut short has shown it all.
+            for fault in part.faults:
+                print("   ", fault[:500], flush=True)
             print(f"{begin + portion}: {dict(part.answers)}, {memory[-1]} MB", flush=True)
     pids = {process.name: process.pid for process in record.processes}
     after = {process.name: process.pid for process in state.read_record().processes}
