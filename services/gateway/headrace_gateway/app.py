@@ -13,6 +13,7 @@ from uuid import uuid4
 import grpc
 
 from headrace.auth.check.access import Access
+from headrace.auth.check.forwarded import ForwardedCallerInterceptor
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
@@ -167,9 +168,7 @@ class _Gateway:
             tenant_header=settings.tenant_header,
             reject=reject_call,
         )
-        self._delivery = make_server(
-            [RequireDeliverySecret(settings.delivery_secret)], tls=tls, roles=DELIVERY_ROLES
-        )
+        self._delivery = _delivery_server(settings, self._access)
         self._public = make_server(
             [
                 RejectMalformed(),
@@ -202,6 +201,9 @@ class _Gateway:
             services, clock, why_not_ready=lambda: self._monitor.observe().problem
         )
         add_RowServiceServicer_to_server(self._rows, self._delivery)
+        # For web, on behalf of those who use its page.
+        background = RequestService(services)
+        requests_pb2_grpc.add_RequestServiceServicer_to_server(background, self._delivery)
         self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)
 
@@ -270,6 +272,15 @@ class _Gateway:
 
     def _reported_cards(self, model: str) -> list[ModelCard]:
         return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())
+
+
+def _delivery_server(settings: GatewaySettings, access: Access) -> grpc.aio.Server:
+    """Return the server for the mesh: workers, other gateways, control and web."""
+    interceptors = (
+        RequireDeliverySecret(settings.delivery_secret),
+        ForwardedCallerInterceptor(access.tables),
+    )
+    return make_server(interceptors, tls=settings.tls, roles=DELIVERY_ROLES)
 
 
 def _advertised_host(settings: GatewaySettings) -> str:

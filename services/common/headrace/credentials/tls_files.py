@@ -120,6 +120,35 @@ class CurrentContext(ssl.SSLContext):
         return self._files.current.context.wrap_bio(*arguments, **options)
 
 
+class CurrentServerContext(ssl.SSLContext):
+    """A context for servers that takes each connection with what the files hold then.
+
+    Peers have to prove that the authority of the files has signed them.
+    """
+
+    _files: TlsFiles
+    _made: tuple[TlsMaterial, ssl.SSLContext]
+
+    def __new__(cls, files: TlsFiles) -> CurrentServerContext:
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        context._files, context._made = files, _serving(files)
+        return context
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        if self._files.current is not self._made[0]:
+            self._made = _serving(self._files)
+        return self._made[1].wrap_bio(*arguments, **options)
+
+
+def _serving(files: TlsFiles) -> tuple[TlsMaterial, ssl.SSLContext]:
+    material, context = files.current, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=material.ca.decode())
+    context.load_cert_chain(files.paths.cert, files.paths.key)
+    return material, context
+
+
 def _state(file: Path) -> _State | None:
     """Return what tells one content of the file from the next; None: there is no file."""
     try:

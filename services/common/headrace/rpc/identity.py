@@ -14,7 +14,7 @@ import grpc
 PREFIX = "spiffe://headrace/"
 PUBLIC = "public"
 """Not a role: what the public listener of a mesh is named in its certificate."""
-ROLES = frozenset({"gateway", "scheduler", "worker", "control", "envoy", "nats", "operator"})
+ROLES = frozenset({"gateway", "scheduler", "worker", "control", "web", "envoy", "nats", "operator"})
 
 
 def spiffe_id(role: str, name: str) -> str:

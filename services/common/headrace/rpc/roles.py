@@ -16,6 +16,8 @@ DELIVERY_ROLES: Roles = {
     "headrace.internal.v1.DeliveryService": frozenset({"worker"}),
     "headrace.internal.v1.AttachService": frozenset({"gateway"}),
     "headrace.internal.v1.RowService": frozenset({"control"}),
+    # On behalf of the callers that it names.
+    "headrace.v1.RequestService": frozenset({"web"}),
 }
 """Of the port that a gateway has for the mesh."""
 EDGE_ROLES: Roles = {"": frozenset({"envoy"})}

@@ -76,6 +76,15 @@ class Access:
         """Return who is at the other end of a call."""
         return self._edge.client(_proofs(context), context)
 
+    def admit(self, scope: str, context: Context) -> Caller:
+        """Return the caller of a call that no interceptor has admitted: one by plain HTTP.
+
+        Raises:
+            HeadraceError: the call must not be served.
+        """
+        headers = self.interceptor.headers_of(context)
+        return self._gate.admit(CallAccess(scope=scope), headers, context)
+
     def caller_with_key(self, key: str, context: Context) -> Caller:
         """Return whose key it is that a call has in its message, as if it were in its headers.
 

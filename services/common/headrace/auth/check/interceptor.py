@@ -121,7 +121,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
         async def served(request: Any, context: Any) -> Any:
             try:
-                caller = self._gate.admit(access, self._read(context), context)
+                caller = self._gate.admit(access, self.headers_of(context), context)
             except HeadraceError as error:
                 return await self._reject(serve, error, request, context)
             _CALLER.set(caller)
@@ -132,7 +132,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     async def _admits(
         self, serve: Handler, access: Access | None, request: Any, context: Any
     ) -> bool:
-        admit = partial(self._gate.admit, access, self._read(context), context)
+        admit = partial(self._gate.admit, access, self.headers_of(context), context)
         try:
             _CALLER.set(admit())
         except HeadraceError as error:
@@ -141,7 +141,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         _ADMIT.set(admit)
         return True
 
-    def _read(self, context: Context) -> dict[str, str]:
+    def headers_of(self, context: Context) -> dict[str, str]:
         """Return the headers that say who calls; values of a repeated one are joined."""
         headers: dict[str, str] = {}
         for name, value in context.invocation_metadata() or ():
