@@ -12,11 +12,11 @@ from itertools import islice
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_control.store.database import tables
+from headrace_control.store.database.metadata import METADATA
 
 NOT_SAVED = frozenset({"outbox", "facts"})
 """The outbox is made anew; the facts are of the database, not of its contents."""
-SAVED = tuple(table for table in tables.METADATA.sorted_tables if table.name not in NOT_SAVED)
+SAVED = tuple(table for table in METADATA.sorted_tables if table.name not in NOT_SAVED)
 """Each after those that it refers to."""
 _AT_ONCE = 500
 
