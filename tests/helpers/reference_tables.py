@@ -21,6 +21,7 @@ from headrace.settings import ServiceSettings
 from headrace_control.base.settings import ControlSettings
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_web.base.settings import WebSettings
 from headrace_worker.base.settings import WorkerSettings
 
 PAGES = [
@@ -32,6 +33,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "scheduler": SchedulerSettings,
     "worker": WorkerSettings,
     "control": ControlSettings,
+    "web": WebSettings,
 }
 METRICS = {
     "gateway": headrace_gateway.base.metrics,

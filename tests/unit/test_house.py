@@ -26,7 +26,8 @@ lines."""
 def modules() -> list[Path]:
     tops = ("services", "tests", "benchmarks", "tools")
     found = (p for top in tops for p in (ROOT / top).rglob("*.py"))
-    return sorted(p for p in found if not p.name.endswith(("_pb2.py", "_pb2_grpc.py")))
+    made = ("_pb2.py", "_pb2_grpc.py")
+    return sorted(p for p in found if not p.name.endswith(made) and "node_modules" not in p.parts)
 
 
 @cache
@@ -101,7 +102,7 @@ def test_tests_lie_where_the_packages_lie_that_they_test() -> None:
     """`tests/unit/gateway/queue` tests `headrace_gateway.queue`, and so on."""
     tops = {"common": "services/common/headrace"} | {
         name: f"services/{name}/headrace_{name}"
-        for name in ("gateway", "scheduler", "worker", "control", "local")
+        for name in ("gateway", "scheduler", "worker", "control", "local", "web")
     }
     for kind in ("unit", "component"):
         for test in (ROOT / "tests" / kind).rglob("test_*.py"):

@@ -1,0 +1,1 @@
+"""The page of a mesh: chat, arena and the operator's view."""

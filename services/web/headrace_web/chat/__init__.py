@@ -1,0 +1,1 @@
+"""Conversations: what is asked, and how its answers come to the database."""

@@ -1,0 +1,1 @@
+"""What browsers call: the files of the page, and its API."""

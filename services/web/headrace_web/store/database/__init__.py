@@ -1,0 +1,1 @@
+"""The database under the store: its tables and its schema."""

@@ -1,0 +1,1 @@
+"""Made by alembic; see `headrace.database.schema`."""
