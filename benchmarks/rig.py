@@ -56,7 +56,7 @@ def mesh_in_folder(*up: str, python: str = sys.executable) -> Iterator[Path]:
     """The same, of the code that this interpreter finds; yields its state directory."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         state = ("--state-dir", folder)
-        headrace("up", "--detach", "--port", "0", *up, *state, python=python)
+        headrace("up", "--detach", "--port", "0", "--no-web", *up, *state, python=python)
         try:
             yield Path(folder)
         finally:

@@ -85,13 +85,13 @@ local function has_checked_body(headers, grpc)
   return not grpc and string.sub(headers:get(":path") or "", 1, #ADMIN_PREFIX) == ADMIN_PREFIX
 end
 
--- Whether it administers under a host name that may be anybody's: a page can have its own name
--- resolved to the loopback, and is then of the same origin as this port.
+-- Whether it administers, or uses the page, under a host name that may be anybody's: a page can have
+-- its own name resolved to the loopback, and is then of the same origin as this port.
 local function is_rebound(headers)
   local path = headers:get(":path") or ""
-  local administers = string.find(path, "/v2/admin", 1, true) or
-    string.find(path, "headrace.admin.", 1, true)
-  return ONLY_LOCAL_HOSTS and administers and not is_local_host(headers:get(":authority"))
+  local is_private = string.find(path, "/v2/admin", 1, true) or
+    string.find(path, "headrace.admin.", 1, true) or string.sub(path, 1, 3) == "/ui"
+  return ONLY_LOCAL_HOSTS and is_private and not is_local_host(headers:get(":authority"))
 end
 
 -- Whether the transcoder could not read the time of a long poll, which its error says in names that
@@ -111,7 +111,7 @@ end
 local function refusal(headers)
   if bytes_of(headers) > MAX_HEADER_BYTES + ADDED_BYTES then return "431", "" end
   if is_rebound(headers) then
-    return "403", "without keys this mesh is administered at localhost or 127.0.0.1 only, not at " ..
+    return "403", "without keys this mesh is administered, and its page used, at localhost or 127.0.0.1 only, not at " ..
       "another name; see --auth keys and --trusted-proxies"
   end
   if is_grpc(headers) then return nil end

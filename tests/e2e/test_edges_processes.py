@@ -61,7 +61,7 @@ class EdgeMesh:
 
     def up(self) -> subprocess.CompletedProcess[str]:
         chosen = ("--engine", "scripted", "--scripted-step-ms", "20", "--replace-after", "3")
-        return self.command("up", "--detach", "--port", "0", "--host", "::1", *chosen)
+        return self.command("up", "--detach", "--port", "0", "--no-web", "--host", "::1", *chosen)
 
     def process(self, name: str) -> ProcessRecord:
         """As its supervisor last wrote."""

@@ -75,7 +75,7 @@ class FreshMesh:
 async def fresh_mesh(folder: Path, *options: str) -> AsyncIterator[FreshMesh]:
     """Ready on entry, gone on exit."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    up = ("up", "--detach", "--port", "0", "--engine", "scripted")
+    up = ("up", "--detach", "--port", "0", "--no-web", "--engine", "scripted")
     ran = await headrace(*up, *options, folder=folder)
     assert ran.status == 0, ran.out + ran.err
     try:

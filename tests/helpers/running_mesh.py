@@ -23,7 +23,9 @@ class RunningMesh:
 
 def start(folder: Path, *options: str, within_s: float = COMMAND_S) -> RunningMesh:
     """`headrace up --detach` with these options, on a free port."""
-    up = _headrace("up", "--detach", "--port", "0", *options, folder=folder, within_s=within_s)
+    up = _headrace(
+        "up", "--detach", "--port", "0", "--no-web", *options, folder=folder, within_s=within_s
+    )
     assert up.returncode == 0, up.stdout + up.stderr
     status = json.loads(_headrace("status", "--json", folder=folder).stdout)
     return RunningMesh(folder, status["url"], status["models"][0]["id"])

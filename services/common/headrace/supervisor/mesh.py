@@ -144,9 +144,7 @@ class Mesh:
                 more_flags=self._access.flags(plan.role),
             )
             process = self._start(group, service, is_optional=self._is_optional(plan))
-            # Why: generation needs control only for what it publishes, which are keys.
-            is_late = plan.role is Role.CONTROL and not self._access.needs_keys
-            (late if is_late else started).append(process)
+            (late if self._access.is_late(plan.role) else started).append(process)
             if plan.model:
                 workers.setdefault(plan.model, []).append(process)
         started.append(self._start(group, self._edge))
@@ -174,12 +172,13 @@ class Mesh:
 
     def _plans(self) -> Iterator[ServicePlan]:
         home = self._state_dir
-        home.control.mkdir(mode=0o700, exist_ok=True)
+        for folder in (home.control, home.web):
+            folder.mkdir(mode=0o700, exist_ok=True)
         return services(self._options, mesh_id=home.mesh_id, state_folder=str(home.folder))
 
     def _is_optional(self, plan: ServicePlan) -> bool:
-        if plan.role is Role.CONTROL:
-            return not self._access.needs_keys
+        if self._access.is_late(plan.role):
+            return True
         # Why: a model that cannot be loaded must not keep the others from being served.
         return bool(plan.model) and len(self._options.models) > 1
 
@@ -290,6 +289,7 @@ class Mesh:
         try:
             self._edge.set_gateways(self._addresses(Role.GATEWAY))
             self._edge.set_controls(self._addresses(Role.CONTROL))
+            self._edge.set_webs(self._addresses(Role.WEB, "http"))
             self._state_dir.write_record(self._record())
         except OSError as error:
             if not self._has_reported_disk:
@@ -298,11 +298,11 @@ class Mesh:
         else:
             self._is_written, self._has_reported_disk = True, False
 
-    def _addresses(self, role: Role) -> list[tuple[str, int]]:
+    def _addresses(self, role: Role, port: str = "grpc") -> list[tuple[str, int]]:
         return [
-            (LOOPBACK, process.record.ports["grpc"])
+            (LOOPBACK, process.record.ports[port])
             for process in self._processes
-            if process.program.role is role and "grpc" in process.record.ports
+            if process.program.role is role and port in process.record.ports
         ]
 
     def _record(self) -> MeshRecord:

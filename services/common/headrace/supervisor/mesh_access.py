@@ -21,8 +21,8 @@ from headrace.supervisor.state.state_dir import StateDir
 if TYPE_CHECKING:
     from headrace.supervisor.servers.encryption import Encryption
 
-_ANSWER_CALLERS = (Role.GATEWAY, Role.CONTROL)
-_DELIVER = (Role.GATEWAY, Role.WORKER, Role.CONTROL)
+_ANSWER_CALLERS = (Role.GATEWAY, Role.CONTROL, Role.WEB)
+_DELIVER = (Role.GATEWAY, Role.WORKER, Role.CONTROL, Role.WEB)
 
 
 class MeshAccess:
@@ -117,6 +117,11 @@ class MeshAccess:
     def credentials_file(self) -> Path | None:
         """The supervisor's own, for the broker."""
         return self._secrets.credentials(BrokerUser.OPERATOR) if self.needs_keys else None
+
+    def is_late(self, role: Role) -> bool:
+        """Return whether a mesh is ready without processes of this role."""
+        # Why: generation needs control only for what it publishes, which are keys.
+        return role is Role.WEB or (role is Role.CONTROL and not self.needs_keys)
 
     def flags(self, role: Role) -> tuple[str, ...]:
         """Return the settings of a role's processes."""

@@ -37,7 +37,7 @@ async def test_a_port_in_use_is_reported_with_advice(tmp_path: Path) -> None:
         (("--model", "a", "--name", "b\tc"), "a character that cannot be printed, U+0009"),
         (("--model", "a", "--model", "b", "--name", "c"), "--name for each --model"),
         (("--model", "./nothing"), "there is no folder or file ./nothing"),
-        (("--set", "max_slots=1"), "SERVICE is gateway, scheduler, worker or control"),
+        (("--set", "max_slots=1"), "SERVICE is gateway, scheduler, worker, control or web"),
         (("--nonsense",), "No such option"),
         (("--host", "localhost"), "it must be an IP address"),
         (("--host", "0.0.0.0"), "require keys with --auth keys"),

@@ -41,8 +41,8 @@ def test_with_keys_each_role_gets_its_own_user_and_no_secret_by_value(tmp_path: 
         delivery,
     )
     with_delivery = {role for role in Role if delivery in access.flags(role)}
-    assert with_delivery == {Role.GATEWAY, Role.WORKER, Role.CONTROL}
-    for role in (Role.GATEWAY, Role.CONTROL):
+    assert with_delivery == {Role.GATEWAY, Role.WORKER, Role.CONTROL, Role.WEB}
+    for role in (Role.GATEWAY, Role.CONTROL, Role.WEB):
         flags = access.flags(role)
         assert "--auth=keys" in flags
         assert f"--peppers-file={tmp_path}/secrets/peppers" in flags

@@ -84,6 +84,7 @@ from headrace.supervisor.state.state_dir import StateDir
     help="keys: every call needs an API key; the first ones are written to --state-dir. none: "
     "whoever reaches the public port may do everything.",
 )
+@click.option("--web/--no-web", default=True, help="Whether to serve the page, at /ui/.")
 @click.option("--insecure", is_flag=True, help="Let other machines use the mesh without keys.")
 @click.option(
     "--tls",
@@ -202,6 +203,8 @@ def up(
     for module in ("nats", "envoy", "psutil"):
         require("mesh", module)
     require("control", "sqlalchemy")
+    if options["web"]:
+        require("web", "starlette")
     kind = EngineKind(engine)
     default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
     step_s = None if scripted_step_ms is None else scripted_step_ms / 1000

@@ -9,6 +9,7 @@ services(...) -> scheduler-0          --name scheduler-0
                  worker-my-model-1    --model-source=org/My-Model … --max-slots=8
                  gateway-0            --advertised-host 127.0.0.1 --lame-duck-s 0
                  control-0            --database-url=sqlite:////…/control/headrace.db
+                 web-0                --database-url=sqlite:////…/web/web.db
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Role(StrEnum):
     WORKER = "worker"
     GATEWAY = "gateway"
     CONTROL = "control"
+    WEB = "web"
     ENVOY = "envoy"
 
 
@@ -56,7 +58,7 @@ class Auth(StrEnum):
     KEYS = "keys"
 
 
-_SERVICES = (Role.GATEWAY, Role.SCHEDULER, Role.WORKER, Role.CONTROL)
+_SERVICES = (Role.GATEWAY, Role.SCHEDULER, Role.WORKER, Role.CONTROL, Role.WEB)
 
 
 class EngineKind(StrEnum):
@@ -114,6 +116,8 @@ class MeshOptions:
     """Proxies in front of Envoy, which say in X-Forwarded-For whom they serve."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of pages in browsers that may call the mesh."""
+    web: bool = True
+    """Whether the page is served, at /ui/."""
     settings: tuple[ServiceSetting, ...] = ()
     ready_within_s: float = 900.0
     """Time for models to load, downloads included."""
@@ -248,8 +252,8 @@ def parse_setting(text: str) -> ServiceSetting:
         return ServiceSetting(Role.NATS, name, value)
     if role not in _SERVICES or not (dot and name and equals):
         raise InvalidOption(
-            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler, worker or "
-            "control, or it is nats.sync_interval"
+            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler, worker, "
+            "control or web, or it is nats.sync_interval"
         )
     return ServiceSetting(Role(role), name, value)
 
@@ -292,7 +296,7 @@ def services(
 
     Args:
         mesh_id: marks the models that this mesh configures; empty: none.
-        state_folder: where control keeps its database, and puts the first keys.
+        state_folder: where control and web keep their databases, and control puts the first keys.
     """
     for i in range(options.schedulers):
         yield _service(options, Role.SCHEDULER, f"scheduler-{i}")
@@ -324,6 +328,9 @@ def services(
         f"--bootstrap-keys-dir={state_folder}",
     )
     yield _service(options, Role.CONTROL, "control-0", stored)
+    if options.web:
+        conversations = f"--database-url=sqlite:///{state_folder}/web/web.db"
+        yield _service(options, Role.WEB, "web-0", (conversations,))
 
 
 def _service(

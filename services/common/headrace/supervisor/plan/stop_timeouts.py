@@ -3,8 +3,8 @@
 gateway:    lame_duck_s 3 + drain_s 30 + settle_s 5 + 7 for the rest   = 45 s
 worker:     drain_s 20 + 18                                           = 38 s
 scheduler:  drain_s 1 + 9                                             = 10 s
-control 10 s, Envoy 5 s, NATS 15 s; one role after the other:           123 s
---set gateway.drain_s=120:                             gateway 135 s, mesh 213 s
+control and web 10 s each, Envoy 5 s, NATS 15 s; one after the other:   133 s
+--set gateway.drain_s=120:                             gateway 135 s, mesh 223 s
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headrace.supervisor.plan.mesh_options import Role, ServiceSetting
 
 STOP_ORDER = (
     *(Role.GATEWAY, Role.WORKER, Role.SCHEDULER),
-    *(Role.CONTROL, Role.ENVOY, Role.NATS),
+    *(Role.WEB, Role.CONTROL, Role.ENVOY, Role.NATS),
 )
 """Gateways first: they reject new requests and finish open ones, which needs all the rest. Control
 after them: it gets their last reports."""
@@ -37,6 +37,7 @@ STOP_TIMES: Mapping[Role, StopTimes] = {
     Role.WORKER: StopTimes({"drain_s": 20.0}, 18.0),
     Role.SCHEDULER: StopTimes({"drain_s": 1.0}, 9.0),
     Role.CONTROL: StopTimes({}, 10.0),
+    Role.WEB: StopTimes({}, 10.0),
     Role.ENVOY: StopTimes({}, 5.0),
     Role.NATS: StopTimes({}, 15.0),
 }

@@ -15,7 +15,7 @@ from headrace.credentials.loopback import is_loopback
 from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
 from headrace.supervisor.servers import assets, envoy_tls, local_replies
 from headrace.supervisor.servers.envoy_tls import EdgeTls
-from headrace.supervisor.servers.local_replies import CONTROL, GATEWAY, Json, Timeouts
+from headrace.supervisor.servers.local_replies import CONTROL, GATEWAY, WEB, Json, Timeouts
 from headrace.supervisor.servers.rest_paths import read_paths
 from headrace.supervisor.state.files import SECRET_MODE, render, write_atomically
 
@@ -76,7 +76,7 @@ class Edge:
         self.config = folder / "envoy.yaml"
         self._folder = folder
         self._admin_address = folder / "admin_address"
-        self._endpoints: dict[str, _Addresses] = {GATEWAY: (), CONTROL: ()}
+        self._endpoints: dict[str, _Addresses] = {GATEWAY: (), CONTROL: (), WEB: ()}
         self._access_log = logs / "access.log"
         self._options = options
         self._port = options.port
@@ -110,6 +110,10 @@ class Edge:
     def set_controls(self, addresses: _Addresses) -> None:
         """Send calls of the administration to these processes of control."""
         self._set_endpoints(CONTROL, addresses)
+
+    def set_webs(self, addresses: _Addresses) -> None:
+        """Send calls of the page to these processes of web."""
+        self._set_endpoints(WEB, addresses)
 
     def _set_endpoints(self, cluster: str, addresses: _Addresses) -> None:
         if addresses != self._endpoints[cluster]:
@@ -171,6 +175,7 @@ class Edge:
             "descriptor_set": str(descriptors),
             "gateways_file": str(self._endpoints_file(GATEWAY)),
             "controls_file": str(self._endpoints_file(CONTROL)),
+            "webs_file": str(self._endpoints_file(WEB)),
             "endpoints_dir": str(self._folder),
             "requests_lua": _CONSTANTS
             + self._lua_constants()
@@ -188,11 +193,15 @@ class Edge:
 
     def _transport_sockets(self) -> dict[str, Json]:
         tls, folder = self._options.tls, self._folder
-        names = ("listener_socket", "gateway_socket", "control_socket")
+        roles = (GATEWAY, CONTROL, WEB)
+        names = ("listener_socket", *(f"{role}_socket" for role in roles))
         if tls is None:
             return dict.fromkeys(names, envoy_tls.PLAIN)
-        gateway, control = (envoy_tls.upstream_socket(r, folder) for r in (GATEWAY, CONTROL))
-        sockets = (envoy_tls.listener_socket(tls, folder), gateway, control)
+        upstream = (
+            envoy_tls.upstream_socket(role, folder, "http/1.1" if role == WEB else "h2")
+            for role in roles
+        )
+        sockets = (envoy_tls.listener_socket(tls, folder), *upstream)
         return dict(zip(names, sockets, strict=True))
 
     def _lua_constants(self) -> str:

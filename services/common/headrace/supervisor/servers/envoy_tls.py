@@ -73,7 +73,7 @@ def listener_socket(tls: EdgeTls, folder: Path) -> Json:
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def upstream_socket(role: str, folder: Path) -> Json:
+def upstream_socket(role: str, folder: Path, protocol: str = "h2") -> Json:
     """Return the transport socket to processes of a role, which have to prove the role."""
     name = {
         "san_type": "URI",
@@ -83,7 +83,7 @@ def upstream_socket(role: str, folder: Path) -> Json:
         "@type": f"{_TYPES}.tls.v3.UpstreamTlsContext",
         "sni": server_name(role),
         "common_tls_context": {
-            "alpn_protocols": ["h2"],
+            "alpn_protocols": [protocol],
             "tls_params": _TLS_1_3,
             "tls_certificate_sds_secret_configs": [_source(folder, "inside")],
             "combined_validation_context": {

@@ -33,8 +33,10 @@ MAX_HEADER_BYTES = 60 * 1024
 _BODY = "%LOCAL_REPLY_BODY%"
 _REQUEST = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
 _GRPC_TYPE = "application/grpc"
-GATEWAY, CONTROL = "gateway", "control"
+GATEWAY, CONTROL, WEB = "gateway", "control", "web"
 """Clusters of Envoy."""
+PAGE_PATHS = "/ui([/?].*)?"
+"""Of the page and its API: a regular expression."""
 ADMIN_PREFIX = "/v2/admin/"
 CONTROL_SERVICES = (
     "headrace.v1.FileService",
@@ -173,6 +175,7 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
             CONTROL,
             f"{no_path}; {openai_list}",
         ),
+        (_on_path(_matching(PAGE_PATHS)), _openai, WEB, no_path),
         (None, _openai, GATEWAY, f"{no_path}; {openai_list}"),
     )
     return [

@@ -34,6 +34,7 @@ class BrokerUser(StrEnum):
     SCHEDULER = "scheduler"
     WORKER = "worker"
     CONTROL = "control"
+    WEB = "web"
     OPERATOR = "operator"
     """The supervisor, and the command line of whoever runs the mesh."""
 
@@ -55,6 +56,8 @@ def permissions(user: BrokerUser) -> Permissions:
             return _permissions(user, _WORKER_PUBLISHES, _WORKER_READS)
         case BrokerUser.CONTROL:
             return _permissions(user, _CONTROL_PUBLISHES, _CONTROL_READS)
+        case BrokerUser.WEB:
+            return _permissions(user, _WEB_PUBLISHES, _WEB_READS)
         case BrokerUser.OPERATOR:
             return Permissions(_EVERYTHING, _EVERYTHING)
 
@@ -239,3 +242,8 @@ _CONTROL_READS = (
     *(subjects.ACCESS_REPORTS, subjects.WORKER_REPORTS, subjects.LANE_REPORTS),
     *(subjects.GATEWAY_REPORTS, subjects.OWN_USAGE, subjects.USAGE_STORED, _DRAIN),
 )
+_WEB_PUBLISHES = (
+    subjects.ACCESS_REPORTS,
+    *(call for stream in _TABLE_STREAMS for call in _reading(stream)),
+)
+_WEB_READS = (subjects.GATEWAY_REPORTS, _DRAIN)

@@ -32,7 +32,7 @@ from headrace.supervisor.state.files import SECRET_MODE, write_atomically
 GIVEN = "given"
 OPERATOR = "operator"
 """What the supervisor and the commands have."""
-ROLES = ("nats", "scheduler", "worker", "gateway", "control", "envoy", OPERATOR, PUBLIC)
+ROLES = ("nats", "scheduler", "worker", "gateway", "control", "web", "envoy", OPERATOR, PUBLIC)
 _NAME = "mesh"
 _BEGIN = b"-----BEGIN CERTIFICATE-----\n"
 

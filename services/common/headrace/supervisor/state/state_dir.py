@@ -68,6 +68,7 @@ class StateDir:
         self.edge = self.folder / "edge"
         self.broker = self.folder / "nats"
         self.control = self.folder / "control"
+        self.web = self.folder / "web"
         self.tls = self.folder / "tls"
         self.secrets = MeshSecrets(self.folder / "secrets")
         self.admin_key, self.cli_key = self.folder / "admin.key", self.folder / "cli.key"

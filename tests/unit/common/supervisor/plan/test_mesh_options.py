@@ -109,7 +109,7 @@ def test_every_model_has_its_own_workers() -> None:
         *("scheduler-0", "scheduler-1"),
         *("worker-a-0", "worker-a-1", "worker-b-0", "worker-b-1"),
         *("gateway-0", "gateway-1"),
-        "control-0",
+        *("control-0", "web-0"),
     ]
     assert plans["worker-b-1"].role is Role.WORKER
     assert plans["worker-b-1"].flags == (
@@ -181,6 +181,10 @@ def test_beyond_this_machine_a_mesh_needs_keys_or_the_word_insecure(host: str) -
 @pytest.mark.parametrize("auth", Auth)
 def test_on_loopback_nothing_is_to_be_warned_of(auth: Auth) -> None:
     assert MeshOptions((DEFAULT_MODEL,), host="::1", auth=auth).warnings == ()
+
+
+def test_the_page_can_be_left_out() -> None:
+    assert "web-0" not in planned(MeshOptions((DEFAULT_MODEL,), web=False))
 
 
 @pytest.mark.parametrize("origin", ["https://app.example.com", "http://[::1]:3000"])
