@@ -32,10 +32,11 @@ class ProbeService(ProbeServiceServicer):
         """
         Args:
             observe: returns the health of the gateway now.
-            open_api: returns the document; called by another thread, as it takes a while.
+            open_api: returns the document; called once, by another thread, as it takes a while.
             may_use: whether a caller may use a model, and so may see it.
         """
         self._observe, self._open_api, self._may_use = observe, open_api, may_use
+        self._document: asyncio.Task[bytes] | None = None
 
     async def GetHealth(self, request: Empty, context: Context) -> HttpBody:
         health, caller = self._observe(), current_caller()
@@ -52,7 +53,14 @@ class ProbeService(ProbeServiceServicer):
 
     async def GetOpenApi(self, request: Empty, context: Context) -> HttpBody:
         # Why not at the start: the gateway would be ready later for what few clients request.
-        return HttpBody(content_type=JSON, data=await asyncio.to_thread(self._open_api))
+        # Why one task: calls that come together would each keep a thread busy for seconds.
+        if self._document is None or _has_failed(self._document):
+            self._document = asyncio.create_task(asyncio.to_thread(self._open_api))
+        return HttpBody(content_type=JSON, data=await asyncio.shield(self._document))
+
+
+def _has_failed(task: asyncio.Task[bytes]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 async def _head(context: Context, health: Health) -> None:
