@@ -84,7 +84,7 @@ class GenerationReader:
         choices = max(1, sought.n) if isinstance(sought, GenerateRequest) else 1
         after = "" if isinstance(sought, GenerateRequest) else sought.after
         self._position = StreamPosition(choices, after)
-        self._attempts, self._was_lost = Attempts(retries), False
+        self._attempts, self._was_lost, self._has_ended = Attempts(retries), False, False
         self._last_event_s = self._lost_s = 0.0
         self._seed: int | None = None
         self._token_ids: list[list[int]] = [[] for _ in range(choices)]
@@ -120,7 +120,9 @@ class GenerationReader:
         """Take account of an event; False for the `started` that an attached stream repeats."""
         is_repeat = event.HasField("started") and bool(self._position.request_id)
         self._position.advance(event)
-        self._last_event_s = time.monotonic()
+        # Why not what every connection repeats: it would put off the end of the retries for ever.
+        if not (is_repeat or event.HasField("finish")):
+            self._last_event_s = time.monotonic()
         if event.HasField("started"):
             self._seed = event.started.seed
         elif event.HasField("delta"):
@@ -128,7 +130,9 @@ class GenerationReader:
             self._token_ids += [[] for _ in range(more)]
             self._token_ids[event.delta.choice] += event.delta.token_ids
         elif event.HasField("finish") and event.finish.HasField("error"):
-            raise from_status(event.finish.error)
+            error = from_status(event.finish.error)
+            self._has_ended = not isinstance(error, RESUMABLE_ERRORS)
+            raise error
         return not is_repeat
 
     def _first_call(self) -> GrpcCall:
@@ -166,8 +170,9 @@ class GenerationReader:
         return self._first_call()
 
     def _passes(self, error: HeadraceError) -> bool:
-        return isinstance(error, (ConnectionLost, *RESUMABLE_ERRORS)) or may_succeed(
-            error, repeatable=True
+        """Whether the rest can be read later. What a request ended with it says each time."""
+        return isinstance(error, (ConnectionLost, *RESUMABLE_ERRORS)) or (
+            not self._has_ended and may_succeed(error, repeatable=True)
         )
 
     def _left(self, error: HeadraceError) -> bool:
@@ -179,6 +184,7 @@ class GenerationReader:
 
     def _run_again(self) -> Script[object]:
         """Run the request again until it has what was read; return the stream of the rest."""
+        self._has_ended = False
         request = GenerateRequest()
         request.CopyFrom(self._sought)  # type: ignore[arg-type]  # only such a request runs again
         request.seed, request.request_id = self._seed or 0, uuid4().hex

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.client.calls import generation
 from headrace.client.calls.generation import GenerationCalls, GenerationReader
 from headrace.client.calls.retries import NO_RETRIES, Retries
 from headrace.client.calls.scripts import END, Close, Emit, Next, Open, Run, Sleep
@@ -20,6 +22,8 @@ from headrace.errors import (
     HeadraceError,
     InternalError,
     LaneFull,
+    NoWorker,
+    PatienceExhausted,
     RequestCancelled,
     RequestExists,
     RequestNotFound,
@@ -47,9 +51,13 @@ class Mesh:
     """Of the first run, and of later ones."""
     runs: dict[str, list[list[int]]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    end: HeadraceError | None = None
+    """What requests end with before their first token."""
+    opens: int = 0
 
     def opened(self, method: object, request: Any) -> Iterator[Event]:
         name = request.request_id
+        self.opens += 1
         if method == "begin":
             if name in self.runs:
                 raise RequestExists(f"{name} exists")
@@ -76,6 +84,9 @@ class Mesh:
         if name in self.gone:
             error = to_status(RequestCancelled("its client disconnected"))
             yield Event(finish=Finish(error=error))
+            return
+        if self.end is not None:
+            yield Event(finish=Finish(error=to_status(self.end)))
             return
         for choice, (offset, ids) in enumerate(zip(offsets, self.runs[name], strict=True)):
             if offset.endswith("f"):
@@ -155,6 +166,22 @@ def test_a_request_that_others_cancel_is_not_run_again() -> None:
     with pytest.raises(RequestCancelled):
         read(mesh, GenerationReader(CALLS, sought(), Retries()))
     assert list(mesh.runs) == ["mine"]
+
+
+@pytest.mark.parametrize("error", [PatienceExhausted("late"), NoWorker("none")])
+def test_a_request_that_ended_for_want_of_capacity_raises_it_at_once(error: HeadraceError) -> None:
+    mesh = Mesh(iter([]), end=error)
+    with pytest.raises(type(error)):
+        read(mesh, GenerationReader(CALLS, sought(), Retries()))
+    assert mesh.opens == 1
+
+
+def test_a_stream_that_only_ever_starts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = itertools.count(1.0, 5.0)
+    monkeypatch.setattr(generation, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
+    mesh = Mesh(iter([("lost", 1)] * 30))
+    with pytest.raises(ConnectionLost):
+        read(mesh, GenerationReader(CALLS, sought(), Retries()))
 
 
 @pytest.mark.parametrize(
