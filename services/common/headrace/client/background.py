@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from headrace.client.answers import Answer, Choice, Usage
+from headrace.client.calls.retries import may_succeed
 from headrace.errors import CapacityError, DeadlineExceeded
 from headrace.rpc.status import from_status
 from headrace.v1.generation_pb2 import StreamGenerateResponse
@@ -42,10 +42,14 @@ class BackgroundRequest:
         """
         for wait_s, pause_s in _waits_s(timeout_s):
             time.sleep(pause_s)
-            with suppress(CapacityError):  # an outage does not end the request
+            try:
                 request = self._client.get_request(self.request_id, wait_s=wait_s)
-                if request.state == REQUEST_STATE_ENDED:
-                    return _answer(request)
+            except CapacityError as error:  # an outage does not end the request
+                if not may_succeed(error, repeatable=True):
+                    raise
+                continue
+            if request.state == REQUEST_STATE_ENDED:
+                return _answer(request)
         raise _not_ended(self.request_id, timeout_s)
 
     def stream(self, *, after: str = "") -> Iterator[StreamGenerateResponse]:
@@ -72,10 +76,14 @@ class AsyncBackgroundRequest:
     async def result(self, *, timeout_s: float = NO_TIMEOUT) -> Answer:
         for wait_s, pause_s in _waits_s(timeout_s):
             await asyncio.sleep(pause_s)
-            with suppress(CapacityError):  # an outage does not end the request
+            try:
                 request = await self._client.get_request(self.request_id, wait_s=wait_s)
-                if request.state == REQUEST_STATE_ENDED:
-                    return _answer(request)
+            except CapacityError as error:  # an outage does not end the request
+                if not may_succeed(error, repeatable=True):
+                    raise
+                continue
+            if request.state == REQUEST_STATE_ENDED:
+                return _answer(request)
         raise _not_ended(self.request_id, timeout_s)
 
     def stream(self, *, after: str = "") -> AsyncIterator[StreamGenerateResponse]:
