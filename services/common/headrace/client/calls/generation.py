@@ -161,7 +161,12 @@ class GenerationReader:
     def _next_call(self, error: HeadraceError) -> GrpcCall | None:
         """Return the call after this error; None: the request runs again."""
         if self._position.request_id:
-            return None if self._left(error) else self._calls.attach(self._position.resume_request)
+            if not self._left(error):
+                return self._calls.attach(self._position.resume_request)
+            self._attempts.count(error)  # another run is charged, too
+            return None
+        if isinstance(self._sought, AttachRequestRequest):
+            return self._first_call()  # from its position
         if isinstance(error, RequestExists) or (
             self._was_lost and not isinstance(error, RequestNotFound)
         ):

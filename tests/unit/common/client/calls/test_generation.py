@@ -31,6 +31,7 @@ from headrace.errors import (
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FINISH_REASON_LENGTH
 from headrace.v1.generation_pb2 import Finish, GenerateRequest, StreamGenerateResponse
+from headrace.v1.requests_pb2 import AttachRequestRequest
 
 Event = StreamGenerateResponse
 CALLS = GenerationCalls(
@@ -182,6 +183,26 @@ def test_a_stream_that_only_ever_starts_is_given_up(monkeypatch: pytest.MonkeyPa
     mesh = Mesh(iter([("lost", 1)] * 30))
     with pytest.raises(ConnectionLost):
         read(mesh, GenerationReader(CALLS, sought(), Retries()))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["lost", "draining"]), st.integers(0, 9)), max_size=6))
+def test_what_is_attached_to_from_a_position_has_no_token_before_it(
+    faults: list[tuple[str, int]],
+) -> None:
+    attached = AttachRequestRequest(request_id="mine", after="2.1")
+    mesh = Mesh(iter(faults), runs={"mine": OUTPUT})
+    events = read(mesh, GenerationReader(CALLS, attached, Retries(attempts=9)))
+    deltas = [event.delta for event in events if event.HasField("delta")]
+    read_ids = [[n for each in deltas if each.choice == k for n in each.token_ids] for k in (0, 1)]
+    assert read_ids == [OUTPUT[0][2:], OUTPUT[1][1:]]
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_request_runs_no_more_often_than_it_may_be_sent(attempts: int) -> None:
+    mesh = Mesh(iter([("envoy", 4)] * 99))
+    with pytest.raises(RequestCancelled):
+        read(mesh, GenerationReader(CALLS, sought(), Retries(attempts=attempts)))
+    assert len(mesh.runs) == attempts
 
 
 @pytest.mark.parametrize(
