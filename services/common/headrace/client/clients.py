@@ -22,6 +22,7 @@ from headrace.client.sampling import Sampling
 from headrace.client.streams import AsyncStream, Stream
 from headrace.client.unreachable import MeshUnreachable
 from headrace.client.vectors import Embeddings, EmbedOptions, Ranking, RerankOptions
+from headrace.errors import InvalidApiKey
 from headrace.rpc.addresses import InvalidAddress
 from headrace.v1.fleet_pb2 import Lane, Worker
 from headrace.v1.generation_pb2 import GenerateRequest, StreamGenerateResponse
@@ -47,6 +48,7 @@ class Client:
 
     Raises:
         MeshUnreachable: the URL is not an address, or there is no such file.
+        InvalidApiKey: the key cannot be one. White space around it is left out.
     """
 
     def __init__(
@@ -303,6 +305,9 @@ def _linked(
 ) -> T:
     # Why here: a client has no settings, and code with keys in it is copied with them.
     key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key  # noqa: TID251
+    key = None if key is None else key.strip()
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidApiKey("the API key is not one: keys are printable ASCII without spaces")
     try:
         return link(Endpoint(url, key, ca_file, server_name))
     except InvalidAddress as error:

@@ -114,6 +114,10 @@ class Endpoint:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise connection_error(self.url, str(error), connecting=True) from error
+        except httpx.LocalProtocolError:
+            # Neither its text nor itself: both have the header, which may be the key.
+            why = "the request cannot be written as HTTP"
+            raise connection_error(self.url, why, connecting=False) from None
         except httpx.HTTPError as error:
             why = str(error) or repr(error)
             raise connection_error(self.url, why, connecting=False) from error
