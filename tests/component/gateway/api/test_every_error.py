@@ -22,6 +22,7 @@ from headrace.errors import (
     GatewayUnreachable,
     HeadraceError,
     InsufficientQuota,
+    InternalError,
     InvalidApiKey,
     InvalidRequest,
     InvalidStructure,
@@ -76,6 +77,7 @@ RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
     DeadlineExceeded: openai.InternalServerError,
     RequestCancelled: openai.APIStatusError,
     SlowReader: openai.APIStatusError,
+    InternalError: openai.InternalServerError,
     AttemptsExhausted: openai.InternalServerError,
     EngineFailed: openai.InternalServerError,
 }
