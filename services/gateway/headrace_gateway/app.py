@@ -201,9 +201,7 @@ class _Gateway:
             services, clock, why_not_ready=lambda: self._monitor.observe().problem
         )
         add_RowServiceServicer_to_server(self._rows, self._delivery)
-        # For web, on behalf of those who use its page.
-        background = RequestService(services)
-        requests_pb2_grpc.add_RequestServiceServicer_to_server(background, self._delivery)
+        _serve_web(self._delivery, services, settings)
         self._services = add_public_services(self._public, services, self._monitor.observe)
         self._health = add_health_and_reflection(self._public, self._services)
 
@@ -278,9 +276,16 @@ def _delivery_server(settings: GatewaySettings, access: Access) -> grpc.aio.Serv
     """Return the server for the mesh: workers, other gateways, control and web."""
     interceptors = (
         RequireDeliverySecret(settings.delivery_secret),
-        ForwardedCallerInterceptor(access.tables),
+        ForwardedCallerInterceptor(access.tables, requires_keys=access.requires_keys),
     )
     return make_server(interceptors, tls=settings.tls, roles=DELIVERY_ROLES)
+
+
+def _serve_web(server: grpc.aio.Server, services: ApiServices, settings: GatewaySettings) -> None:
+    """Add what web asks on behalf of those who use its page."""
+    if settings.auth == "keys" and settings.tls is None and settings.delivery_secret_file is None:
+        return  # whoever reaches the port could act for any caller
+    requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
 
 
 def _advertised_host(settings: GatewaySettings) -> str:

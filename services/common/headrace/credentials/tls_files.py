@@ -11,6 +11,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ class CurrentServerContext(ssl.SSLContext):
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
         if self._files.current is not self._made[0]:
-            self._made = _serving(self._files)
+            # Between the replacement of one file and of the other they do not match.
+            with suppress(OSError):
+                self._made = _serving(self._files)
         return self._made[1].wrap_bio(*arguments, **options)
 
 

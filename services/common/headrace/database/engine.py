@@ -78,7 +78,11 @@ def _open_postgres(url: str, application: str, schema: str) -> AsyncEngine:
         return await asyncpg.connect(url, timeout=_CONNECT_S, server_settings=settings)
 
     return create_async_engine(
-        "postgresql+asyncpg://", async_creator=connect, pool_size=_POOL, pool_pre_ping=True
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=_POOL,
+        pool_pre_ping=True,
+        hide_parameters=True,
     )
 
 
@@ -101,7 +105,10 @@ def _open_sqlite(path: Path) -> AsyncEngine:
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     engine = create_async_engine(
-        sa.URL.create("sqlite+aiosqlite", database=str(path)), pool_size=_POOL
+        sa.URL.create("sqlite+aiosqlite", database=str(path)),
+        pool_size=_POOL,
+        # Errors are logged, and texts of people must not be.
+        hide_parameters=True,
     )
 
     @sa.event.listens_for(engine.sync_engine, "connect")

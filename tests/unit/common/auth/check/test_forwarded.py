@@ -10,7 +10,7 @@ import pytest
 from headrace.auth.check.edge import Context
 from headrace.auth.check.forwarded import _ForwardedGate, caller_metadata
 from headrace.auth.tables import AccessTables
-from headrace.errors import PermissionDenied
+from headrace.errors import ControlUnavailable, PermissionDenied
 from headrace.internal.v1.rows_pb2 import RowCaller
 from headrace.v1.access_pb2 import Access
 
@@ -18,8 +18,19 @@ GENERATE = Access(scope="generate")
 ANN = RowCaller(tenant="acme", person="ann", key_id="k1", scopes=["generate"], models=["valley"])
 
 
-class _NoTables:
+class _Tables:
+    """Without a row; or those that are not read yet."""
+
+    def __init__(self, problem: str | None = None) -> None:
+        self._problem = problem
+
+    def not_ready_reason(self) -> str | None:
+        return self._problem
+
     def tenant(self, name: str) -> None:
+        return None
+
+    def key(self, key_id: str) -> None:
         return None
 
 
@@ -31,8 +42,14 @@ class _Call:
         return self._metadata
 
 
-def admit(*metadata: tuple[str, Any], access: Access | None = GENERATE) -> Any:
-    gate = _ForwardedGate(cast("AccessTables", _NoTables()))
+def admit(
+    *metadata: tuple[str, Any],
+    access: Access | None = GENERATE,
+    tables: _Tables | None = None,
+    requires_keys: bool = False,
+) -> Any:
+    rows = cast("AccessTables", tables or _Tables())
+    gate = _ForwardedGate(rows, requires_keys=requires_keys)
     return gate.admit(access, {}, cast("Context", _Call(metadata)))
 
 
@@ -65,3 +82,10 @@ def test_a_call_without_one_such_caller_is_refused(metadata: list[tuple[str, Any
 def test_a_method_that_the_caller_may_not_call_is_refused(access: Access | None) -> None:
     with pytest.raises(PermissionDenied):
         admit(caller_metadata(ANN), access=access)
+
+
+def test_what_was_taken_away_is_refused_and_what_is_unknown_comes_later() -> None:
+    with pytest.raises(PermissionDenied, match="tenant acme may not use the mesh"):
+        admit(caller_metadata(ANN), requires_keys=True)
+    with pytest.raises(ControlUnavailable, match="tables are read"):
+        admit(caller_metadata(ANN), tables=_Tables("tables are read"), requires_keys=True)
