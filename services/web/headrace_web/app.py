@@ -14,12 +14,12 @@ from uuid import uuid4
 import grpc
 
 from headrace.auth.check.access import Access
-from headrace.bus import Bus, BusUnavailable
+from headrace.bus import Bus, BusError, BusUnavailable
 from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.credentials.secret_files import InsecureSecretFile
-from headrace.errors import ControlUnavailable, RequestError
+from headrace.errors import ControlUnavailable, HeadraceError
 from headrace.extras import MissingExtra
 from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.tls import mesh_security
@@ -40,6 +40,7 @@ from headrace_web.store import Store
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+_STOP_S = 5.0
 _SWEEP_S = 3600.0
 _DAY_MS = 24 * 3600 * 1000
 
@@ -60,13 +61,18 @@ async def run(settings: WebSettings) -> int:
     side = MetricsServer(settings.host, settings.metrics_port, why_not_ready=lambda: web.missing)
     with side:
         beating = asyncio.create_task(side.beat())
-        try:
-            await web.run(side.port, stop)
-        except (OSError, RequestError, MissingExtra, InsecureSecretFile) as error:
-            log.error("web.ended", extra={"error": str(error)})
-            return 1
-        finally:
-            beating.cancel()
+        serving = asyncio.create_task(web.run(side.port, stop))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # Whatever it waits for, the broker too.
+        for task in (serving, stopping, beating):
+            task.cancel()
+        await asyncio.wait({serving, stopping, beating}, timeout=_STOP_S)
+    if serving.done() and not serving.cancelled() and (error := serving.exception()) is not None:
+        foreseen = (OSError, HeadraceError, BusError, MissingExtra, InsecureSecretFile)
+        shown = None if isinstance(error, foreseen) else error
+        log.error("web.ended", extra={"error": str(error)}, exc_info=shown)
+        return 1
     log.info("web.stopped")
     return 0
 
@@ -103,7 +109,7 @@ class _Web:
             answering = Answering(store, mesh, clock, patience_s=settings.submit_patience_s)
             await stack.enter_async_context(answering.running())
             app = make_app(Parts(settings, access, store, answering), Assets())
-            await stack.enter_async_context(serving(app, listener, settings.tls))
+            await stack.enter_async_context(serving(app, listener, settings.tls, on_end=stop.set))
             ports = {"http": listener.getsockname()[1], "metrics": metrics_port}
             write_ports(settings, ports)
             await serve_drain(bus, settings.name, lambda _: stop.set())
@@ -120,7 +126,7 @@ class _Web:
             before_ms = int(clock.unix_s() * 1000) - self._settings.deleted_days * _DAY_MS
             try:
                 await store.conversations.remove_deleted(before_ms)
-            except ControlUnavailable as error:
+            except HeadraceError as error:
                 log.warning("sweep.failed", extra={"error": str(error)})
             await asyncio.sleep(_SWEEP_S)
 

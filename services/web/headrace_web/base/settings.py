@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
@@ -40,13 +41,28 @@ class WebSettings(AccessSettings, DeliverySettings):
     Too large: one person can fill the database."""
     max_turns: int = Field(default=4_000, ge=2)
     """Turns of one conversation, all branches counted."""
+    max_conversation_characters: int = Field(default=8_000_000, ge=1024)
+    """Characters of all turns of one conversation. It is read and sent whole when it is opened. Too
+    small: long talks end. Too large: opening one holds up the others."""
+    max_open_answers: int = Field(default=20, ge=1)
+    """Answers of one person that may be under way at a time."""
     max_text_bytes: int = Field(default=1024 * 1024, ge=1024)
     """Longest message of a person, and longest system prompt, in bytes of UTF-8."""
     deleted_days: int = Field(default=7, ge=0)
     """Days after which a deleted conversation, which can be restored until then, is gone."""
     submit_patience_s: float = Field(default=600.0, gt=0)
     """How long a question that the mesh cannot take now is sent again, before it fails. Too small:
-    a restart of all gateways costs questions. Too large: answers come that nobody waits for."""
+    a restart of all gateways costs questions. Too large: answers come when they are
+    of no use any more."""
+
+    @model_validator(mode="after")
+    def _knows_envoy(self) -> Self:
+        # Why: certificates prove Envoy to gateways, but nothing that HTTP servers show here.
+        if self.auth == "keys" and self.edge_secret_file is None:
+            raise ValueError(
+                "auth is keys, which needs edge_secret_file for the cookies of sessions"
+            )
+        return self
 
     @field_validator("database_url_file")
     @classmethod

@@ -50,5 +50,12 @@ def failed(turn: Turn, error: HeadraceError) -> Turn:
     return replace(turn, state=TurnState.FAILED, answer=answer)
 
 
+def cancelled(turn: Turn) -> Turn:
+    """Return the turn as it is where it was stopped before the mesh had its request."""
+    return replace(turn, state=TurnState.CANCELLED)
+
+
 def _finish_reason(reason: FinishReason.ValueType) -> str:
+    if reason not in FinishReason.values():
+        return "unknown"  # of a later version
     return FinishReason.Name(reason).removeprefix("FINISH_REASON_").lower()

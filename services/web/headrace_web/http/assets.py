@@ -65,7 +65,7 @@ class Assets:
             self._files["index.html"] = _file(_NOT_BUILT.encode(), "index.html")
 
     async def serve(self, request: Request) -> Response:
-        """Answer for /ui/{path}; what is no file is the page itself, but for names of files."""
+        """Answer for /ui/{path}; the empty path is the page itself."""
         name = request.path_params.get("path", "") or "index.html"
         file = self._files.get(name)
         if file is None:

@@ -62,6 +62,9 @@ async def read_body(request: Request, kind: type[B], max_bytes: int) -> B:
         InvalidRequest: it is not JSON, or has other fields.
         BodyTooLarge: it has more bytes.
     """
+    kind_of_body = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind_of_body != "application/json":
+        raise InvalidRequest("the body must be application/json", field="content-type")
     found = bytearray()
     async for piece in request.stream():
         found += piece

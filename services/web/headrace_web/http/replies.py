@@ -16,6 +16,12 @@ from headrace.errors import HeadraceError, InternalError
 
 log = logging.getLogger(__name__)
 
+_HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -24,7 +30,7 @@ def reply(content: Any, status: int = 200) -> Response:
     return Response(
         json.dumps(content, ensure_ascii=False, separators=(",", ":")),
         status,
-        {"cache-control": "no-store"},
+        _HEADERS,
         "application/json",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +23,7 @@ from headrace_web.http.assets import Assets
 from headrace_web.http.replies import error_reply, reply
 
 _STOP_S = 2
+_POLL_S = 0.01
 _KEEP_ALIVE_S = 620
 """Longer than Envoy keeps a connection without a call."""
 _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
@@ -58,12 +59,20 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Starlette, listener: socket.socket, tls: TlsFiles | None
+    app: Starlette,
+    listener: socket.socket,
+    tls: TlsFiles | None,
+    *,
+    on_end: Callable[[], None],
 ) -> AsyncIterator[None]:
     """Serve on a bound socket for the length of a `with`.
 
     Args:
         tls: what this process proves itself with, and its peers are checked by; None: plain text.
+        on_end: called when the server has ended, whyever.
+
+    Raises:
+        OSError: it cannot serve.
     """
     config = uvicorn.Config(
         app,
@@ -78,6 +87,11 @@ async def serving(
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
+    task.add_done_callback(lambda _: on_end())
+    while not server.started and not task.done():
+        await asyncio.sleep(_POLL_S)
+    if task.done():
+        raise OSError("the HTTP server did not start") from task.exception()
     try:
         yield
     finally:

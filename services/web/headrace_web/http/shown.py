@@ -25,6 +25,13 @@ def conversation_shown(record: Conversation) -> Json:
     }
 
 
+def listed(record: Conversation) -> Json:
+    """Return a conversation for the list of all, without what may be long."""
+    shown = conversation_shown(record)
+    del shown["system"], shown["parameters"]
+    return shown
+
+
 def turn_shown(turn: Turn) -> Json:
     shown: Json = {
         "turn_id": turn.turn_id,

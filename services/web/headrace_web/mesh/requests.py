@@ -6,8 +6,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
+from grpc_status import rpc_status
 
 from headrace.auth.check.forwarded import caller_metadata
+from headrace.errors import GatewayUnreachable
 from headrace.internal.v1.rows_pb2 import RowCaller
 from headrace.rpc.delivery_secret import DeliverySecret
 from headrace.rpc.status import from_rpc_error
@@ -25,6 +27,7 @@ WAIT_S = 30
 """For which one call waits for the end of a request."""
 _ANSWER_S = 10.0
 """Longest wait for a gateway's answer beyond that."""
+_RETRY_S = 1.0
 
 
 class MeshRequests:
@@ -72,4 +75,8 @@ async def _answered(call: Awaitable[T]) -> T:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
+        if rpc_status.from_call(error) is None:  # type: ignore[arg-type]  # it has what that reads
+            # gRPC's own: the mesh has not decided anything.
+            why = error.details() or error.code().name
+            raise GatewayUnreachable(why, retry_after_s=_RETRY_S) from None
         raise from_rpc_error(error) from None

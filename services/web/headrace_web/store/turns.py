@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,51 +19,59 @@ from headrace_web.store.database.transactions import Database
 _OPEN = [state.value for state in TurnState if state.is_open]
 
 
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """What bounds the conversations of an owner."""
+
+    turns: int = 4_000
+    """Of a conversation."""
+    characters: int = 8_000_000
+    """Of the turns of a conversation."""
+    open_answers: int = 20
+    """Of all conversations of an owner together."""
+
+
 class Turns:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, owner: Owner, new: Sequence[Turn], *, at_most: int) -> Sequence[Turn]:
+    async def add(self, owner: Owner, new: Sequence[Turn], limits: TurnLimits) -> Sequence[Turn]:
         """Add turns to one conversation, whose shown branch ends with the last one then.
 
         Sent again, it changes nothing. All of them are added, or none.
-
-        Args:
-            at_most: turns that a conversation may have.
 
         Returns:
             The turns as they are stored.
 
         Raises:
             ResourceNotFound: the owner has no such conversation, or it has no such parent.
-            InvalidRequest: the conversation would have too many turns.
+            InvalidRequest: it would be beyond a limit, or follows an answer that has not ended.
         """
         conversation_id, now_ms = new[0].conversation_id, self._database.now_ms()
+        ids = [turn.turn_id for turn in new]
         async with self._database.writing() as connection:
             await _require(connection, owner, conversation_id)
-            known = {turn.turn_id for turn in await _all(connection, conversation_id)}
-            fresh = [turn for turn in new if turn.turn_id not in known]
+            found = await _states(connection, conversation_id, ids)
+            fresh = [turn for turn in new if turn.turn_id not in found]
             if fresh:
-                if len(known) + len(fresh) > at_most:
-                    fact = f"the conversation has {len(known)} turns; {at_most} is the limit"
-                    raise InvalidRequest(f"{fact}: begin another one")
-                for turn in fresh:
-                    if turn.parent and turn.parent not in known:
-                        raise ResourceNotFound(f"turn {turn.parent[:64]} not found")
-                    known.add(turn.turn_id)
-                    await connection.execute(sa.insert(turns).values(_values(turn, now_ms)))
+                await _check_limits(connection, owner, conversation_id, fresh, limits)
+            for turn in fresh:
+                if turn.parent and turn.parent not in found:
+                    raise ResourceNotFound(f"turn {turn.parent[:64]} not found")
+                if turn.parent and found[turn.parent].is_open:
+                    raise InvalidRequest("the answer that it follows has not ended", field="parent")
+                found[turn.turn_id] = TurnState.COMPLETE
+                await connection.execute(sa.insert(turns).values(_values(turn, now_ms)))
+            if fresh:
                 shown = {"leaf": new[-1].turn_id, "update_ms": now_ms}
                 await connection.execute(
                     sa.update(conversations)
                     .where(conversations.c.conversation_id == conversation_id)
                     .values(shown)
                 )
-            ids = [turn.turn_id for turn in new]
-            found = {t.turn_id: t for t in await _all(connection, conversation_id)}
-        try:
-            return [found[turn_id] for turn_id in ids]
-        except KeyError:
-            raise ResourceNotFound("a turn of this id is in another conversation") from None
+            stored = await connection.execute(sa.select(turns).where(turns.c.turn_id.in_(ids)))
+            by_id = {row.turn_id: _turn(row) for row in stored}
+        return [by_id[turn_id] for turn_id in ids]
 
     async def of(self, owner: Owner, conversation_id: str) -> Sequence[Turn]:
         """Return all turns of a conversation, in the order in which they were added.
@@ -116,9 +125,16 @@ class Turns:
                 raise ResourceNotFound(f"conversation {turn.conversation_id} is gone")
             return conversation_of(row), await _all(connection, turn.conversation_id)
 
-    async def started(self, turn_id: str) -> None:
-        """Mark a pending answer: the mesh has its request."""
-        await self._end_if_open(turn_id, {"state": TurnState.RUNNING.value})
+    async def state(self, turn_id: str) -> TurnState | None:
+        """Return the state of a turn, whoever owns it; None if it is gone."""
+        query = sa.select(turns.c.state).where(turns.c.turn_id == turn_id)
+        async with self._database.reading() as connection:
+            found = await connection.scalar(query)
+        return None if found is None else TurnState(found)
+
+    async def started(self, turn_id: str) -> bool:
+        """Mark an answer that the mesh has; return whether it is open still."""
+        return await self._end_if_open(turn_id, {"state": TurnState.RUNNING.value})
 
     async def end(self, turn: Turn) -> bool:
         """Store how an answer has ended; return whether it was open until now.
@@ -134,6 +150,53 @@ class Turns:
         update = sa.update(turns).where(turns.c.turn_id == turn_id, turns.c.state.in_(_OPEN))
         async with self._database.writing() as connection:
             return bool((await connection.execute(update.values(values))).rowcount)
+
+
+async def _states(
+    connection: AsyncConnection, conversation_id: str, ids: Sequence[str]
+) -> dict[str, TurnState]:
+    """Return the states of a conversation's turns by their ids.
+
+    Raises:
+        ResourceNotFound: a turn of these ids is in another conversation.
+    """
+    c = turns.c
+    query = sa.select(c.turn_id, c.conversation_id, c.state)
+    is_theirs = sa.or_(c.conversation_id == conversation_id, c.turn_id.in_(ids))
+    rows = (await connection.execute(query.where(is_theirs))).all()
+    if any(row.conversation_id != conversation_id for row in rows):
+        raise ResourceNotFound("a turn of this id is in another conversation")
+    return {row.turn_id: TurnState(row.state) for row in rows}
+
+
+async def _check_limits(
+    connection: AsyncConnection,
+    owner: Owner,
+    conversation_id: str,
+    fresh: Sequence[Turn],
+    limits: TurnLimits,
+) -> None:
+    """Raise InvalidRequest where a conversation or its owner would have too much."""
+    c = turns.c
+    size = sa.func.length(c.content) + sa.func.length(sa.func.coalesce(c.reasoning, ""))
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(size), 0))
+    row = (await connection.execute(query.where(c.conversation_id == conversation_id))).one()
+    if (count := row[0] + len(fresh)) > limits.turns:
+        fact = f"the conversation would have {count} turns; {limits.turns} is the limit"
+        raise InvalidRequest(f"{fact}: begin another one")
+    if (length := int(row[1]) + sum(len(turn.content) for turn in fresh)) > limits.characters:
+        fact = f"the conversation would have {length} characters; {limits.characters} is the limit"
+        raise InvalidRequest(f"{fact}: begin another one")
+    k = conversations.c
+    running = (
+        sa.select(sa.func.count())
+        .select_from(turns)
+        .join(conversations, k.conversation_id == c.conversation_id)
+    )
+    is_open = sa.and_(k.tenant == owner.tenant, k.owner == owner.actor, c.state.in_(_OPEN))
+    if (await connection.scalar(running.where(is_open)) or 0) >= limits.open_answers:
+        fact = f"{limits.open_answers} answers are under way, which is the limit"
+        raise InvalidRequest(f"{fact}: wait for one, or stop one")
 
 
 async def _require(connection: AsyncConnection, owner: Owner, conversation_id: str) -> None:

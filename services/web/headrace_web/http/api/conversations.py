@@ -14,7 +14,7 @@ from headrace_web.chat.requests import sampling_parameters
 from headrace_web.http.api.calls import Parts
 from headrace_web.http.bodies import ChangedConversation, NewConversation, read_body
 from headrace_web.http.replies import errors_sent, reply
-from headrace_web.http.shown import conversation_shown, turn_shown
+from headrace_web.http.shown import conversation_shown, listed, turn_shown
 from headrace_web.store.conversations import ConversationFilter
 
 _PAGE = 100
@@ -43,7 +43,7 @@ class ConversationApi:
         )
         found = await self._store.conversations.list(self._parts.owner(request), which)
         last = f"{found[-1].update_ms}.{found[-1].conversation_id}" if len(found) == _PAGE else ""
-        shown = [conversation_shown(each) for each in found]
+        shown = [listed(each) for each in found]
         return reply({"conversations": shown, "before": last})
 
     async def create(self, request: Request) -> Response:

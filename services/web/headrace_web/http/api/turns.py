@@ -18,6 +18,7 @@ from headrace_web.http.api.calls import Parts, stored_caller
 from headrace_web.http.bodies import Question, read_body
 from headrace_web.http.replies import errors_sent, reply
 from headrace_web.http.shown import turn_shown
+from headrace_web.store.turns import TurnLimits
 
 _MAX_SEED = 2**64 - 1
 
@@ -47,8 +48,11 @@ class TurnApi:
         self._check(body)
         owner = Owner(caller.tenant, caller.actor)
         new = list(_new_turns(request.path_params["conversation_id"], body, caller))
-        at_most = self._parts.settings.max_turns
-        stored = await self._store.turns.add(owner, new, at_most=at_most)
+        settings = self._parts.settings
+        limits = TurnLimits(
+            settings.max_turns, settings.max_conversation_characters, settings.max_open_answers
+        )
+        stored = await self._store.turns.add(owner, new, limits)
         if stored[-1].state.is_open:
             self._parts.answering.follow(stored[-1])
         return reply({"turns": [turn_shown(turn) for turn in stored]})
