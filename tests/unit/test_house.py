@@ -18,7 +18,7 @@ MAX_FUNCTION_LINES = 50
 MAX_ARGUMENTS = 6
 MAX_MODULES = 12
 """Of a package, besides its `__init__`."""
-MAX_SOURCE_LINES = 98_000
+MAX_SOURCE_LINES = 102_000
 """All of services/. Raised only by a commit that says why. No code golf: fewer ideas, not denser
 lines."""
 
