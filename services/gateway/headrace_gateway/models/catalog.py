@@ -98,7 +98,7 @@ class Catalog:
         self._tokenizers: dict[str, Tokenizer] = {}
         """By digest; those of `_models` and no others."""
         self._expected = _configured(settings.configured_models)
-        """Models of the settings that no worker has announced yet, by lane id: their names."""
+        """Models of the settings that were never usable yet, by lane id: their names."""
         self._names = served_names(self._expected.values())
         self._changed = asyncio.Event()
 
@@ -155,12 +155,12 @@ class Catalog:
                 f"model {model} has been announced; this gateway is loading its tokenizer",
                 retry_after_s=_RETRY_S,
             )
-        if lane in self._expected:
-            raise _not_announced(model)
         if lane in self._unusable:
             raise NoWorker(
                 f"model {model} cannot be served: {self._unusable[lane]}", retry_after_s=60.0
             )
+        if lane in self._expected:
+            raise _not_announced(model)
         raise self._not_found(name, caller)
 
     def visible(self, caller: Caller) -> list[ServedModel]:
@@ -204,21 +204,30 @@ class Catalog:
         """Return the models that have been announced, and whose tokenizer is not loaded yet."""
         return [self._cards[lane].model for lane in self._pending if lane not in self._models]
 
+    def unusable(self) -> dict[str, str]:
+        """Return why models cannot be served whose cards or tokenizers cannot be read."""
+        lanes = self._unusable.keys() - self._models.keys() - self._pending.keys()
+        known = self._expected | self._cards
+        names = {lane: known[lane].model if lane in known else lane for lane in lanes}
+        return {name: self._unusable[lane] for lane, name in names.items()}
+
     def unannounced(self, caller: Caller = _EVERYTHING) -> dict[str, str]:
-        """Return the configured models that no worker has announced yet, and that the caller may
-        use: by each of their names the primary one."""
+        """Return the configured models that were never usable yet, as no worker has announced them
+        or their tokenizers are not loaded, and that the caller may use: by each of their names the
+        primary one."""
         expected = [card.model for card in self._expected.values()]
         visible = {model for model in expected if self.may_use(model, caller)}
         names = sorted(self._names.models.items())
         return {name: model for name, model in names if model in visible}
 
-    def require_announced(self, caller: Caller) -> None:
+    def require_none_loading(self, caller: Caller) -> None:
         """
         Raises:
-            NoWorker: no model that the caller may use is announced, and one is configured.
+            NoWorker: a model that the caller may use was never usable yet; it says why.
         """
-        if not self.visible(caller) and (waiting := self.unannounced(caller)):
-            raise _not_announced(next(iter(waiting.values())))
+        loading = [model for model in self.loading() if self.may_use(model, caller)]
+        for model in (*loading, *self.unannounced(caller).values()):
+            self.of_record(model)
 
     def adapters(self, served: ServedModel) -> list[Adapter]:
         """Return the adapters of a model, sorted by name."""
@@ -240,10 +249,11 @@ class Catalog:
             self._unusable[lane] = str(error)
             return
         if not payload or card.removed:
+            if card.removed and self._expected.pop(lane, None) is not None:
+                self._rename()
             self._drop(lane)
             return
         before, self._cards[lane] = self._cards.get(lane), card
-        self._expected.pop(lane, None)
         if before is not None and before.weights_digest != card.weights_digest:
             self._on_version_gone(card.model)
         self._rename()
@@ -287,6 +297,8 @@ class Catalog:
             if lane in self._pending:  # else it was removed meanwhile
                 self._models[lane] = served
                 self._unusable.pop(lane, None)
+                if self._expected.pop(lane, None) is not None:
+                    self._rename()
                 log.info("model.ready", extra={"model": model, "weights": card.weights_digest})
             if fault := served.tokenizer.template_fault:
                 log.error("model.chat_refused", extra={"model": model, "error": fault})

@@ -26,17 +26,22 @@ def task_of(card: ModelCard) -> ModelTask.ValueType:
     return ModelTask.MODEL_TASK_GENERATE
 
 
-def only_model(cards: Iterable[ModelCard], *tasks: ModelTask.ValueType) -> str:
-    """Return the model of a call that names none: the only one for such a task.
+def fitting(cards: Iterable[ModelCard], *tasks: ModelTask.ValueType) -> list[str]:
+    """Return the models for such a task, sorted; of any task where none is given.
 
     Of several tasks the earlier goes first: a later one counts where no model has the earlier.
+    """
+    there = sorted((task_of(card), card.model) for card in cards)
+    by_task = [[name for task, name in there if task == requested] for requested in tasks]
+    return next(filter(None, by_task), []) if tasks else sorted(name for _, name in there)
+
+
+def only_model(names: list[str]) -> str:
+    """Return the model of a call that names none: the only one that fits.
 
     Raises:
         InvalidRequest: there are several, or none.
     """
-    there = sorted((task_of(card), card.model) for card in cards)
-    by_task = [[name for task, name in there if task == requested] for requested in tasks]
-    names = next(filter(None, by_task), []) if tasks else sorted(name for _, name in there)
     if len(names) == 1:
         return names[0]
     fact = f"there are {len(names)} models for this: {', '.join(names)}; name one"

@@ -14,7 +14,9 @@ import pytest
 from anthropic.types import ModelInfo
 from openai.types import Model
 
+from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
 from headrace.rpc.status import from_rpc_error
+from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.embeddings_pb2 import EmbedRequest
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceStub
 from headrace.v1.generation_pb2 import GenerateRequest
@@ -134,3 +136,24 @@ async def test_a_call_that_names_no_model_waits_for_the_only_one(
             refused = await http.post("/embed", json={"inputs": "a"})
             assert (refused.status_code, refused.json()["error_type"]) == (503, "Overloaded")
             assert "sense is configured" in refused.json()["error"]
+
+
+async def test_a_call_that_names_no_model_waits_for_one_of_its_task(
+    api: RunningApi, http: httpx.AsyncClient
+) -> None:
+    """Text models are there, the one that embeds is announced, and its tokenizer is not here."""
+    vectors = VectorFacts(task=ModelTask.MODEL_TASK_EMBED, dimensions=4)
+    card = ModelCard(model="later", tokenizer_digest="late", vectors=vectors)
+    refused = await http.post("/embed", json={"inputs": "a"})
+    assert (refused.status_code, "no worker has announced" in refused.text) == (503, True)
+    await api.cards.put_card("later", card.SerializeToString())
+    refused = await http.post("/embed", json={"inputs": "a"})
+    assert (refused.status_code, "loading its tokenizer" in refused.text) == (503, True)
+    assert "later" in {each["id"] for each in (await http.get("/v1/models")).json()["data"]}
+    several = await http.post("/v1/completions", json={"prompt": "a"})
+    assert (several.status_code, "name one" in several.text) == (400, True)
+    await api.cards.replace_card("later", card.SerializeToString(), None)
+    await api.cards.put_card("later", ModelCard(removed=True).SerializeToString())
+    none = await http.post("/embed", json={"inputs": "a"})
+    assert none.status_code in (400, 422)
+    assert "there is no model for this" in none.text

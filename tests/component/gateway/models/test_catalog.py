@@ -31,8 +31,8 @@ def cards(request: pytest.FixtureRequest) -> Cards:
 
 
 @asynccontextmanager
-async def following(cards: Cards) -> AsyncIterator[Catalog]:
-    catalog = Catalog(cards, GatewaySettings())
+async def following(cards: Cards, *configured: str) -> AsyncIterator[Catalog]:
+    catalog = Catalog(cards, GatewaySettings(configured_models=configured))
     task = asyncio.create_task(catalog.run())
     try:
         yield catalog
@@ -178,3 +178,43 @@ async def test_a_chat_template_that_cannot_be_read_leaves_its_model_without_chat
         await until(lambda: bool(catalog.base("broken")))
         tokenizer = catalog.get("broken", EVERYBODY).tokenizer
         assert (tokenizer.chats, tokenizer.template_fault[:7]) == (False, "line 2:")
+
+
+async def test_a_configured_model_is_expected_until_its_tokenizer_is_here() -> None:
+    cards = StaticCards({}, {})
+    async with following(cards, "valley,old") as catalog:
+        await cards.put_card("valley", card())
+        await until(lambda: catalog.loading() == ["valley"])
+        assert catalog.unannounced() == {"old": "valley", "valley": "valley"}
+        with pytest.raises(NoWorker, match="is loading its tokenizer"):
+            catalog.require_none_loading(EVERYBODY)
+        await cards.put_tokenizer("t1", BUNDLE)
+        await until(lambda: bool(catalog.base("valley")))
+        assert catalog.unannounced() == {}
+        catalog.require_none_loading(EVERYBODY)
+        assert not catalog.base("old")
+
+
+@pytest.mark.parametrize("broken", [b"\xff\xff", card(tokenizer_digest="bad")])
+async def test_a_configured_model_that_cannot_be_read_is_not_being_loaded(broken: bytes) -> None:
+    bad = TokenizerBundle(tokenizer_json=b"{}").SerializeToString()
+    cards = StaticCards({}, {"bad": bad, "t1": BUNDLE})
+    async with following(cards, "valley") as catalog:
+        await cards.put_card("valley", broken)
+        await until(lambda: list(catalog.unusable()) == ["valley"])
+        with pytest.raises(NoWorker, match="valley cannot be served"):
+            catalog.get("valley", EVERYBODY)
+        await cards.put_card("valley", card())
+        await until(lambda: bool(catalog.base("valley")))
+        assert catalog.unusable() == {}
+
+
+async def test_a_configured_model_that_is_removed_is_not_being_loaded() -> None:
+    cards = StaticCards({"valley": card(removed=True)}, {})
+    async with following(cards, "valley", "delta") as catalog:
+        await until(lambda: not is_waiting(catalog, "valley"))
+        assert catalog.unannounced() == {"delta": "delta"}
+        await cards.put_card("delta", card(model="delta"))
+        await until(lambda: catalog.loading() == ["delta"])
+        await cards.put_card("delta", card(model="delta", removed=True))
+        assert catalog.unannounced() == {}

@@ -40,7 +40,7 @@ from headrace_gateway.api.http.rejection import rejected_by, send_rejection
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer, ApiServices
 from headrace_gateway.base.calls import Call, Context, call_of, headers_of
-from headrace_gateway.request.tasks import only_model
+from headrace_gateway.request.tasks import fitting, only_model
 
 log = logging.getLogger(__name__)
 
@@ -188,13 +188,13 @@ def with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType, 
 
     Raises:
         InvalidRequest: it names none, and there is not exactly one.
-        NoWorker: it names none, and the only ones are still being loaded.
+        NoWorker: it names none, none is there for the tasks, and one is still being loaded.
     """
     if not body.model and not type(body).model_fields["model"].is_required():
         catalog, caller = http.services.catalog, http.call.caller
-        catalog.require_announced(caller)
-        visible = catalog.visible(caller)
-        cards = (served.card for served in visible)
-        body = body.model_copy(update={"model": only_model(cards, *tasks)})
+        names = fitting((served.card for served in catalog.visible(caller)), *tasks)
+        if not names:
+            catalog.require_none_loading(caller)
+        body = body.model_copy(update={"model": only_model(names)})
     http.counter.model = http.services.submitter.known(body.model)
     return body
