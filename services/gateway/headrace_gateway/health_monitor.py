@@ -59,6 +59,7 @@ class HealthMonitor:
             starting=self._still_starting(now_s),
             models=dict(sorted(models.items())),
             unannounced=frozenset(self._catalog.unannounced().values()),
+            unusable=self._catalog.unusable(),
             leader_age_s=self._mesh.lanes.age_s(now_s),
             token_age_s=self._mesh.last_token.age_s(),
             window_s=self._mesh.settings.ready_window_s,

@@ -62,17 +62,18 @@ class ProbeServiceServicer:
 
     def GetHealth(self, request, context):
         """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
-        reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
-        model is configured and no worker has announced it yet, or this gateway is loading its
-        tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
-        `reason` says why.
+        reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker" | "unusable"}};
+        "loading": the model is configured and no worker has announced it yet, or this gateway is
+        loading its tokenizer; "no_worker": requests for it wait; "unusable": its card or tokenizer
+        cannot be read. While it is 503, `status` is "unavailable" and `reason` says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """The same without a body: 200 or 503, as in SageMaker and vLLM.
+        """Returns no body: 503 while this gateway should get no calls, else 200, also while models are
+        still loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,15 @@ class ProbeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ProbeServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
     """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
-    reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
-    model is configured and no worker has announced it yet, or this gateway is loading its
-    tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
-    `reason` says why.
+    reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker" | "unusable"}};
+    "loading": the model is configured and no worker has announced it yet, or this gateway is
+    loading its tokenizer; "no_worker": requests for it wait; "unusable": its card or tokenizer
+    cannot be read. While it is 503, `status` is "unavailable" and `reason` says why.
     """
     Ping: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
-    """The same without a body: 200 or 503, as in SageMaker and vLLM."""
+    """Returns no body: 503 while this gateway should get no calls, else 200, also while models are
+    still loaded.
+    """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
     """Returns {"version": "0.1.0"}, as vLLM does."""
     GetOpenApi: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
@@ -53,13 +55,15 @@ class ProbeServiceAsyncStub(ProbeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
-    reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
-    model is configured and no worker has announced it yet, or this gateway is loading its
-    tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
-    `reason` says why.
+    reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker" | "unusable"}};
+    "loading": the model is configured and no worker has announced it yet, or this gateway is
+    loading its tokenizer; "no_worker": requests for it wait; "unusable": its card or tokenizer
+    cannot be read. While it is 503, `status` is "unavailable" and `reason` says why.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The same without a body: 200 or 503, as in SageMaker and vLLM."""
+    """Returns no body: 503 while this gateway should get no calls, else 200, also while models are
+    still loaded.
+    """
     GetVersion: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Returns {"version": "0.1.0"}, as vLLM does."""
     GetOpenApi: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -73,10 +77,10 @@ class ProbeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Returns 200 if the gateway that answers can admit requests for some model, else 503 with the
-        reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
-        model is configured and no worker has announced it yet, or this gateway is loading its
-        tokenizer; "no_worker": requests for it wait. While it is 503, `status` is "unavailable" and
-        `reason` says why.
+        reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker" | "unusable"}};
+        "loading": the model is configured and no worker has announced it yet, or this gateway is
+        loading its tokenizer; "no_worker": requests for it wait; "unusable": its card or tokenizer
+        cannot be read. While it is 503, `status` is "unavailable" and `reason` says why.
         """
 
     @_abc_1.abstractmethod
@@ -85,7 +89,9 @@ class ProbeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _empty_pb2.Empty,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """The same without a body: 200 or 503, as in SageMaker and vLLM."""
+        """Returns no body: 503 while this gateway should get no calls, else 200, also while models are
+        still loaded.
+        """
 
     @_abc_1.abstractmethod
     def GetVersion(

@@ -40,6 +40,14 @@ async def test_health_is_503_with_the_reason_while_nothing_can_be_admitted(
     assert (await http.head("/health")).status_code == 503
 
 
+async def test_ping_is_200_while_the_only_model_is_loaded(
+    http: httpx.AsyncClient, api: RunningApi
+) -> None:
+    api.probes.health = replace(api.probes.health, models={}, unannounced=frozenset({"valley"}))
+    assert (await http.get("/health")).status_code == 503
+    assert (await http.get("/ping")).status_code == 200
+
+
 async def test_a_model_is_loading_until_its_tokenizer_is_here() -> None:
     cards = StaticCards({CARD.model: CARD.SerializeToString()}, {})
     catalog = Catalog(cards, GatewaySettings())

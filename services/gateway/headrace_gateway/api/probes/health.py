@@ -1,6 +1,8 @@
-"""Pure room: whether this gateway can admit requests.
+"""Pure room: whether this gateway can admit requests, and whether it can serve any.
 
-Workers do not count: a request for a model without a worker waits in its lane.
+Workers do not count: a request for a model without a worker waits in its lane. GET /ping and the
+gRPC health say whether there is a `problem`; GET /health also says whether no model can be served
+yet. A gateway without a model still serves files, administration and the page.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ class ModelState(StrEnum):
     """A worker serves it."""
     LOADING = "loading"
     """No worker has announced it yet, or this gateway is loading its tokenizer."""
+    UNUSABLE = "unusable"
+    """Its card or its tokenizer cannot be read."""
     NO_WORKER = "no_worker"
     """Requests for it wait in their lanes."""
 
@@ -35,7 +39,9 @@ class Health:
     """Why the broker does not store, where that is known."""
     models: Mapping[str, ModelState] = field(default_factory=dict)
     unannounced: frozenset[str] = frozenset()
-    """Models that are configured, and that no worker has announced yet."""
+    """Models that are configured, and that were never usable yet."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Models whose cards or tokenizers cannot be read: why."""
     leader_age_s: float | None = None
     """Since the last report of any model's leader; None: there was none yet."""
     token_age_s: float | None = None
@@ -75,9 +81,11 @@ class Health:
             return problem
         if any(state is not ModelState.LOADING for state in self.models.values()):
             return None
-        if count := len(self.models.keys() | self.unannounced):
-            models = "its model is" if count == 1 else f"its {count} models are"
-            return f"no model can be served yet: {models} being loaded"
+        # No counts and no names: not every caller may know which models there are.
+        if (self.models.keys() | self.unannounced) - self.unusable.keys():
+            return "no model can be served yet: what is configured is being loaded"
+        if self.unusable:
+            return "no model can be served: a model's card or tokenizer cannot be read"
         return "no model can be served: none is configured, and no worker has announced one"
 
     def details(self) -> tuple[str, ...]:
@@ -93,5 +101,6 @@ class Health:
         if problem is not None:
             answer["reason"] = problem
         known = dict.fromkeys(self.unannounced, ModelState.LOADING) | dict(self.models)
+        known |= dict.fromkeys(self.unusable, ModelState.UNUSABLE)
         models = {name: state for name, state in sorted(known.items()) if may_see(name)}
         return json.dumps(answer | {"models": models}).encode()

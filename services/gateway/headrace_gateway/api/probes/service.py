@@ -40,12 +40,12 @@ class ProbeService(ProbeServiceServicer):
 
     async def GetHealth(self, request: Empty, context: Context) -> HttpBody:
         health, caller = self._observe(), current_caller()
-        await _head(context, health)
+        await _head(context, health.not_serving)
         body = health.body(lambda model: self._may_use(model, caller))
         return HttpBody(content_type=JSON, data=body)
 
     async def Ping(self, request: Empty, context: Context) -> HttpBody:
-        await _head(context, self._observe())
+        await _head(context, self._observe().problem)
         return HttpBody(content_type="text/plain")
 
     async def GetVersion(self, request: Empty, context: Context) -> HttpBody:
@@ -63,6 +63,6 @@ def _has_failed(task: asyncio.Task[bytes]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-async def _head(context: Context, health: Health) -> None:
-    status = () if health.not_serving is None else (("x-hr-status", "503"),)
+async def _head(context: Context, problem: str | None) -> None:
+    status = () if problem is None else (("x-hr-status", "503"),)
     await context.send_initial_metadata((("cache-control", "no-store"), *status))

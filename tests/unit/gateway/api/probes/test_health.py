@@ -15,6 +15,8 @@ WELL = Health(
     window_s=15.0,
 )
 
+LOADING = "no model can be served yet: what is configured is being loaded"
+
 
 def test_it_can_while_its_broker_and_a_scheduler_are_there_whatever_the_workers_do() -> None:
     assert WELL.problem is None
@@ -41,14 +43,24 @@ def test_without_any_model_no_scheduler_has_to_report() -> None:
 def test_nothing_is_served_before_the_first_model_though_requests_are_answered() -> None:
     first = replace(WELL, models={}, unannounced=frozenset({"valley"}), leader_age_s=None)
     assert (first.problem, WELL.not_serving) == (None, None)
-    assert first.not_serving == "no model can be served yet: its model is being loaded"
+    assert first.not_serving == LOADING
     body = json.loads(first.body(lambda _: True))
     assert (body["status"], body["models"]) == ("unavailable", {"valley": "loading"})
     assert json.loads(first.body(lambda _: False))["models"] == {}
     two = replace(WELL, models={"a": ModelState.LOADING}, unannounced=frozenset({"b"}))
-    assert two.not_serving == "no model can be served yet: its 2 models are being loaded"
+    assert two.not_serving == LOADING
     assert replace(WELL, unannounced=frozenset({"b"})).not_serving is None
     assert "none is configured" in str(replace(first, unannounced=frozenset()).not_serving)
+
+
+def test_a_model_that_cannot_be_read_is_not_being_loaded() -> None:
+    broken = replace(WELL, models={}, unannounced=frozenset({"a"}), unusable={"a": "bad", "b": ""})
+    assert broken.problem is None
+    assert "a model's card or tokenizer cannot be read" in str(broken.not_serving)
+    body = json.loads(broken.body(lambda _: True))
+    assert body["models"] == {"a": "unusable", "b": "unusable"}
+    assert replace(broken, unannounced=frozenset({"a", "c"})).not_serving == LOADING
+    assert replace(broken, models=WELL.models).not_serving is None
 
 
 def test_health_names_what_is_missing() -> None:
