@@ -6,11 +6,6 @@ import json
 import re
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from tqdm import tqdm
 
 from headrace_worker.engine.base.loaded_model import (
     LoadStage,
@@ -18,6 +13,7 @@ from headrace_worker.engine.base.loaded_model import (
     Progress,
     ignore_progress,
 )
+from headrace_worker.engine.files.hub import fetch_from_hub
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -29,19 +25,25 @@ _SAMPLES = 64
 def model_folder(source: str, revision: str | None, progress: Progress = ignore_progress) -> Path:
     """Return the folder with the model's files, downloaded first if the source is a hub id.
 
+    A hub id may end in a revision, as in org/name@v1; `revision` says the same.
+
     Raises:
         ModelLoadFailed: there is no such folder, the hub does not have it, or it is no
             transformers model with safetensors weights.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
+        name, _, tag = source.partition("@")
+        if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
             raise ModelLoadFailed(
                 source,
                 f"there is no such folder: {folder.absolute()}; and it is no id of the Hugging Face"
                 ' hub, which are as in org/name, nor "valley", the model that ships',
             )
-        folder = _fetched(source, revision, progress)
+        if tag and revision and tag != revision:
+            fact = f"its id names the revision {tag}, and model_revision {revision}: unset one"
+            raise ModelLoadFailed(source, fact)
+        folder = fetch_from_hub(source, name, tag or revision, _WANTED, progress)
     if not (folder / "config.json").is_file():
         raise ModelLoadFailed(source, "its folder has no config.json")
     if not any(folder.glob("*.safetensors")):
@@ -81,47 +83,3 @@ def _without_version(config: bytes) -> bytes:
     for name in ("transformers_version", "_name_or_path"):
         fields.pop(name, None)
     return json.dumps(fields, sort_keys=True).encode()
-
-
-def _fetched(source: str, revision: str | None, progress: Progress) -> Path:
-    try:
-        return Path(
-            snapshot_download(
-                source,
-                revision=revision,
-                allow_patterns=_WANTED,
-                tqdm_class=_reporting_bars(progress),
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        fact = str(error).strip().splitlines()[0]
-        raise ModelLoadFailed(
-            source,
-            f"there is no such folder: {Path(source).absolute()}; it was requested from the"
-            f" Hugging Face hub, which answered: {fact}",
-        ) from error
-
-
-def _reporting_bars(progress: Progress) -> type[tqdm]:
-    """Return progress bars that draw nothing and report bytes.
-
-    The hub's library has two such bars, for bytes received and bytes written, and the latter
-    includes what was cached: the larger is reported.
-    """
-    ahead = 0.0
-
-    class Bar(tqdm):  # type: ignore[misc]  # it has no types
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            self._counts_bytes = named.get("unit") == "B"
-            super().__init__(*arguments, **{**named, "disable": True})
-            self.done = named.get("initial") or 0
-
-        def update(self, n: float | None = 1) -> bool | None:
-            nonlocal ahead
-            self.done += n or 0
-            if self._counts_bytes and self.done >= ahead:
-                ahead = self.done
-                progress(LoadStage.FETCHING, int(self.done), int(self.total or 0))
-            return None
-
-    return Bar
