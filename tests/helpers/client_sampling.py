@@ -50,6 +50,8 @@ def _kind(field: FieldDescriptor) -> str | None:
         is_map = field.message_type.GetOptions().map_entry
         return "dict[int, float]" if is_map else None
     kind = _TYPES[field.type]
+    if field.name == "stop":
+        return "str | list[str]"  # as in OpenAI's API
     return f"list[{kind}]" if field.is_repeated else f"{kind} | None"
 
 

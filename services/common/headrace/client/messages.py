@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 from uuid import uuid4
 
 from headrace.client.sampling import Sampling
@@ -31,6 +31,9 @@ Prompt = str | Iterable[Message]
 """Plain text, or a conversation."""
 
 _SAMPLING = frozenset(Sampling.__annotations__)
+_LISTS = frozenset(
+    field.name for field in SamplingParameters.DESCRIPTOR.fields if field.is_repeated
+)
 _STRUCTURES = ("json_schema", "regex", "ebnf")
 
 
@@ -74,9 +77,16 @@ class ChatOptions(GenerateOptions, total=False):
 def make_request(
     prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
 ) -> GenerateRequest:
-    """Return the message that the clients send."""
-    request = GenerateRequest(model=model, seed=seed, parameters=SamplingParameters(**sampling))
-    _set_prompt(request, prompt)
+    """Return the message that the clients send.
+
+    Raises:
+        InvalidRequest: a message or parameter cannot be read.
+    """
+    try:
+        request = GenerateRequest(model=model, seed=seed, parameters=_parameters(dict(sampling)))
+        _set_prompt(request, prompt)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidRequest(str(error)) from error
     return request
 
 
@@ -90,15 +100,41 @@ def generation_request(prompt: Prompt, model: str, options: ChatOptions) -> Gene
     sampling = {name: given.pop(name) for name in _SAMPLING & given.keys()}
     request = GenerateRequest(model=model)
     try:
-        request.parameters.CopyFrom(SamplingParameters(**cast(dict[str, Any], sampling)))
+        request.parameters.CopyFrom(_parameters(sampling))
         _set_prompt(request, prompt)
         _set_structure(request, given)
         _set_options(request, given)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error
     # Why an id of our own: the call may be sent again, and the second must not start another.
     request.request_id = request.request_id or uuid4().hex
     return request
+
+
+def _parameters(given: dict[str, Any]) -> SamplingParameters:
+    if isinstance(stop := given.get("stop"), str):
+        given["stop"] = [stop]
+    for name, value in given.items():
+        if name in _LISTS:
+            listed(value, name)
+    return SamplingParameters(**given)
+
+
+def listed(value: Any, name: str) -> Any:
+    """Return a list as it is. InvalidRequest: it is a text, which would be cut into letters."""
+    if isinstance(value, str | bytes):
+        raise InvalidRequest(f"{name} is a text; it has to be a list", field=name)
+    return value
+
+
+def priority_of(value: Any) -> Priority:
+    """Return the priority of this name, "interactive", "standard" or "bulk"."""
+    name = f"PRIORITY_{str(value).upper()}"
+    if name not in Priority.keys() or name == "PRIORITY_UNSPECIFIED":  # noqa: SIM118
+        raise InvalidRequest(
+            f"priority is {value!r}; it is interactive, standard or bulk", field="priority"
+        )
+    return Priority.Value(name)
 
 
 def _set_options(request: GenerateRequest, given: dict[str, Any]) -> None:
@@ -106,8 +142,8 @@ def _set_options(request: GenerateRequest, given: dict[str, Any]) -> None:
         if (seconds := given.pop(f"{name}_s", None)) is not None:
             getattr(request, name).FromMilliseconds(round(seconds * 1000))
     if (priority := given.pop("priority", None)) is not None:
-        request.priority = Priority.Value(f"PRIORITY_{priority.upper()}")
-    request.tools.extend(_tool(tool) for tool in given.pop("tools", ()))
+        request.priority = priority_of(priority)
+    request.tools.extend(_tool(tool) for tool in listed(given.pop("tools", ()), "tools"))
     if (choice := given.pop("tool_choice", None)) is not None:
         request.tool_choice.CopyFrom(_tool_choice(choice))
     request.chat_template_kwargs.update(given.pop("chat_template_kwargs", {}))

@@ -23,7 +23,7 @@ class Sampling(TypedDict, total=False):
     frequency_penalty: float | None
     """In [-2, 2]."""
     logit_bias: dict[int, float]
-    stop: list[str]
+    stop: str | list[str]
     stop_token_ids: list[int]
     ignore_eos: bool | None
     logprobs: int | None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from headrace.client.answers import Usage
+from headrace.client.messages import listed, priority_of
 from headrace.errors import InvalidRequest
-from headrace.v1.common_pb2 import Priority
 from headrace.v1.embeddings_pb2 import (
     EmbedInput,
     EmbedRequest,
@@ -73,11 +73,20 @@ class Ranking:
 def embed_request(
     inputs: str | Sequence[str | Sequence[int]], model: str, options: EmbedOptions
 ) -> EmbedRequest:
-    """Return the message for texts, or lists of token ids."""
+    """Return the message for texts, or lists of token ids.
+
+    Raises:
+        InvalidRequest: an input or option cannot be read; the same of `rerank_request`.
+    """
     request = EmbedRequest(model=model)
-    for each in [inputs] if isinstance(inputs, str) else inputs:
-        one = EmbedInput(text=each) if isinstance(each, str) else EmbedInput(token_ids=each)
-        request.inputs.append(one)
+    try:
+        for each in [inputs] if isinstance(inputs, str) else inputs:
+            one = EmbedInput(text=each) if isinstance(each, str) else EmbedInput(token_ids=each)
+            request.inputs.append(one)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"inputs are texts or lists of token ids: {error}", field="inputs"
+        ) from error
     _set_options(request, dict(options))
     return request
 
@@ -85,7 +94,11 @@ def embed_request(
 def rerank_request(
     query: str, documents: Sequence[str], model: str, options: RerankOptions
 ) -> RerankRequest:
-    request = RerankRequest(model=model, query=query, documents=documents)
+    try:
+        texts = listed(documents, "documents")
+        request = RerankRequest(model=model, query=query, documents=texts)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"query and documents are texts: {error}") from error
     _set_options(request, dict(options))
     return request
 
@@ -97,12 +110,15 @@ def _set_options(request: EmbedRequest | RerankRequest, options: dict[str, objec
         field = name.removesuffix("_s")
         if field not in request.DESCRIPTOR.fields_by_name:
             raise InvalidRequest(f"{name} is no option of this call", field=name)
-        if isinstance(value, int | float) and field != name:
-            getattr(request, field).FromMilliseconds(round(value * 1000))
-        elif name == "priority":
-            request.priority = Priority.Value(f"PRIORITY_{str(value).upper()}")
-        else:
-            setattr(request, field, value)
+        try:
+            if isinstance(value, int | float) and field != name:
+                getattr(request, field).FromMilliseconds(round(value * 1000))
+            elif name == "priority":
+                request.priority = priority_of(value)
+            else:
+                setattr(request, field, value)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"{name}: {error}", field=name) from error
 
 
 def embeddings(response: EmbedResponse) -> Embeddings:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from headrace.client.answers import AnswerBuilder, ToolCall, Usage
-from headrace.client.messages import generation_request
-from headrace.client.vectors import embed_request
+from headrace.client.messages import generation_request, make_request
+from headrace.client.vectors import embed_request, rerank_request
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import FINISH_REASON_STOP, PRIORITY_BULK
 from headrace.v1.generation_pb2 import TOOL_CHOICE_MODE_REQUIRED, StreamGenerateResponse
@@ -77,11 +77,41 @@ def test_options_are_fields_of_the_request() -> None:
         {"temperature": "hot"},
         {"priority": "urgent"},
         {"regex": "a", "json_object": True},
+        {"bad_words": "END"},
+        {"stop_token_ids": "12"},
+        {"tools": "f"},
+        {"priority": 5},
+        {"priority": "unspecified"},
+        {"prompt_token_ids": [1, 2]},
     ],
 )
 def test_an_option_that_cannot_be_read_is_an_invalid_request(options: Any) -> None:
     with pytest.raises(InvalidRequest):
         generation_request("x", "m", options)
+
+
+def test_one_stop_is_a_list_of_one() -> None:
+    assert list(generation_request("x", "m", {"stop": "END"}).parameters.stop) == ["END"]
+    assert list(make_request("x", model="m", stop="END").parameters.stop) == ["END"]
+    with pytest.raises(InvalidRequest):
+        make_request("x", model="m", bad_words="END")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [([1, 2, 3], {}), (["a"], {"priority": "x"}), (["a"], {"timeout_s": "soon"})],
+)
+def test_a_call_for_vectors_that_cannot_be_read_is_an_invalid_request(
+    inputs: Any, options: Any
+) -> None:
+    with pytest.raises(InvalidRequest):
+        embed_request(inputs, "m", options)
+
+
+def test_documents_are_a_list() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        rerank_request("q", "one text", "m", {})
+    assert refused.value.field == "documents"
 
 
 def test_a_part_that_is_not_text_names_its_message() -> None:
