@@ -14,6 +14,7 @@ from headrace.client.calls.links import AsyncLink, BlockingLink
 from headrace.client.calls.retries import Retries, may_succeed
 from headrace.client.calls.scripts import (
     END,
+    SILENCE_S,
     Attempts,
     Close,
     Emit,
@@ -28,7 +29,13 @@ from headrace.client.calls.scripts import (
 )
 from headrace.client.resume import RESUME_PAUSE_S, RESUME_WITHIN_S
 from headrace.client.unreachable import ConnectionLost
-from headrace.errors import DeadlineExceeded, HeadraceError, InternalError, errors_by_reason
+from headrace.errors import (
+    DeadlineExceeded,
+    HeadraceError,
+    InternalError,
+    InvalidRequest,
+    errors_by_reason,
+)
 
 _PATH = "/v1/responses"
 _LAST = ("response.completed", "response.incomplete", "response.failed")
@@ -138,14 +145,17 @@ class EventReader:
 
     def read(self) -> Script[None]:
         while True:
-            stream = None
+            stream, is_empty = None, True
             try:
                 stream = yield Open(self._call)
                 while (raw := (yield Next(stream))) is not END:
+                    is_empty = False
                     if self._is_new(raw):
                         yield Emit(ResponseEvent.of(raw))
                     if raw["type"] in _LAST and raw["sequence_number"] >= self._last:
                         return
+                if is_empty and not self._read and self._call.method == "GET":
+                    return  # `after` is the last event
                 raise ConnectionLost("the stream ended before its last event")
             except HeadraceError as error:
                 pause_s = self._pause_s(error)
@@ -189,6 +199,10 @@ class ResponseScripts:
         self._retries = retries
 
     def create(self, model: str, sent_input: Input, options: Mapping[str, Any]) -> Script[Response]:
+        if options.get("stream"):
+            raise InvalidRequest(
+                "create returns a response; stream is its own method, use it", field="stream"
+            )
         body = {"model": model, "input": sent_input, **options}
         return then(sent(_create(body), self._retries), Response.of)
 
@@ -198,7 +212,7 @@ class ResponseScripts:
 
     def events(self, response_id: str, after: int) -> Script[None]:
         params = {"stream": "true", "starting_after": after if after >= 0 else None}
-        call = RestCall("GET", _path(response_id), params=params, read=Read.EVENTS, silence_s=None)
+        call = RestCall("GET", _path(response_id), params=params, read=Read.EVENTS)
         return EventReader(call, self._retries, after).read()
 
     def get(self, response_id: str) -> Script[Response]:
@@ -227,7 +241,9 @@ class ResponseScripts:
 def _create(body: Mapping[str, Any], read: Read = Read.JSON) -> RestCall:
     # With the key, a call that is sent again gets the answer of the first, and its events.
     key = {"idempotency-key": uuid4().hex}
-    return RestCall("POST", _PATH, json=body, headers=key, read=read, silence_s=None)
+    # A model's answer may take any time; the stream of one is kept alive with comments.
+    silence_s = SILENCE_S if read is Read.EVENTS else None
+    return RestCall("POST", _PATH, json=body, headers=key, read=read, silence_s=silence_s)
 
 
 def _path(response_id: str) -> str:

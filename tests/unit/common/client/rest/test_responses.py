@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from headrace.client.calls.endpoint import EventParser
 from headrace.client.calls.retries import Retries
-from headrace.client.calls.scripts import END, Close, Emit, Next, Open, RestCall, Run, Sleep
+from headrace.client.calls.scripts import END, Close, Emit, Next, Open, RestCall, Run, Send, Sleep
 from headrace.client.rest.batches import BatchResult, batch_lines
-from headrace.client.rest.responses import EventReader, Response, ResponseEvent
+from headrace.client.rest.responses import EventReader, Response, ResponseEvent, ResponseScripts
 from headrace.client.unreachable import ConnectionLost
-from headrace.errors import HeadraceError, InternalError, LaneFull
+from headrace.errors import HeadraceError, InternalError, InvalidRequest, LaneFull
 
 WORDS = ("It", " is", " a", " mill")
 TEXT = "response.output_text.delta"
@@ -32,8 +32,11 @@ def events(words: tuple[str, ...] = WORDS) -> list[dict[str, Any]]:
     return [{**each, "sequence_number": number} for number, each in enumerate(found)]
 
 
-def read(connections: Iterator[Iterator[dict[str, Any]]]) -> list[ResponseEvent]:
-    run, emitted = Run(EventReader(RestCall("POST", "/"), Retries(attempts=9)).read()), []
+def read(
+    connections: Iterator[Iterator[dict[str, Any]]], method: str = "POST", after: int = -1
+) -> list[ResponseEvent]:
+    reader = EventReader(RestCall(method, "/"), Retries(attempts=9), after)
+    run, emitted = Run(reader.read()), []
     while (effect := run.next_effect()) is not None:
         match effect:
             case Emit(item):
@@ -73,6 +76,30 @@ def test_a_stream_that_says_something_else_the_second_time_is_an_error() -> None
     other = ("It", " was", " a", " mill")
     with pytest.raises(InternalError, match="differs from event 2 on"):
         read(iter([broken(3, "lost"), iter(events(other))]))
+
+
+def test_behind_the_last_event_there_is_nothing() -> None:
+    assert read(iter([iter([])]), "GET", after=5) == []
+
+
+def test_a_stored_stream_that_breaks_off_and_is_empty_then_is_not_at_its_end() -> None:
+    found = read(iter([broken(3, "lost"), iter([]), iter(events())]), "GET")
+    assert [each.raw for each in found] == events()
+
+
+def test_a_response_is_not_created_as_a_stream() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ResponseScripts(Retries()).create("m", "x", {"stream": True})
+    assert refused.value.field == "stream"
+
+
+def test_streams_have_a_deadline_for_silence_and_answers_have_none() -> None:
+    scripts = ResponseScripts(Retries())
+    effects = [next(script) for script in (scripts.stream("m", "x", {}), scripts.events("r", 1))]
+    assert [effect.call.silence_s for effect in effects if isinstance(effect, Open)] == [60.0] * 2
+    assert isinstance(created := next(scripts.create("m", "x", {})), Send)
+    assert isinstance(created.call, RestCall)
+    assert created.call.silence_s is None
 
 
 def test_a_refusal_is_raised_as_it_is() -> None:
