@@ -84,7 +84,8 @@ class GenerationReader:
         choices = max(1, sought.n) if isinstance(sought, GenerateRequest) else 1
         after = "" if isinstance(sought, GenerateRequest) else sought.after
         self._position = StreamPosition(choices, after)
-        self._attempts, self._was_lost, self._has_ended = Attempts(retries), False, False
+        self._attempts, self._runs = Attempts(retries), Attempts(retries)
+        self._was_lost = self._has_ended = False
         self._last_event_s = self._lost_s = 0.0
         self._seed: int | None = None
         self._token_ids: list[list[int]] = [[] for _ in range(choices)]
@@ -163,7 +164,7 @@ class GenerationReader:
         if self._position.request_id:
             if not self._left(error):
                 return self._calls.attach(self._position.resume_request)
-            self._attempts.count(error)  # another run is charged, too
+            self._runs.count(error)  # each is charged
             return None
         if isinstance(self._sought, AttachRequestRequest):
             return self._first_call()  # from its position

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.client.calls import generation
@@ -134,6 +134,7 @@ def ids_of(events: list[Event]) -> list[list[int]]:
 
 
 @given(st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 9)), max_size=6))
+@example([*[("draining", 0)] * 3, ("lost", 0), ("envoy", 0)])
 def test_every_token_comes_once_over_any_losses(faults: list[tuple[str, int]]) -> None:
     # As many losses as may be in a row before the first event, and more after it.
     events = read(Mesh(iter(faults)), GenerationReader(CALLS, sought(), Retries(attempts=9)))
