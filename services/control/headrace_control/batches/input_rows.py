@@ -24,6 +24,7 @@ MAX_MODELS, MAX_MODEL_CHARACTERS = 100, 256
 _DIGEST_BYTES = 16
 _NOT_A_NUMBER = b"Infinity"
 """What numbers such as 1e999 are written as."""
+_RESPONSES = "/v1/responses"
 _REFUSED_TRUE = ("stream", "background")
 """Fields of a body that mean that a client reads along, or comes back."""
 
@@ -73,10 +74,10 @@ def parse_row(line: int, content: bytes | None, endpoint: str) -> InputRow:
     if (url := _text(row, "url")) != endpoint:
         fact = f"url is {url[:80]!r}; the batch is for {endpoint}, and so are all of its rows."
         raise InvalidRow("mismatched_endpoint", fact, "url")
-    return InputRow(line, custom_id, *_body(row))
+    return InputRow(line, custom_id, *_body(row, endpoint))
 
 
-def _body(row: dict[str, Any]) -> tuple[str, bytes]:
+def _body(row: dict[str, Any], endpoint: str) -> tuple[str, bytes]:
     if "body" not in row:
         raise InvalidRow("missing_required_parameter", "body is missing.", "body")
     if not isinstance(body := row["body"], dict):
@@ -85,6 +86,9 @@ def _body(row: dict[str, Any]) -> tuple[str, bytes]:
         if body.get(name) not in (None, False):
             fact = f"{name} is set; a row of a batch has one whole answer."
             raise InvalidRow("unsupported_parameter", fact, f"body.{name}")
+    if endpoint == _RESPONSES and body.get("conversation") is not None:
+        fact = "conversation is set; a response of a batch is not stored, and is in none."
+        raise InvalidRow("unsupported_parameter", fact, "body.conversation")
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRow("missing_required_parameter", "body.model is missing.", "body.model")

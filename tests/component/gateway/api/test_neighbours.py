@@ -61,6 +61,15 @@ async def test_a_model_may_be_left_out_where_there_is_one(http: httpx.AsyncClien
     assert "there are 2 models for this: minilm, unit" in error["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/input_tokens"])
+async def test_a_response_without_a_model_is_of_the_only_one_that_makes_text(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    refused = await http.post(path, json={"input": "Hello"})
+    assert refused.status_code == 400
+    assert "there are 2 models for this: asleep, valley; name one" in refused.text
+
+
 async def test_a_prompt_of_tokens_is_echoed_with_its_special_tokens(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient
 ) -> None:

@@ -54,6 +54,18 @@ def test_what_is_no_row_is_refused(content: bytes | None, code: str, param: str)
     assert (invalid.value.code, invalid.value.param) == (code, param)
 
 
+def test_a_row_of_responses_is_in_no_conversation_and_may_say_that_it_is_stored() -> None:
+    url = "/v1/responses"
+    for conversation in ("conv_1", {"id": "conv_1"}):
+        line = row(url=url, body={"model": "m", "conversation": conversation})
+        with pytest.raises(InvalidRow) as invalid:
+            parse_row(1, line, url)
+        assert invalid.value.code == "unsupported_parameter"
+        assert invalid.value.param == "body.conversation"
+    body: dict[str, Any] = {"model": "m", "store": True, "conversation": None}
+    assert json.loads(parse_row(1, row(url=url, body=body), url).body) == body
+
+
 def check(*contents: bytes, max_rows: int = 10, **refusals: str) -> list[tuple[str, int]]:
     checked = InputCheck(CHAT, max_rows=max_rows)
     for line, content in enumerate(contents, 1):

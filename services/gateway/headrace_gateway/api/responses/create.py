@@ -17,6 +17,7 @@ from headrace.errors import (
     Unsupported,
 )
 from headrace.v1 import requests_pb2
+from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint
 from headrace_gateway.api.responses.delivery import (
@@ -46,7 +47,10 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-@endpoint(ResponseBody, errors=RESPONSE_ERRORS)
+_GENERATES = (ModelTask.MODEL_TASK_GENERATE,)
+
+
+@endpoint(ResponseBody, errors=RESPONSE_ERRORS, tasks=_GENERATES)
 async def create(http: HttpCall, body: ResponseBody) -> None:
     """Answer the call."""
     if http.call.row is None:
@@ -85,7 +89,7 @@ async def create(http: HttpCall, body: ResponseBody) -> None:
     await _send(http, body, description, answer)
 
 
-@endpoint(CountBody)
+@endpoint(CountBody, tasks=_GENERATES)
 async def count_tokens(http: HttpCall, body: CountBody) -> None:
     """Answer with the number of tokens that a response's model would be given."""
     whole = await whole_input(http.services, http.call.caller.tenant, body, is_read=True)
@@ -100,12 +104,13 @@ _PLACEHOLDER = {"type": "message", "role": "user", "content": [{"text": "", "typ
 
 
 def _of_row(body: ResponseBody) -> ResponseBody:
-    """Return the body of a row of a batch: its response is in the batch's output, and only there.
+    """Return the body of a row of a batch: its response is in the batch's output, and only there,
+    also where `store` is true, as OpenAI's clients may write it.
 
     Raises:
         InvalidRequest: the response would have to be stored.
     """
-    for name in ("store", "background", "conversation"):
+    for name in ("background", "conversation"):
         if getattr(body, name):
             raise InvalidRequest(
                 f"{name} is set; a response of a batch is not stored, but in the batch's output:"

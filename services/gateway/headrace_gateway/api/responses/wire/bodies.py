@@ -176,6 +176,7 @@ class CountBody(InputBody):
 
 
 class ResponseBody(InputBody, SamplingBody):
+    model: OptionalModel = ""
     include: Annotated[list[str], PlainValidator(_include)] = Field(default_factory=list)
     max_output_tokens: Unsigned | None = None
     top_logprobs: Unsigned | None = None
