@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from headrace.supervisor.state.state_dir import StateDir
 from helpers.running_mesh import RunningMesh
@@ -119,11 +119,22 @@ def test_conversations_are_found_renamed_deleted_and_restored(visitor: Visitor) 
     page = visitor.page
     ask(page, "the lighthouse keeper")
     answered(page)
-    page.get_by_role("link", name="the lighthouse keeper").hover()
-    page.get_by_label("Rename: the lighthouse keeper").click()
-    page.get_by_label("Rename", exact=True).fill("灯塔")
-    page.get_by_label("Rename", exact=True).press("Enter")
+    changes: list[Any] = []
+
+    def hear(sent: Request) -> None:
+        if sent.method == "PATCH":
+            changes.append(sent.post_data_json)
+
+    page.on("request", hear)
+    box = page.get_by_label("Rename", exact=True)
+    for name, key in (("by mistake", "Escape"), ("灯塔", "Enter")):
+        page.get_by_role("link", name="the lighthouse keeper").hover()
+        page.get_by_label("Rename: the lighthouse keeper").click()
+        box.fill(name)
+        box.press(key)
+        expect(box).to_have_count(0)
     expect(page.get_by_role("link", name="灯塔")).to_be_visible()
+    assert changes == [{"title": "灯塔"}]
     page.get_by_label("Search").fill("LIGHTHOUSE keeper")
     expect(page.locator("aside li")).to_have_count(1)
     page.get_by_role("link", name="灯塔").hover()
@@ -142,6 +153,71 @@ def test_a_message_that_was_not_sent_is_kept(visitor: Visitor, mesh: RunningMesh
     page.goto(f"{mesh.url}/ui/?prompt=Sum%20it%20up")
     expect(page.locator("#message")).to_have_value("Sum it up")
     expect(page.locator("article")).to_have_count(0)
+
+
+def test_a_question_whose_reply_is_lost_is_asked_once(visitor: Visitor, mesh: RunningMesh) -> None:
+    page = visitor.page
+    page.route(re.compile("/turns$"), _reply_lost, times=1)
+    page.fill("#message", "only once")
+    page.press("#message", "Enter")
+    expect(page.locator("main [role=alert]")).to_contain_text("lost on the way")
+    expect(page.locator("#message")).to_have_value("only once")
+    page.reload()
+    expect(page.locator("#message")).to_have_value("only once")
+    expect(page.locator("article.user")).to_be_visible()
+    answered(page)
+    page.press("#message", "Enter")
+    expect(page.locator("#message")).to_have_value("")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    assert [turn["role"] for turn in stored(mesh, page)] == ["user", "assistant"]
+
+
+def test_a_conversation_that_loads_late_is_not_shown_in_another(visitor: Visitor) -> None:
+    page = visitor.page
+    ask(page, "the slow one")
+    answered(page)
+    slow = page.url.rpartition("/")[2]
+    page.get_by_role("link", name="New chat").click()
+    ask(page, "the quick one")
+    answered(page)
+    page.get_by_role("link", name="New chat").click()
+    held: list[Route] = []
+    page.route(re.compile(f"/conversations/{slow}$"), lambda route: held.append(route))
+    page.get_by_role("link", name="the slow one").click()
+    page.get_by_role("link", name="the quick one").click()
+    expect(page.locator("article.user")).to_contain_text("the quick one")
+    with page.expect_response(re.compile(f"/conversations/{slow}$")):
+        held[0].continue_()
+    page.evaluate("fetch('/ui/healthz').then(() => new Promise(requestAnimationFrame))")
+    assert page.locator("article.user").all_inner_texts() == ["the quick one"]
+    expect(page.locator("aside li.current")).to_contain_text("the quick one")
+
+
+def test_a_session_that_ends_in_an_answer_costs_nothing(
+    visitor: Visitor, mesh: RunningMesh
+) -> None:
+    page = visitor.page
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(status=401, json={"error": {"code": "UNAUTHENTICATED", "message": "who?"}})
+
+    reads = re.compile(":stream|/ui/api/turns/")
+    page.route(re.compile("/turns$"), _without_end)
+    page.route(reads, refuse)
+    page.fill("#message", "a long tale")
+    page.press("#message", "Enter")
+    expect(page.get_by_label("API key")).to_be_visible()
+    # A page that went on would call at once, and twice a second.
+    page.wait_for_timeout(1200)
+    assert len(refused) == 2
+    page.unroute(reads)
+    page.route(re.compile("/v2/admin/sessions$"), lambda route: route.fulfill(json={}))
+    page.get_by_label("API key").fill("hr_key")
+    page.get_by_label("API key").press("Enter")
+    text = answered(page)
+    assert words(stored(mesh, page)[-1]["content"]) == words(text) != []
 
 
 def test_enter_of_an_input_method_does_not_send(visitor: Visitor) -> None:
@@ -204,6 +280,11 @@ def _without_end(route: Route) -> None:
     body = dict(route.request.post_data_json or {})
     body["parameters"] = {"max_tokens": 300, "ignore_eos": True}
     route.continue_(post_data=body)
+
+
+def _reply_lost(route: Route) -> None:
+    route.fetch()
+    route.fulfill(status=400, json={"error": {"code": "X", "message": "lost on the way"}})
 
 
 def _evil(route: Route) -> None:

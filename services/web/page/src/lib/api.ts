@@ -79,6 +79,12 @@ export class ApiError extends Error {
 }
 
 const TRIES = 5;
+const TIMEOUT_MS = 15_000;
+
+interface Answer {
+  status: number;
+  text: string;
+}
 
 /** Sends a call that may be sent again, until it is answered. */
 async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
@@ -90,23 +96,24 @@ async function call<T>(method: string, path: string, body?: unknown): Promise<T>
   }
 }
 
-async function attempt(method: string, path: string, body: unknown): Promise<Response | undefined> {
+async function attempt(method: string, path: string, body: unknown): Promise<Answer | undefined> {
   try {
-    return await fetch(path, {
+    const answer = await fetch(path, {
       method,
+      signal: AbortSignal.timeout(TIMEOUT_MS),
       ...(body === undefined
         ? {}
         : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
     });
+    return { status: answer.status, text: await answer.text() };
   } catch {
-    return undefined; // no connection
+    return undefined; // no connection, or no answer in time
   }
 }
 
-async function read<T>(answer: Response): Promise<T> {
-  const text = await answer.text();
-  if (answer.ok) return JSON.parse(text || "{}") as T;
-  let code = String(answer.status);
+function read<T>({ status, text }: Answer): T {
+  if (status < 300) return JSON.parse(text || "{}") as T;
+  let code = String(status);
   let message = text;
   try {
     const error = JSON.parse(text) as { error?: { code?: string; message?: string }; message?: string };
@@ -115,7 +122,7 @@ async function read<T>(answer: Response): Promise<T> {
   } catch {
     // not JSON: a proxy's own answer
   }
-  throw new ApiError(answer.status, code.toUpperCase(), message);
+  throw new ApiError(status, code.toUpperCase(), message);
 }
 
 const conversation = (id: string) => `/ui/api/conversations/${id}`;

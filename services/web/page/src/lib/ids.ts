@@ -11,3 +11,6 @@ export function newId(): string {
   }
   return id;
 }
+
+/** Returns the id of the conversation that the address names, or "". */
+export const addressed = () => /^#\/c\/([0-9a-z]{24})$/.exec(location.hash)?.[1] ?? "";

@@ -44,12 +44,15 @@ const maths = (name: string, level: "block" | "inline", begins: RegExp, whole: R
   },
 });
 
+/** Whether what is made now grows still: it is made at each frame, so without what takes long. */
+let isDraft = false;
+
 const marked = new Marked({
   gfm: true,
   renderer: {
     code({ text, lang }) {
       const name = (lang ?? "").split(/\s/)[0] ?? "";
-      const known = name !== "" && hljs.getLanguage(name) !== undefined;
+      const known = !isDraft && name !== "" && hljs.getLanguage(name) !== undefined;
       const body = known ? hljs.highlight(text, { language: name }).value : escape(text);
       const bar = `<div class="bar"><span>${escape(name)}</span><button type="button" class="copy">Copy</button></div>`;
       return `<div class="code">${bar}<pre tabindex="0"><code>${body}</code></pre></div>`;
@@ -97,15 +100,19 @@ const kept = new Map<string, string>();
 /** Returns the blocks of a text; all but the last of an unfinished one come from what was made. */
 export function blocks(text: string, done: boolean): Block[] {
   const tokens = marked.lexer(text);
+  // A block's links may be defined in another one.
+  const links = JSON.stringify(tokens.links);
   const found: Block[] = [];
   tokens.forEach((token, key) => {
     const isGrowing = key === tokens.length - 1 && !done;
-    let html = isGrowing ? undefined : kept.get(token.raw);
+    const name = `${token.raw}\0${links}`;
+    let html = isGrowing ? undefined : kept.get(name);
     if (html === undefined) {
+      isDraft = isGrowing;
       html = made(token, tokens.links);
       if (!isGrowing) {
         if (kept.size >= MAX_KEPT) kept.clear();
-        kept.set(token.raw, html);
+        kept.set(name, html);
       }
     }
     found.push({ key, html });
@@ -121,6 +128,9 @@ function made(token: Token, links: TokensList["links"]): string {
 
 let katex: Promise<typeof import("katex")> | undefined;
 
+/** Longest that a formula may be drawn, in em, and most macros that it may expand. */
+const LIMITS = { maxSize: 20, maxExpand: 200, throwOnError: false, trust: false };
+
 /** Draws the formulas below an element. KaTeX sets styles by the DOM, which the policy allows. */
 export async function drawFormulas(root: HTMLElement): Promise<void> {
   const places = root.querySelectorAll<HTMLElement>(".math:not([data-drawn])");
@@ -130,6 +140,6 @@ export async function drawFormulas(root: HTMLElement): Promise<void> {
   for (const place of places) {
     place.dataset.drawn = "1";
     const displayMode = place.tagName === "DIV";
-    drawing.render(place.dataset.tex ?? "", place, { displayMode, throwOnError: false, trust: false });
+    drawing.render(place.dataset.tex ?? "", place, { displayMode, ...LIMITS });
   }
 }

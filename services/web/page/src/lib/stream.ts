@@ -6,8 +6,15 @@ import { createParser } from "eventsource-parser";
 export type StreamEvent =
   | { kind: "queued"; position: number; quota: boolean }
   | { kind: "delta"; text: string; reasoning: string; tokens: number }
-  | { kind: "lost"; tries: number }
+  | { kind: "lost" }
   | { kind: "end" };
+
+/** How far a request is read. */
+export interface Place {
+  position: string;
+  /** Nothing more comes of its stream. */
+  ended: boolean;
+}
 
 interface Message {
   queued?: { position?: number; reason?: string };
@@ -16,6 +23,7 @@ interface Message {
 }
 
 const LONGEST_PAUSE_MS = 5000;
+const TRIES = 5;
 
 /** Yields the events of a message, by headrace.v1.StreamGenerateResponse. */
 export function eventsOf(data: string): StreamEvent[] {
@@ -32,24 +40,30 @@ export function eventsOf(data: string): StreamEvent[] {
 }
 
 /**
- * Yields what a request has generated and generates, from its beginning to its end.
+ * Yields what a request has generated and generates, from a place on, and moves the place.
  *
- * A request that the mesh does not know is at its end too: it is not begun yet, or is forgotten; its
- * turn says which.
+ * It returns at the end of the request, where a gateway refuses it, and after some vain tries: then its
+ * turn says what has become of it. One that the mesh does not know may not be begun yet.
  */
-export async function* follow(requestId: string, signal: AbortSignal): AsyncGenerator<StreamEvent> {
-  let position = "";
-  for (let tries = 0; !signal.aborted; ) {
+export async function* follow(
+  requestId: string,
+  place: Place,
+  signal: AbortSignal,
+): AsyncGenerator<StreamEvent> {
+  for (let tries = 0; tries < TRIES && !signal.aborted; ) {
     try {
-      const query = position ? `?after=${encodeURIComponent(position)}` : "";
+      const query = place.position ? `?after=${encodeURIComponent(place.position)}` : "";
       const answer = await fetch(`/v2/requests/${requestId}:stream${query}`, { signal });
-      if (answer.status === 404 || answer.status === 401) break;
+      if (answer.status >= 400 && answer.status < 500 && answer.status !== 429) {
+        place.ended = answer.status !== 404 && answer.status !== 401;
+        return;
+      }
       if (answer.ok && answer.body) {
         const inbox: StreamEvent[] = [];
         const parser = createParser({
           onEvent(event) {
             inbox.push(...eventsOf(event.data));
-            if (event.id) position = event.id.slice(event.id.lastIndexOf(":") + 1);
+            if (event.id) place.position = event.id.slice(event.id.lastIndexOf(":") + 1);
           },
         });
         const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -60,8 +74,9 @@ export async function* follow(requestId: string, signal: AbortSignal): AsyncGene
             parser.feed(value);
           }
           for (const event of inbox.splice(0)) {
+            if (event.kind === "end") place.ended = true;
             yield event;
-            if (event.kind === "end") return;
+            if (place.ended) return;
           }
           if (done) break;
         }
@@ -70,8 +85,7 @@ export async function* follow(requestId: string, signal: AbortSignal): AsyncGene
       if (signal.aborted) return;
     }
     tries += 1;
-    yield { kind: "lost", tries };
+    yield { kind: "lost" };
     await new Promise((go) => setTimeout(go, Math.min(LONGEST_PAUSE_MS, 200 * 2 ** tries)));
   }
-  yield { kind: "end" };
 }
