@@ -61,6 +61,23 @@ async def test_a_model_may_be_left_out_where_there_is_one(http: httpx.AsyncClien
     assert "there are 2 models for this: minilm, unit" in error["message"]
 
 
+async def test_what_is_made_without_the_version_is_found_without_it(
+    http: httpx.AsyncClient,
+) -> None:
+    made = (await http.post("/responses", json={"model": "valley", "input": "Hello"})).json()
+    own = f"/responses/{made['id']}"
+    for path in (own, f"{own}/input_items", "/models/valley"):
+        answers = [await http.get(each) for each in (path, f"/v1{path}")]
+        assert [each.status_code for each in answers] == [200, 200], answers[0].text
+        assert answers[0].json() == answers[1].json()
+    counted = await http.post("/responses/input_tokens", json={"model": "valley", "input": "a"})
+    assert counted.json()["object"] == "response.input_tokens"
+    cancelled = await http.post(f"{own}/cancel")
+    assert (cancelled.status_code, "background" in cancelled.text) == (400, True)
+    assert (await http.delete(own)).json()["deleted"] is True
+    assert (await http.get(own)).status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/input_tokens"])
 async def test_a_response_without_a_model_is_of_the_only_one_that_makes_text(
     http: httpx.AsyncClient, path: str
