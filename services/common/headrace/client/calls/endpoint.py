@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from headrace.client.calls.scripts import Call, GrpcCall, RestCall, Upload
 from headrace.client.unreachable import MeshUnreachable, connection_error
-from headrace.errors import HeadraceError
+from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.rpc.addresses import is_https, join_host_port, split_host_port
 from headrace.rpc.http_errors import read_error
 from headrace.rpc.status import from_rpc_error
@@ -36,6 +36,11 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
     ca_file: Path | str | None = None
     server_name: str = ""
+
+    @property
+    def closed_error(self) -> FailedPrecondition:
+        """What a call after `close` raises."""
+        return FailedPrecondition("the client is closed; make another one")
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -68,23 +73,30 @@ class Endpoint:
             "follow_redirects": False,
         }
 
-    def http_request(self, http: httpx.Client | httpx.AsyncClient, call: RestCall) -> httpx.Request:
-        """Return the request of a call; a file that it has is open, and read as it is sent."""
+    @contextmanager
+    def http_request(
+        self, http: httpx.Client | httpx.AsyncClient, call: RestCall
+    ) -> Iterator[httpx.Request]:
+        """Give the request of a call; a file that it has is open meanwhile, and read as it is sent.
+
+        Raises:
+            OSError: there is no such file.
+        """
         import httpx
 
         timeout = httpx.Timeout(call.silence_s, connect=_CONNECT_S)
-        form: dict[str, Any] = {} if call.upload is None else _form(call.upload)
         extensions = {"sni_hostname": self.server_name} if self.server_name else {}
-        return http.build_request(
-            call.method,
-            call.path,
-            json=call.json,
-            params={name: value for name, value in call.params.items() if value is not None},
-            headers=dict(call.headers),
-            timeout=timeout,
-            extensions=extensions,
-            **form,
-        )
+        with nullcontext({}) if call.upload is None else _form(call.upload) as form:
+            yield http.build_request(
+                call.method,
+                call.path,
+                json=call.json,
+                params={name: value for name, value in call.params.items() if value is not None},
+                headers=dict(call.headers),
+                timeout=timeout,
+                extensions=extensions,
+                **form,
+            )
 
     def errors(self, call: Call) -> AbstractContextManager[None]:
         """Return what turns the errors of a call into HeadraceErrors."""
@@ -132,10 +144,11 @@ def error_of(response: httpx.Response) -> HeadraceError:
     return error
 
 
-def _form(upload: Upload) -> dict[str, Any]:
+@contextmanager
+def _form(upload: Upload) -> Iterator[dict[str, Any]]:
     content = upload.content
-    opened = content.open("rb") if isinstance(content, Path) else content
-    return {"files": {"file": (upload.name, opened)}, "data": dict(upload.fields)}
+    with content.open("rb") if isinstance(content, Path) else nullcontext(content) as opened:
+        yield {"files": {"file": (upload.name, opened)}, "data": dict(upload.fields)}
 
 
 class EventParser:

@@ -48,6 +48,7 @@ class BlockingLink:
         self.endpoint = endpoint
         self.channel: grpc.Channel = blocking_channel(target, pings=CLIENT_PINGS, security=security)
         self._http: httpx.Client | None = None
+        self.is_closed = False
 
     def run(self, script: Script[T]) -> T:
         """Return what a script that emits nothing returns."""
@@ -87,13 +88,16 @@ class BlockingLink:
                 stream.close()
 
     def _send(self, call: Call) -> Any:
+        if self.is_closed:
+            raise self.endpoint.closed_error
         if isinstance(call, GrpcCall):
             with self.endpoint.grpc_errors():
                 return call.method(
                     call.request, timeout=call.timeout_s, metadata=self.endpoint.metadata
                 )
-        with self.endpoint.http_errors():
-            response = self.http.send(self.endpoint.http_request(self.http, call))
+        http = self.http
+        with self.endpoint.http_errors(), self.endpoint.http_request(http, call) as request:
+            response = http.send(request)
         return _answer(response, call)
 
     @property
@@ -105,6 +109,7 @@ class BlockingLink:
         return self._http
 
     def close(self) -> None:
+        self.is_closed = True
         self.channel.close()
         if self._http is not None:
             self._http.close()
@@ -118,6 +123,8 @@ class _BlockingStream:
 
     def open(self) -> None:
         endpoint, call = self._link.endpoint, self._call
+        if self._link.is_closed:
+            raise endpoint.closed_error
         if isinstance(call, GrpcCall):
             self._opened = call.method(
                 call.request, timeout=call.timeout_s, metadata=endpoint.metadata
@@ -126,7 +133,8 @@ class _BlockingStream:
             return
         with endpoint.http_errors():
             http = self._link.http
-            response = http.send(endpoint.http_request(http, call), stream=True)
+            with endpoint.http_request(http, call) as request:
+                response = http.send(request, stream=True)
             self._opened = response
             if not response.is_success:
                 response.read()
@@ -160,6 +168,7 @@ class AsyncLink:
         self.endpoint = endpoint
         self.channel: grpc.aio.Channel = aio_channel(target, pings=CLIENT_PINGS, security=security)
         self._http: httpx.AsyncClient | None = None
+        self.is_closed = False
 
     async def run(self, script: Script[T]) -> T:
         run = Run(script)
@@ -197,13 +206,16 @@ class AsyncLink:
                 await stream.close()
 
     async def _send(self, call: Call) -> Any:
+        if self.is_closed:
+            raise self.endpoint.closed_error
         if isinstance(call, GrpcCall):
             with self.endpoint.grpc_errors():
                 return await call.method(
                     call.request, timeout=call.timeout_s, metadata=self.endpoint.metadata
                 )
-        with self.endpoint.http_errors():
-            response = await self.http.send(self.endpoint.http_request(self.http, call))
+        http = self.http
+        with self.endpoint.http_errors(), self.endpoint.http_request(http, call) as request:
+            response = await http.send(request)
         return _answer(response, call)
 
     @property
@@ -215,6 +227,7 @@ class AsyncLink:
         return self._http
 
     async def close(self) -> None:
+        self.is_closed = True
         await self.channel.close()
         if self._http is not None:
             await self._http.aclose()
@@ -228,6 +241,8 @@ class _AsyncStream:
 
     async def open(self) -> None:
         endpoint, call = self._link.endpoint, self._call
+        if self._link.is_closed:
+            raise endpoint.closed_error
         if isinstance(call, GrpcCall):
             self._opened = call.method(
                 call.request, timeout=call.timeout_s, metadata=endpoint.metadata
@@ -236,7 +251,8 @@ class _AsyncStream:
             return
         with endpoint.http_errors():
             http = self._link.http
-            response = await http.send(endpoint.http_request(http, call), stream=True)
+            with endpoint.http_request(http, call) as request:
+                response = await http.send(request, stream=True)
             self._opened = response
             if not response.is_success:
                 await response.aread()

@@ -116,6 +116,9 @@ class Files:
         """Store the file at a path, or bytes; at most 200 MiB.
 
         It is not sent again where the connection was lost: then `list` says whether it arrived.
+
+        Raises:
+            OSError: the file cannot be read.
         """
         script = self._scripts.upload(
             content, name=name, purpose=purpose, expires_after_s=expires_after_s
