@@ -127,7 +127,7 @@ def listed(value: Any, name: str) -> Any:
     return value
 
 
-def priority_of(value: Any) -> Priority:
+def priority_of(value: Any) -> Priority.ValueType:
     """Return the priority of this name, "interactive", "standard" or "bulk"."""
     name = f"PRIORITY_{str(value).upper()}"
     if name not in Priority.keys() or name == "PRIORITY_UNSPECIFIED":  # noqa: SIM118
