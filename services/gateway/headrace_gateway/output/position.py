@@ -61,7 +61,7 @@ def read_event_id(text: str, *, field: str) -> EventId:
 
 
 def read_position(text: str, choices: int, *, field: str) -> list[Offset]:
-    """Return an offset for each choice; an empty text is the beginning.
+    """Return an offset for each choice; the text may lack the last ones, which have not begun.
 
     Raises:
         InvalidRequest: it is no position in an answer of so many choices.
@@ -69,6 +69,8 @@ def read_position(text: str, choices: int, *, field: str) -> list[Offset]:
     if not text:
         return [BEGINNING] * choices
     parts = text.split(".")
+    # A client that did not send the request knows of choices only once they have events.
+    parts += [""] * (choices - len(parts))
     if len(parts) != choices or not all(map(_PLACE.fullmatch, parts)):
         shape = "a number of tokens, with an f behind it once the answer has ended"
         if choices > 1:

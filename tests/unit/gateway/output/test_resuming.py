@@ -240,9 +240,10 @@ def test_a_position_is_read_as_it_was_written() -> None:
     assert read_position("12f.7", 2, field="after") == [Offset(True, 12, True), Offset(True, 7)]
     assert read_position("", 2, field="after") == [BEGINNING, BEGINNING]
     assert read_position("0.", 2, field="after") == [Offset(True), BEGINNING]
+    assert read_position("3", 3, field="after") == [Offset(True, 3), BEGINNING, BEGINNING]
 
 
-@pytest.mark.parametrize("text", ["1", "1.2.3", "a.b", "1f2.3", "-1.0", "1.2x", "1." + "9" * 10])
+@pytest.mark.parametrize("text", ["1.2.3", "a.b", "1f2.3", "-1.0", "1.2x", "1." + "9" * 10])
 def test_a_malformed_position_is_refused_with_its_field(text: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_position(text, 2, field="after")
