@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -44,11 +45,14 @@ def test_a_call_after_close_says_so_without_blocking_too() -> None:
 def test_a_file_is_closed_once_it_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"some rows")
-    opened = []
+    opened: list[IO[Any]] = []
     real = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda self, mode: opened.append(real(self, mode)) or opened[-1]
-    )
+
+    def spied(self: Path, mode: str) -> IO[Any]:
+        opened.append(real(self, mode))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", spied)
     call = RestCall("POST", "/", upload=Upload("rows.jsonl", path, {}))
     with httpx.Client(base_url=URL) as http:
         with Endpoint(URL).http_request(http, call) as request:

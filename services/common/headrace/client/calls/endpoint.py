@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -86,7 +86,7 @@ class Endpoint:
 
         timeout = httpx.Timeout(call.silence_s, connect=_CONNECT_S)
         extensions = {"sni_hostname": self.server_name} if self.server_name else {}
-        with nullcontext({}) if call.upload is None else _form(call.upload) as form:
+        with _form(call.upload) as form:
             yield http.build_request(
                 call.method,
                 call.path,
@@ -145,9 +145,13 @@ def error_of(response: httpx.Response) -> HeadraceError:
 
 
 @contextmanager
-def _form(upload: Upload) -> Iterator[dict[str, Any]]:
-    content = upload.content
-    with content.open("rb") if isinstance(content, Path) else nullcontext(content) as opened:
+def _form(upload: Upload | None) -> Iterator[dict[str, Any]]:
+    if upload is None:
+        yield {}
+        return
+    with ExitStack() as files:
+        content = upload.content
+        opened = files.enter_context(content.open("rb")) if isinstance(content, Path) else content
         yield {"files": {"file": (upload.name, opened)}, "data": dict(upload.fields)}
 
 
