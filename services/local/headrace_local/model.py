@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
@@ -68,7 +69,10 @@ class _Runtime:
                 while True:
                     yield self.run(_next(events))
         finally:
-            if not self._is_closed:
+            # Why not waited for there: garbage may be collected on any thread, the loop's too.
+            if not self._is_closed and self._thread.is_current:
+                self._spawn(events.aclose())
+            elif not self._is_closed:
                 self.run(events.aclose())
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -78,7 +82,9 @@ class _Runtime:
         return self._thread.spawn(work)
 
     def close(self) -> None:
-        if not self._is_closed:
+        if self._thread.is_current:  # collected there, and the thread cannot wait for its own end
+            threading.Thread(target=self.close, name="headrace.close").start()
+        elif not self._is_closed:
             self._is_closed = True
             self._thread.run(_closed(self._batch))
             self._batch.join()
@@ -208,7 +214,11 @@ class LocalModel:
         return self._runtime.run(_answered(self._runtime.service, request))
 
     def _stream(self, request: GenerateRequest) -> Stream:
-        return Stream(self._runtime.iterate(self._runtime.service.stream(request)))
+        return Stream(self._events(request))
+
+    def _events(self, request: GenerateRequest) -> Generator[StreamGenerateResponse, None, None]:
+        # Why a generator of this object: it keeps the model open for as long as it is iterated.
+        yield from self._runtime.iterate(self._runtime.service.stream(request))
 
 
 def _is_one(prompt: str | Tokens | list[str] | list[list[int]]) -> TypeGuard[str | Tokens]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -49,6 +50,30 @@ def test_an_answer_has_text_tokens_reason_usage_and_seed(model: LocalModel) -> N
     assert len(choice.logprobs.logprobs) == len(choice.token_ids)
     assert (answer.finish_reason, answer.seed, answer.model) == ("length", 3, "scripted")
     assert answer.usage.prompt_tokens > 0
+
+
+def test_a_stream_keeps_its_model_open() -> None:
+    stream = scripted().generate_stream("Hello", **LONG)
+    gc.collect()
+    list(stream)
+    assert stream.answer.usage.output_tokens == LONG["max_tokens"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stream_may_be_collected_on_the_models_own_thread(*, begun: bool) -> None:
+    model = scripted()
+    runtime, held = model._runtime, [model.generate_stream("Hello", **ENDLESS)]
+    if begun:
+        next(iter(held[0]))
+    del model
+
+    async def collect() -> None:
+        held.clear()  # the stream's last reference, and the model's
+
+    future = runtime._thread.spawn(collect())
+    future.result(timeout=20)
+    runtime._thread._thread.join(timeout=20)
+    assert not runtime._thread._thread.is_alive()
 
 
 def test_a_list_of_prompts_is_answered_in_its_order_as_each_alone(model: LocalModel) -> None:
