@@ -69,7 +69,11 @@ async def test_a_model_with_an_invalid_chat_template_does_not_affect_others(
             == ((await post(http, "completions")).json()["choices"][0]["text"])
         )
         listed = (await http.get("/v1/models")).json()["data"]
-        assert {model["id"] for model in listed} == {"broken", "sound"}
+        assert {model["id"]: model["ready"] for model in listed} == {
+            "broken": True,
+            "sound": True,
+            "torn": False,
+        }
     processes = both.processes.items()
     assert all(process.pid is not None for name, process in processes if name != "worker-torn-0")
 
@@ -79,8 +83,10 @@ async def test_a_model_that_cannot_be_loaded_is_left_out_and_retried(
 ) -> None:
     async with http:
         missing = await post(http, "completions", model="torn")
-        assert missing.status_code == 404
-        assert missing.json()["error"]["code"] == "model_not_found"
+        # It is configured, and its worker is started again.
+        assert missing.status_code == 503
+        assert missing.json()["error"]["code"] == "no_worker"
+        assert missing.headers["retry-after"]
     worker = both.processes["worker-torn-0"]
     assert worker.last_end == "ended with status 2"
     assert worker.restarts >= 1

@@ -134,8 +134,8 @@ async def test_no_secret_is_where_others_can_read_it(guarded: RunningMesh) -> No
         if file.is_file():
             assert file.stat().st_mode & 0o077 == 0, file
             secrets.add(file.read_bytes().strip().rpartition(b":")[2].rpartition(b" ")[2])
-    # Three keys, a pepper, the key of webhooks, proofs of Envoy and delivery, five passwords.
-    assert len(secrets) == 12
+    # Three keys, a pepper, the key of webhooks, proofs of Envoy and delivery, six passwords.
+    assert len(secrets) == 13
     for file in home.folder.rglob("*"):
         if file in hidden or not file.is_file() or file.stat().st_mode & 0o077 == 0:
             continue
