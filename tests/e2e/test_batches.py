@@ -183,23 +183,29 @@ async def test_a_batch_of_responses_is_billed_and_answered_as_responses_are(
     client: openai.AsyncOpenAI,
 ) -> None:
     url, body = "/v1/responses", {"model": "scripted", "input": "Hi", "max_output_tokens": 3}
+    # The rows' responses are in the output alone, also where OpenAI's default is written out.
     rows = [row(1, url=url, body=body), row(2, url=url, body=body | {"store": True})]
+    rows.append(row(3, url=url, body=body | {"previous_response_id": "resp_none"}))
     before = await billed(client)
     batch = await ended(client, await create(client, rows, endpoint=url))
     assert batch.status == "completed"
-    (good,) = await lines(client, batch.output_file_id)
-    response = Response.model_validate(good["response"]["body"])
-    assert response.incomplete_details is not None
-    assert (response.status, response.incomplete_details.reason) == (
-        *("incomplete", "max_output_tokens"),
-    )
+    answered = await lines(client, batch.output_file_id)
+    assert len(answered) == 2
+    for line in answered:
+        response = Response.model_validate(line["response"]["body"])
+        assert response.incomplete_details is not None
+        assert (response.status, response.incomplete_details.reason) == (
+            *("incomplete", "max_output_tokens"),
+        )
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(response.id)
     (bad,) = await lines(client, batch.error_file_id)
-    assert bad["response"]["body"]["error"]["param"] == "store"
+    assert bad["response"]["body"]["error"]["param"] == "previous_response_id"
     assert batch.usage is not None
-    assert batch.usage.output_tokens == 3
+    assert batch.usage.output_tokens == 6
 
     async def is_billed() -> bool:
-        return await billed(client) == before + 3
+        return await billed(client) == before + 6
 
     await eventually(is_billed, within_s=30)
 
