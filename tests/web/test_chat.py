@@ -144,6 +144,15 @@ def test_conversations_are_found_renamed_deleted_and_restored(visitor: Visitor) 
     expect(page.get_by_role("link", name="灯塔")).to_be_visible()
 
 
+def test_a_message_is_sent_though_the_models_come_late(visitor: Visitor) -> None:
+    page = visitor.page
+    page.evaluate("localStorage.clear()")
+    page.route(re.compile("/v2/models$"), _late)
+    page.reload()
+    ask(page, "quick")
+    answered(page)
+
+
 def test_a_message_that_was_not_sent_is_kept(visitor: Visitor, mesh: RunningMesh) -> None:
     page = visitor.page
     page.fill("#message", "half a thought")
@@ -285,6 +294,12 @@ def _without_end(route: Route) -> None:
 def _reply_lost(route: Route) -> None:
     route.fetch()
     route.fulfill(status=400, json={"error": {"code": "X", "message": "lost on the way"}})
+
+
+def _late(route: Route) -> None:
+    """Answer after a second."""
+    route.request.frame.page.wait_for_timeout(1000)
+    route.continue_()
 
 
 def _evil(route: Route) -> None:

@@ -49,8 +49,11 @@ export class Chat {
   /** Changes whenever something else is opened: what comes of calls from before is too late. */
   private opening = 0;
 
+  /** Resolves once the models are known, or cannot be. */
+  started: Promise<unknown> = Promise.resolve();
+
   async start(): Promise<void> {
-    await this.guarded(async () => {
+    this.started = this.guarded(async () => {
       this.session = await api.session();
       this.needsSignIn = false;
       const [models] = await Promise.all([api.models(), this.refresh()]);
@@ -59,6 +62,7 @@ export class Chat {
         this.model = (this.models.find((each) => each.ready) ?? this.models[0])?.name ?? "";
       }
     });
+    await this.started;
   }
 
   /** Runs a call, and returns whether it succeeded; what it fails with is shown. */
