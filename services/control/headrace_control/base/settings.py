@@ -9,12 +9,15 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.networks import parse_networks
 from headrace.auth.settings import AccessSettings
-from headrace.credentials.secret_files import check_secret_file, read_secret
+from headrace.credentials.secret_files import check_secret_file
+from headrace.database.settings import DatabaseSettings
 from headrace_control.base.file_settings import BatchSettings, FileSettings
 from headrace_control.base.sign_in_settings import SignInSettings
 
 
-class ControlSettings(SignInSettings, FileSettings, BatchSettings, AccessSettings):
+class ControlSettings(
+    SignInSettings, FileSettings, BatchSettings, DatabaseSettings, AccessSettings
+):
     """Flags, then HEADRACE_CONTROL_*, then the file named by HEADRACE_CONTROL_CONFIG."""
 
     model_config = SettingsConfigDict(
@@ -29,9 +32,6 @@ class ControlSettings(SignInSettings, FileSettings, BatchSettings, AccessSetting
     """Where tenants, keys and people are stored: sqlite:///relative/path, sqlite:////absolute/path,
     or postgresql://user:password@host:port/name. SQLite is one file for one control process; with
     PostgreSQL others may stand by on other machines. The password is never logged."""
-    database_url_file: Path | None = None
-    """File with one line, the URL, for a URL with a password; goes before `database_url`. It must
-    be readable by this process alone (mode 0600)."""
     database_upgrade: bool = True
     """Whether a start brings an older database to the schema of this version. Off: it refuses to
     start, and `headrace db upgrade` does it: for databases that are backed up before."""
@@ -92,19 +92,9 @@ class ControlSettings(SignInSettings, FileSettings, BatchSettings, AccessSetting
         parse_networks(networks)
         return networks
 
-    @field_validator("database_url_file", "webhook_keys_file")
+    @field_validator("webhook_keys_file")
     @classmethod
     def _secret_file(cls, file: Path | None) -> Path | None:
         if file is not None:
             check_secret_file(file)
         return file
-
-    def database(self) -> str:
-        """Return the URL of the database, with its password.
-
-        Raises:
-            InsecureSecretFile: its file cannot be used.
-        """
-        if self.database_url_file is None:
-            return self.database_url.get_secret_value()
-        return read_secret(self.database_url_file).decode(errors="replace")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.auth.settings import AccessSettings
-from headrace.credentials.secret_files import check_secret_file, read_secret
+from headrace.database.settings import DatabaseSettings
 from headrace.rpc.delivery_secret import DeliverySettings
 
 
-class WebSettings(AccessSettings, DeliverySettings):
+class WebSettings(DatabaseSettings, AccessSettings, DeliverySettings):
     """Flags, then HEADRACE_WEB_*, then the file named by HEADRACE_WEB_CONFIG."""
 
     model_config = SettingsConfigDict(
@@ -30,9 +29,6 @@ class WebSettings(AccessSettings, DeliverySettings):
     its schema `headrace_web`. SQLite is one file for one web process; with PostgreSQL there may be
     several. The password is never logged. A start brings an
     older database to the schema of this version."""
-    database_url_file: Path | None = None
-    """File with one line, the URL, for a URL with a password; goes before `database_url`. It must
-    be readable by this process alone (mode 0600)."""
     http_port: int = 0
     """Port of the page and its API, for Envoy; 0 picks a free one."""
 
@@ -63,20 +59,3 @@ class WebSettings(AccessSettings, DeliverySettings):
                 "auth is keys, which needs edge_secret_file for the cookies of sessions"
             )
         return self
-
-    @field_validator("database_url_file")
-    @classmethod
-    def _secret_file(cls, file: Path | None) -> Path | None:
-        if file is not None:
-            check_secret_file(file)
-        return file
-
-    def database(self) -> str:
-        """Return the URL of the database, with its password.
-
-        Raises:
-            InsecureSecretFile: its file cannot be used.
-        """
-        if self.database_url_file is None:
-            return self.database_url.get_secret_value()
-        return read_secret(self.database_url_file).decode(errors="replace")
