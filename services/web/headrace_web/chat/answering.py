@@ -69,6 +69,11 @@ class Answering:
             self._following[turn.turn_id] = task
             task.add_done_callback(lambda _: self._following.pop(turn.turn_id, None))
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """Ids of the turns that are being followed."""
+        return frozenset(self._following)
+
     async def cancel(self, turn: Turn) -> None:
         """End an answer; it keeps the text so far.
 

@@ -184,7 +184,7 @@ async def test_what_is_stopped_before_the_mesh_has_it_is_never_begun(
             await asyncio.sleep(0.01)
         await followed.cancel(turn)
         await until(store, turn, TurnState.CANCELLED)
-        await eventually(lambda: not followed._following)
+        await eventually(lambda: not followed.followed)
     assert mesh.begun == []
 
 

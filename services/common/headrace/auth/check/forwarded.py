@@ -35,7 +35,7 @@ class ForwardedCallerInterceptor(AccessInterceptor):
     """Serves public methods on behalf of the caller that a call names; all others unchecked."""
 
     def __init__(self, tables: AccessTables, *, requires_keys: bool) -> None:
-        super().__init__(_ForwardedGate(tables, requires_keys=requires_keys))
+        super().__init__(ForwardedGate(tables, requires_keys=requires_keys))
 
     async def intercept_service(
         self,
@@ -47,7 +47,9 @@ class ForwardedCallerInterceptor(AccessInterceptor):
         return await super().intercept_service(continuation, handler_call_details)
 
 
-class _ForwardedGate:
+class ForwardedGate:
+    """The `Gate` of such calls."""
+
     def __init__(self, tables: AccessTables, *, requires_keys: bool) -> None:
         self._tables, self._requires_keys = tables, requires_keys
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from headrace.auth.check.edge import Context
-from headrace.auth.check.forwarded import _ForwardedGate, caller_metadata
+from headrace.auth.check.forwarded import ForwardedGate, caller_metadata
 from headrace.auth.tables import AccessTables
 from headrace.errors import ControlUnavailable, PermissionDenied
 from headrace.internal.v1.rows_pb2 import RowCaller
@@ -49,7 +49,7 @@ def admit(
     requires_keys: bool = False,
 ) -> Any:
     rows = cast("AccessTables", tables or _Tables())
-    gate = _ForwardedGate(rows, requires_keys=requires_keys)
+    gate = ForwardedGate(rows, requires_keys=requires_keys)
     return gate.admit(access, {}, cast("Context", _Call(metadata)))
 
 
